@@ -1,0 +1,202 @@
+"""The affine map and its gradients.
+
+    out[N, O] = f(x[N, I] W[I, O] + b[O])        f: an activation, or nothing
+
+    dx[N, I] = (dout[N, O] W^T) f'(x)            f: the activation that made x, or nothing
+    dW[I, O] = x^T dout
+    db[O]    = sum over N of dout
+
+Saito, Deep Learning from Scratch, section 5.6.
+"""
+
+from libc.string cimport memcpy, memset
+
+from cnn_core._gemm cimport multiply_add, multiply_add_packed
+from cnn_core._parallel cimport Task, new_task
+from cnn_core._simd cimport ACTIVATION_NONE, activate, activate_backward, add, max_columns
+from cnn_core._types cimport real
+
+cdef enum:
+    MOST_ROWS = 48      # rows of a batch that stay in the cache from layer to layer
+    ROWS_STEP = 12      # a multiple of every tile's rows
+    SUM_BLOCK = 256     # rows summed before the sum joins the total, against rounding errors
+    SUM_COLUMNS = 64
+
+
+cdef struct affine_args:
+    Py_ssize_t n_rows
+    Py_ssize_t n_in
+    Py_ssize_t n_out
+    const void* x        # input, or dout for the gradient of the input
+    const void* W        # weights, packed transposed weights, or dout for the gradient of W
+    const void* b        # bias, or the activation's output y
+    void* out
+    int activation
+    double slope
+    bint is_float
+
+
+cdef void affine_forward_rows(
+    Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_in, Py_ssize_t n_out, const real* x,
+    const real* W, const real* b, int activation, double slope, real* out,
+) noexcept nogil:
+    """out = f(x W + b) for rows begin..end; b may be NULL."""
+    cdef Py_ssize_t i
+    out += begin * n_out
+    if b == NULL:
+        memset(out, 0, (end - begin) * n_out * sizeof(real))
+    else:
+        for i in range(end - begin):
+            memcpy(out + i * n_out, b, n_out * sizeof(real))
+    multiply_add(end - begin, n_out, n_in, x + begin * n_in, n_in, 1, W, n_out, out, n_out)
+    if activation != ACTIVATION_NONE:
+        activate(activation, slope, (end - begin) * n_out, out, out)
+
+
+cdef void affine_input_gradient_rows(
+    Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_in, Py_ssize_t n_out, const real* dout,
+    const real* packed_W_transposed, int activation, double slope, const real* y, real* dx,
+) noexcept nogil:
+    """dx = (dout W^T) f'(y) for rows begin..end."""
+    cdef Py_ssize_t size = (end - begin) * n_in
+    dx += begin * n_in
+    memset(dx, 0, size * sizeof(real))
+    multiply_add_packed(end - begin, n_in, n_out, dout + begin * n_out, n_out, 1,
+                        packed_W_transposed, dx, n_in)
+    if activation != ACTIVATION_NONE:
+        activate_backward(activation, slope, size, y + begin * n_in, dx, dx)
+
+
+cdef void affine_weight_gradient_rows(
+    Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows, Py_ssize_t n_in, Py_ssize_t n_out,
+    const real* x, const real* dout, real* dW,
+) noexcept nogil:
+    """Rows begin..end of dW = x^T dout."""
+    dW += begin * n_out
+    memset(dW, 0, (end - begin) * n_out * sizeof(real))
+    multiply_add(end - begin, n_out, n_rows, x + begin, 1, n_in, dout, n_out, dW, n_out)
+
+
+cdef void column_sums(Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows, Py_ssize_t n_columns,
+                      const real* x, real* sums, real* scratch) noexcept nogil:
+    """sums[j] = sum over rows of x[:, j] for columns begin..end; scratch[end - begin]."""
+    cdef Py_ssize_t i, block, first
+    memset(sums + begin, 0, (end - begin) * sizeof(real))
+    for block in range((n_rows + SUM_BLOCK - 1) // SUM_BLOCK):
+        first = block * SUM_BLOCK
+        memset(scratch, 0, (end - begin) * sizeof(real))
+        for i in range(first, min(first + SUM_BLOCK, n_rows)):
+            add(end - begin, x + i * n_columns + begin, scratch)
+        add(end - begin, scratch, sums + begin)
+
+
+cdef void forward_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const affine_args* a = <const affine_args*>args
+    if a.is_float:
+        affine_forward_rows(begin, end, a.n_in, a.n_out, <const float*>a.x, <const float*>a.W,
+                            <const float*>a.b, a.activation, a.slope, <float*>a.out)
+    else:
+        affine_forward_rows(begin, end, a.n_in, a.n_out, <const double*>a.x, <const double*>a.W,
+                            <const double*>a.b, a.activation, a.slope, <double*>a.out)
+
+
+cdef void input_gradient_kernel(const void* args, Py_ssize_t begin,
+                                Py_ssize_t end) noexcept nogil:
+    cdef const affine_args* a = <const affine_args*>args
+    if a.is_float:
+        affine_input_gradient_rows(begin, end, a.n_in, a.n_out, <const float*>a.x,
+                                   <const float*>a.W, a.activation, a.slope, <const float*>a.b,
+                                   <float*>a.out)
+    else:
+        affine_input_gradient_rows(begin, end, a.n_in, a.n_out, <const double*>a.x,
+                                   <const double*>a.W, a.activation, a.slope, <const double*>a.b,
+                                   <double*>a.out)
+
+
+cdef void weight_gradient_kernel(const void* args, Py_ssize_t begin,
+                                 Py_ssize_t end) noexcept nogil:
+    cdef const affine_args* a = <const affine_args*>args
+    if a.is_float:
+        affine_weight_gradient_rows(begin, end, a.n_rows, a.n_in, a.n_out, <const float*>a.x,
+                                    <const float*>a.W, <float*>a.out)
+    else:
+        affine_weight_gradient_rows(begin, end, a.n_rows, a.n_in, a.n_out, <const double*>a.x,
+                                    <const double*>a.W, <double*>a.out)
+
+
+cdef void bias_gradient_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const affine_args* a = <const affine_args*>args
+    cdef float scratch_f32[SUM_COLUMNS]
+    cdef double scratch_f64[SUM_COLUMNS]
+    if a.is_float:
+        column_sums(begin, end, a.n_rows, a.n_out, <const float*>a.x, <float*>a.out, scratch_f32)
+    else:
+        column_sums(begin, end, a.n_rows, a.n_out, <const double*>a.x, <double*>a.out, scratch_f64)
+
+
+def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[:, ::1] out,
+            int activation=ACTIVATION_NONE, double slope=0.0):
+    """Task over rows: out = f(x W + b). b may be None."""
+    cdef affine_args args
+    args.n_rows = x.shape[0]
+    args.n_in = W.shape[0]
+    args.n_out = W.shape[1]
+    args.x = &x[0, 0]
+    args.W = &W[0, 0]
+    args.b = NULL
+    if b is not None:
+        args.b = &b[0]
+    args.out = &out[0, 0]
+    args.activation = activation
+    args.slope = slope
+    args.is_float = real is float
+    return new_task(forward_kernel, &args, sizeof(args), args.n_rows, ROWS_STEP, MOST_ROWS,
+                    <double>args.n_in * args.n_out, (x.base, W.base, None if b is None else b.base,
+                                                     out.base))
+
+
+def input_gradient(const real[:, ::1] dout, const real[::1] packed, real[:, ::1] dx,
+                   const real[:, ::1] y=None, int activation=ACTIVATION_NONE, double slope=0.0):
+    """Task over rows: dx = (dout W^T) f'(y), from `_gemm.pack_transposed` of W."""
+    cdef affine_args args
+    args.n_rows = dout.shape[0]
+    args.n_in = dx.shape[1]
+    args.n_out = dout.shape[1]
+    args.x = &dout[0, 0]
+    args.W = &packed[0]
+    args.b = NULL
+    if y is not None:
+        args.b = &y[0, 0]
+    args.out = &dx[0, 0]
+    args.activation = activation
+    args.slope = slope
+    args.is_float = real is float
+    return new_task(input_gradient_kernel, &args, sizeof(args), args.n_rows, ROWS_STEP, MOST_ROWS,
+                    <double>args.n_in * args.n_out, (dout.base, packed.base, dx.base,
+                                                     None if y is None else y.base))
+
+
+def weight_gradient(const real[:, ::1] x, const real[:, ::1] dout, real[:, ::1] dW):
+    """Task over rows of dW: dW = x^T dout."""
+    cdef affine_args args
+    args.n_rows = x.shape[0]
+    args.n_in = x.shape[1]
+    args.n_out = dout.shape[1]
+    args.x = &x[0, 0]
+    args.W = &dout[0, 0]
+    args.out = &dW[0, 0]
+    args.is_float = real is float
+    return new_task(weight_gradient_kernel, &args, sizeof(args), args.n_in, ROWS_STEP, MOST_ROWS,
+                    <double>args.n_rows * args.n_out, (x.base, dout.base, dW.base))
+
+
+def bias_gradient(const real[:, ::1] dout, real[::1] db):
+    """Task over columns: db = sum over the rows of dout."""
+    cdef affine_args args
+    args.n_rows = dout.shape[0]
+    args.n_out = dout.shape[1]
+    args.x = &dout[0, 0]
+    args.out = &db[0]
+    args.is_float = real is float
+    return new_task(bias_gradient_kernel, &args, sizeof(args), args.n_out, SUM_COLUMNS, SUM_COLUMNS,
+                    args.n_rows, (dout.base, db.base))

@@ -1,0 +1,102 @@
+"""A mini-batch from a data set: out[i] = scale source[indices[i]], converted while it is copied.
+
+The source may be float32, float64 or uint8 (pixels stay bytes until they are used).
+"""
+
+from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memcpy
+
+from cnn_core._parallel cimport Task, new_task
+from cnn_core._simd cimport scale_f32, scale_f64, scale_u8
+from cnn_core._types cimport real
+
+cdef enum:
+    MOST_ROWS = 48
+
+ctypedef fused source_type:
+    uint8_t
+    float
+    double
+
+cdef enum SourceKind:
+    SOURCE_U8
+    SOURCE_F32
+    SOURCE_F64
+
+
+cdef struct gather_args:
+    Py_ssize_t row
+    const void* source
+    SourceKind kind
+    const int64_t* indices
+    const int64_t* offset       # the batch begins at indices[offset[0]]
+    double scale
+    void* out
+    bint is_float
+
+
+cdef inline void gather(const gather_args* a, Py_ssize_t begin, Py_ssize_t end,
+                        real* out) noexcept nogil:
+    cdef Py_ssize_t i, at
+    for i in range(begin, end):
+        at = a.indices[a.offset[0] + i] * a.row
+        if a.kind == SOURCE_U8:
+            scale_u8(a.row, <const uint8_t*>a.source + at, a.scale, out + i * a.row)
+        elif a.kind == SOURCE_F32:
+            scale_f32(a.row, <const float*>a.source + at, a.scale, out + i * a.row)
+        else:
+            scale_f64(a.row, <const double*>a.source + at, a.scale, out + i * a.row)
+
+
+cdef void gather_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const gather_args* a = <const gather_args*>args
+    if a.is_float:
+        gather(a, begin, end, <float*>a.out)
+    else:
+        gather(a, begin, end, <double*>a.out)
+
+
+def gather_rows(const source_type[:, ::1] source, const int64_t[::1] indices,
+                const int64_t[::1] offset, double scale, real[:, ::1] out):
+    """Task over rows: out[i] = scale source[indices[offset[0] + i]].
+
+    The caller has checked that every index is a row of the source.
+    """
+    cdef gather_args args
+    args.row = source.shape[1]
+    args.source = &source[0, 0]
+    args.kind = (SOURCE_U8 if source_type is uint8_t
+                 else SOURCE_F32 if source_type is float else SOURCE_F64)
+    args.indices = &indices[0]
+    args.offset = &offset[0]
+    args.scale = scale
+    args.out = &out[0, 0]
+    args.is_float = real is float
+    return new_task(gather_kernel, &args, sizeof(args), out.shape[0], 1, MOST_ROWS, args.row,
+                    (source.base, indices.base, offset.base, out.base))
+
+
+cdef struct labels_args:
+    const int64_t* source
+    const int64_t* indices
+    const int64_t* offset
+    int64_t* out
+
+
+cdef void labels_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const labels_args* a = <const labels_args*>args
+    cdef Py_ssize_t i
+    for i in range(begin, end):
+        a.out[i] = a.source[a.indices[a.offset[0] + i]]
+
+
+def gather_labels(const int64_t[::1] source, const int64_t[::1] indices,
+                  const int64_t[::1] offset, int64_t[::1] out):
+    """Task over rows: out[i] = source[indices[offset[0] + i]]."""
+    cdef labels_args args
+    args.source = &source[0]
+    args.indices = &indices[0]
+    args.offset = &offset[0]
+    args.out = &out[0]
+    return new_task(labels_kernel, &args, sizeof(args), out.shape[0], 1, MOST_ROWS, 1,
+                    (source.base, indices.base, offset.base, out.base))

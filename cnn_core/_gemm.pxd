@@ -1,0 +1,21 @@
+"""Products of whole matrices from the micro-kernel's tiles."""
+
+from cnn_core._parallel cimport Task
+from cnn_core._types cimport real
+
+
+cdef void multiply_add(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
+    const real* b, Py_ssize_t b_row, real* c, Py_ssize_t c_row,
+) noexcept nogil
+
+cdef void multiply_add_packed(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
+    const real* packed, real* c, Py_ssize_t c_row,
+) noexcept nogil
+
+cdef Py_ssize_t packed_elements(Py_ssize_t n, Py_ssize_t k, const real* like) noexcept nogil
+
+cdef void pack_transposed_panel(
+    Py_ssize_t panel, Py_ssize_t n, Py_ssize_t k, const real* b_transposed, real* packed,
+) noexcept nogil

@@ -1,0 +1,147 @@
+"""Products of whole matrices: which part of A and B the micro-kernel sees, and when.
+
+    C[m, n] += A[m, k] B[k, n]
+
+A is read where it lies, with any strides. B is read where it lies too (`multiply_add`) or from
+panels packed beforehand (`multiply_add_packed`):
+
+    packed B:  panel 0 | panel 1 | ...      panel = k rows of max_columns adjacent elements,
+                                            columns past n are zero
+
+Terms are added in the order of k, in blocks of BLOCK_K so that the block of B stays in the first
+level of the cache while the rows of A pass by.
+"""
+
+from libc.string cimport memcpy, memset
+
+from cnn_core._parallel cimport Task, new_task
+from cnn_core._simd cimport lanes, max_columns, multiply_add_tile
+from cnn_core._types cimport real
+
+cdef enum:
+    BLOCK_K = 128
+    PACK_BLOCK = 16
+    # The micro-kernel reads whole vectors: fewer than 16 columns over 15 rows, or one row of 64.
+    TAIL_ELEMENTS = 256
+
+
+cdef void multiply_add(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
+    const real* b, Py_ssize_t b_row, real* c, Py_ssize_t c_row,
+) noexcept nogil:
+    """C += A B with B row by row in memory (b_row >= n), read nowhere past its last element."""
+    cdef Py_ssize_t vector = lanes(b), widest = max_columns(b)
+    cdef Py_ssize_t p0 = 0, j0, block, width, safe, tail
+    cdef real padded[TAIL_ELEMENTS]
+    while p0 < k:
+        block = min(BLOCK_K, k - p0)
+        j0 = 0
+        while j0 < n:
+            width = min(widest, n - j0)
+            tail = tail_rows(n - j0, width, b_row, vector)
+            # Only the rows at the very end of B are followed by memory that is not B's.
+            safe = max(min(block, k - tail - p0), 0)
+            multiply_add_tile(m, width, safe, a + p0 * a_col, a_row, a_col, b + p0 * b_row + j0,
+                              b_row, c + j0, c_row)
+            if safe < block:
+                pad_rows(b + (p0 + safe) * b_row + j0, block - safe, width, b_row, vector, padded)
+                multiply_add_tile(m, width, block - safe, a + (p0 + safe) * a_col, a_row, a_col,
+                                  padded, round_up(width, vector), c + j0, c_row)
+            j0 += widest
+        p0 += BLOCK_K
+
+
+cdef inline Py_ssize_t round_up(Py_ssize_t n, Py_ssize_t unit) noexcept nogil:
+    return (n + unit - 1) // unit * unit
+
+
+cdef inline Py_ssize_t tail_rows(Py_ssize_t left, Py_ssize_t width, Py_ssize_t b_row,
+                                 Py_ssize_t vector) noexcept nogil:
+    """How many last rows of B would be read past B's end, `left` columns standing in each."""
+    cdef Py_ssize_t surplus = round_up(width, vector) - left
+    return (surplus + b_row - 1) // b_row if surplus > 0 else 0
+
+
+cdef inline void pad_rows(const real* b, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t b_row,
+                          Py_ssize_t vector, real* padded) noexcept nogil:
+    cdef Py_ssize_t p, whole = round_up(width, vector)
+    memset(padded, 0, rows * whole * sizeof(real))
+    for p in range(rows):
+        memcpy(padded + p * whole, b + p * b_row, width * sizeof(real))
+
+
+cdef void multiply_add_packed(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
+    const real* packed, real* c, Py_ssize_t c_row,
+) noexcept nogil:
+    """C += A B with B in packed panels."""
+    cdef Py_ssize_t widest = max_columns(packed), p0 = 0, j0
+    while p0 < k:
+        j0 = 0
+        while j0 < n:
+            multiply_add_tile(m, min(widest, n - j0), min(BLOCK_K, k - p0), a + p0 * a_col, a_row,
+                              a_col, packed + j0 * k + p0 * widest, widest, c + j0, c_row)
+            j0 += widest
+        p0 += BLOCK_K
+
+
+cdef Py_ssize_t packed_elements(Py_ssize_t n, Py_ssize_t k, const real* like) noexcept nogil:
+    """The size of B[k, n] in packed panels."""
+    return round_up(n, max_columns(like)) * k
+
+
+cdef void pack_transposed_panel(
+    Py_ssize_t panel, Py_ssize_t n, Py_ssize_t k, const real* b_transposed, real* packed,
+) noexcept nogil:
+    """One packed panel of B[k, n] from its transpose, b_transposed[n, k]."""
+    cdef Py_ssize_t widest = max_columns(packed), j0 = panel * widest, j, p, p0 = 0
+    cdef Py_ssize_t width = min(widest, n - j0)
+    cdef real* out = packed + j0 * k
+    if width < widest:
+        memset(out, 0, k * widest * sizeof(real))
+    while p0 < k:    # in blocks that read whole cache lines and write few
+        for j in range(width):
+            for p in range(p0, min(p0 + PACK_BLOCK, k)):
+                out[p * widest + j] = b_transposed[(j0 + j) * k + p]
+        p0 += PACK_BLOCK
+
+
+cdef struct pack_args:
+    Py_ssize_t n
+    Py_ssize_t k
+    const void* source
+    void* packed
+    bint is_float
+
+
+cdef void pack_transposed_kernel(const void* args, Py_ssize_t begin,
+                                 Py_ssize_t end) noexcept nogil:
+    cdef const pack_args* a = <const pack_args*>args
+    cdef Py_ssize_t panel
+    for panel in range(begin, end):
+        if a.is_float:
+            pack_transposed_panel(panel, a.n, a.k, <const float*>a.source, <float*>a.packed)
+        else:
+            pack_transposed_panel(panel, a.n, a.k, <const double*>a.source, <double*>a.packed)
+
+
+def pack_transposed(const real[:, ::1] source, real[::1] packed):
+    """Task: packed panels of the transpose of source[n, k] (`packed_size` elements)."""
+    cdef pack_args args
+    cdef Py_ssize_t widest = max_columns(&packed[0])
+    args.n = source.shape[0]
+    args.k = source.shape[1]
+    args.source = &source[0, 0]
+    args.packed = &packed[0]
+    args.is_float = real is float
+    if packed.shape[0] < packed_elements(args.n, args.k, &packed[0]):
+        raise ValueError("packed is too small")
+    return new_task(pack_transposed_kernel, &args, sizeof(args), round_up(args.n, widest) // widest,
+                    1, 1, 2 * widest * args.k, (source.base, packed.base))
+
+
+def packed_size(Py_ssize_t n, Py_ssize_t k, bint is_float):
+    """Elements that the packed panels of a matrix of k rows and n columns take."""
+    if is_float:
+        return packed_elements(n, k, <const float*>NULL)
+    return packed_elements(n, k, <const double*>NULL)

@@ -1,0 +1,150 @@
+"""Losses and their gradients, row by row; the sum over the rows in a fixed order, in float64.
+
+    softmax cross entropy   -sum t log softmax(x)                            dx = softmax(x) - t
+    binary cross entropy    sum max(x, 0) - x t + log(1 + exp(-|x|))         dx = sigmoid(x) - t
+    squared error           sum (y - t)^2                                    dy = y - t
+
+each with dx times a scale, which holds 1/N and such. Saito, Deep Learning from Scratch, sections
+4.2 and 5.6.3; the stable forms are those of the log-sum-exp identity.
+"""
+
+from libc.stdint cimport int64_t
+
+from cnn_core._parallel cimport Task, new_task
+from cnn_core._simd cimport (
+    argmax, binary_cross_entropy_row, softmax_cross_entropy_row, squared_error_row,
+)
+from cnn_core._types cimport real
+
+cdef enum:
+    MOST_ROWS = 48
+    WORK_PER_ELEMENT = 30
+
+cpdef enum Loss:
+    SOFTMAX_CROSS_ENTROPY
+    BINARY_CROSS_ENTROPY
+    SQUARED_ERROR
+
+
+cdef struct loss_args:
+    Py_ssize_t n                # elements of a row
+    int loss
+    const void* x
+    const void* t               # NULL where the targets are labels
+    const int64_t* labels
+    double scale                # of dx
+    double* row_losses
+    int64_t* correct            # 1 where the argmax of a row is its target's, or NULL
+    void* dx                    # or NULL
+    bint is_float
+
+
+cdef inline bint row_is_correct(const loss_args* a, Py_ssize_t i, const real* x,
+                                const real* t) noexcept nogil:
+    cdef Py_ssize_t target = a.labels[i] if a.labels != NULL else argmax(a.n, t + i * a.n)
+    return argmax(a.n, x + i * a.n) == target
+
+
+cdef inline void loss_rows(const loss_args* a, Py_ssize_t begin, Py_ssize_t end, const real* x,
+                           const real* t, real* dx) noexcept nogil:
+    cdef Py_ssize_t i, n = a.n
+    cdef const real* t_row = NULL
+    cdef real* dx_row = NULL
+    for i in range(begin, end):
+        if t != NULL:
+            t_row = t + i * n
+        if dx != NULL:
+            dx_row = dx + i * n
+        if a.loss == SOFTMAX_CROSS_ENTROPY:
+            a.row_losses[i] = softmax_cross_entropy_row(
+                n, x + i * n, t_row, a.labels[i] if a.labels != NULL else -1, a.scale, dx_row)
+        elif a.loss == BINARY_CROSS_ENTROPY:
+            a.row_losses[i] = binary_cross_entropy_row(n, x + i * n, t_row, a.scale, dx_row)
+        else:
+            a.row_losses[i] = squared_error_row(n, x + i * n, t_row, a.scale, dx_row)
+        if a.correct != NULL:
+            a.correct[i] = row_is_correct(a, i, x, t)
+
+
+cdef void loss_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const loss_args* a = <const loss_args*>args
+    if a.is_float:
+        loss_rows(a, begin, end, <const float*>a.x, <const float*>a.t, <float*>a.dx)
+    else:
+        loss_rows(a, begin, end, <const double*>a.x, <const double*>a.t, <double*>a.dx)
+
+
+def rows(const real[:, ::1] x, const real[:, ::1] t, const int64_t[::1] labels, int loss,
+         double scale, double[::1] row_losses, int64_t[::1] correct=None, real[:, ::1] dx=None):
+    """Task over rows: row_losses[N], dx[N, C] (or None), correct[N] (or None).
+
+    The targets are t[N, C] or, for softmax cross entropy, labels[N]; the other one is None.
+    The caller has checked that every label is in 0..C-1.
+    """
+    cdef loss_args args
+    args.n = x.shape[1]
+    args.loss = loss
+    args.x = &x[0, 0]
+    args.t = NULL
+    if t is not None:
+        args.t = &t[0, 0]
+    args.labels = NULL
+    if labels is not None:
+        args.labels = &labels[0]
+    args.scale = scale
+    args.row_losses = &row_losses[0]
+    args.correct = NULL
+    if correct is not None:
+        args.correct = &correct[0]
+    args.dx = NULL
+    if dx is not None:
+        args.dx = &dx[0, 0]
+    args.is_float = real is float
+    return new_task(loss_kernel, &args, sizeof(args), x.shape[0], 1, MOST_ROWS,
+                    WORK_PER_ELEMENT * args.n,
+                    (x.base, None if t is None else t.base,
+                     None if labels is None else labels.base, row_losses.base,
+                     None if correct is None else correct.base, None if dx is None else dx.base))
+
+
+cdef struct total_args:
+    Py_ssize_t n
+    const double* row_losses
+    const int64_t* correct
+    double scale
+    double* totals
+
+
+cdef void total_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const total_args* a = <const total_args*>args
+    cdef Py_ssize_t i
+    cdef double loss = 0
+    cdef int64_t hits = 0
+    for i in range(a.n):
+        loss += a.row_losses[i]
+    a.totals[0] = a.scale * loss
+    if a.correct != NULL:
+        for i in range(a.n):
+            hits += a.correct[i]
+        a.totals[1] = hits
+    # Running sums, until the caller sets them to 0.
+    a.totals[2] += a.totals[0] * a.n
+    a.totals[3] += hits
+
+
+def total(const double[::1] row_losses, const int64_t[::1] correct, double scale,
+          double[::1] totals):
+    """Task of one item: totals[0] = scale sum(row_losses), totals[1] = sum(correct).
+
+    totals[2] and totals[3] grow by N totals[0] and totals[1]: sums over the batches of an epoch.
+    """
+    cdef total_args args
+    args.n = row_losses.shape[0]
+    args.row_losses = &row_losses[0]
+    args.correct = NULL
+    if correct is not None:
+        args.correct = &correct[0]
+    args.scale = scale
+    args.totals = &totals[0]
+    return new_task(total_kernel, &args, sizeof(args), 1, 1, 1, 2 * args.n,
+                    (row_losses.base, None if correct is None else correct.base, totals.base))

@@ -1,0 +1,49 @@
+"""Tasks (a kernel bound to its arrays) and programs (tasks in order, run by a team of threads)."""
+
+# Computes items begin..end of a task; what an item computes must not depend on begin and end.
+ctypedef void (*kernel_t)(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil
+
+
+cdef class Task:
+    cdef kernel_t kernel
+    cdef void* args            # the kernel's own copy of its struct of arguments
+    cdef readonly Py_ssize_t n      # items: rows of a batch, rows of a weight gradient, ...
+    cdef readonly Py_ssize_t step   # a chunk is a multiple of so many items
+    cdef readonly Py_ssize_t most   # and never more than so many
+    cdef readonly double work       # multiply-adds per item, or what takes as long
+    cdef object arrays              # keeps the memory behind the pointers alive
+
+
+cdef Task new_task(kernel_t kernel, const void* args, size_t args_size, Py_ssize_t n,
+                   Py_ssize_t step, Py_ssize_t most, double work, object arrays)
+
+
+cdef struct BoundKernel:
+    kernel_t kernel
+    const void* args
+
+
+cdef struct Lane:
+    BoundKernel* kernels
+    int n_kernels
+    Py_ssize_t n
+    Py_ssize_t step
+    Py_ssize_t most
+
+
+cdef struct Stage:
+    Lane* lanes
+    Py_ssize_t n_lanes
+
+
+cdef class Program:
+    cdef list tasks
+    cdef Lane* lanes
+    cdef Py_ssize_t n_stages
+    cdef Stage* stages
+    cdef double work
+    cdef Py_ssize_t n_lanes
+    cpdef void run(self)
+
+
+cpdef int get_num_threads()

@@ -1,0 +1,218 @@
+"""The one parallel loop of the library, the thread count, and the guard after a fork.
+
+A kernel never starts threads. It is bound to its arrays as a `Task` of n independent items, and a
+`Program` runs tasks in stages:
+
+    Program([stage, stage, ...])    a stage begins when the one before it has ended
+    stage = [lane, lane, ...]       lanes of a stage run at the same time
+    lane  = [task, task, ...]       tasks with the same n; the chunk of items that one task has
+                                    finished is taken through the next while it is in the cache
+
+A chunk is computed by one thread, and no kernel's result depends on how its items are cut into
+chunks, so a program gives the same bits for any number of threads.
+"""
+
+import os
+
+from cython.parallel cimport parallel, threadid
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
+
+
+cdef extern from "openmp.h" nogil:
+    int openmp_version()
+    int openmp_max_threads()
+    int openmp_team_size()
+    int openmp_in_parallel()
+    void openmp_barrier()
+
+
+# Below so many multiply-adds per thread a team costs more than it saves.
+cdef double WORK_PER_THREAD = 100_000.0
+
+cdef int requested_threads = 0
+cdef bint forked = False
+
+
+def _after_fork_in_child():
+    # The OpenMP runtime's threads do not exist in the child; asking for them would hang.
+    global forked
+    forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+cpdef int get_num_threads():
+    """Threads that a large kernel uses: what set_num_threads said, else what OpenMP offers."""
+    if forked:
+        return 1
+    return requested_threads if requested_threads > 0 else openmp_max_threads()
+
+
+def set_num_threads(int n):
+    """Use n threads from now on; 0 returns to what OpenMP offers (OMP_NUM_THREADS)."""
+    global requested_threads
+    requested_threads = n
+
+
+def openmp_support():
+    """The OpenMP version date the extension was built with, 0 for a serial build."""
+    return openmp_version()
+
+
+cdef class Task:
+    """One kernel bound to its arrays. Made by the functions of the other native modules."""
+
+    def __cinit__(self):
+        self.args = NULL
+
+    def __dealloc__(self):
+        free(self.args)
+
+
+cdef Task new_task(kernel_t kernel, const void* args, size_t args_size, Py_ssize_t n,
+                   Py_ssize_t step, Py_ssize_t most, double work, object arrays):
+    cdef Task task = Task.__new__(Task)
+    task.args = malloc(args_size)
+    if task.args == NULL:
+        raise MemoryError()
+    memcpy(task.args, args, args_size)
+    task.kernel = kernel
+    task.n = n
+    task.step = step
+    task.most = most
+    task.work = work
+    task.arrays = arrays
+    return task
+
+
+cdef inline Py_ssize_t chunk_size(const Lane* line, int threads) noexcept nogil:
+    """One chunk per thread, in whole steps, unless that is more than `most`."""
+    cdef Py_ssize_t share = (line.n + threads - 1) // threads
+    cdef Py_ssize_t chunk = (share + line.step - 1) // line.step * line.step
+    return min(chunk, line.most)
+
+
+cdef void run_stage(const Stage* now, int thread, int threads) noexcept nogil:
+    """This thread's part of a stage: an unbroken run of the chunks of all its lanes."""
+    cdef Py_ssize_t total = 0, first, last, begin, end, size, count, i, c
+    cdef const Lane* line
+    for i in range(now.n_lanes):
+        size = chunk_size(&now.lanes[i], threads)
+        total += (now.lanes[i].n + size - 1) // size
+    first = total * thread // threads
+    last = total * (thread + 1) // threads
+    for i in range(now.n_lanes):
+        line = &now.lanes[i]
+        size = chunk_size(line, threads)
+        count = (line.n + size - 1) // size
+        for c in range(max(first, 0), min(last, count)):
+            begin = c * size
+            end = min(begin + size, line.n)
+            run_chunk(line, begin, end)
+        first -= count
+        last -= count
+
+
+cdef inline void run_chunk(const Lane* line, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef int k
+    for k in range(line.n_kernels):
+        line.kernels[k].kernel(line.kernels[k].args, begin, end)
+
+
+cdef void run_stages(const Stage* stages, Py_ssize_t n_stages, int thread,
+                     int threads) noexcept nogil:
+    cdef Py_ssize_t s
+    for s in range(n_stages):
+        if s > 0:
+            openmp_barrier()
+        run_stage(&stages[s], thread, threads)
+
+
+cdef void run_team(const Stage* stages, Py_ssize_t n_stages, int threads) noexcept nogil:
+    with nogil, parallel(num_threads=threads):
+        run_stages(stages, n_stages, threadid(), openmp_team_size())
+
+
+cdef fill_lane(Lane* line, list lane_tasks):
+    cdef Task task = lane_tasks[0]
+    line.n = task.n
+    line.step = task.step
+    line.most = task.most
+    line.kernels = <BoundKernel*>malloc(len(lane_tasks) * sizeof(BoundKernel))
+    if line.kernels == NULL:
+        raise MemoryError()
+    for task in lane_tasks:
+        if task.n != line.n:
+            raise ValueError(f"a lane's tasks have {line.n} and {task.n} items")
+        line.step = max(line.step, task.step)
+        line.most = min(line.most, task.most)
+        line.kernels[line.n_kernels].kernel = task.kernel
+        line.kernels[line.n_kernels].args = task.args
+        line.n_kernels += 1
+    line.most = max(line.most, line.step)
+
+
+cdef class Program:
+    """Tasks in stages and lanes (see the module's docstring), run again and again.
+
+    Raises
+    ------
+    ValueError
+        If the tasks of a lane do not have the same number of items.
+    """
+
+    def __cinit__(self, plan):
+        self.tasks = [task for stage in plan for lane in stage for task in lane]
+        self.work = sum(task.n * task.work for task in self.tasks)
+        # Empty lanes and tasks without items would only cost a look at run time.
+        plan = [[lane for lane in stage if lane and lane[0].n > 0] for stage in plan]
+        plan = [stage for stage in plan if stage]
+        self.n_stages = len(plan)
+        self.n_lanes = sum(len(stage) for stage in plan)
+        self.stages = <Stage*>calloc(max(self.n_stages, 1), sizeof(Stage))
+        self.lanes = <Lane*>calloc(max(self.n_lanes, 1), sizeof(Lane))
+        if self.stages == NULL or self.lanes == NULL:
+            raise MemoryError()
+        cdef Lane* line = self.lanes
+        cdef Stage* now = self.stages
+        for stage_tasks in plan:
+            now.lanes = line
+            now.n_lanes = len(stage_tasks)
+            for lane_tasks in stage_tasks:
+                fill_lane(line, lane_tasks)
+                line += 1
+            now += 1
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        if self.lanes != NULL:
+            for i in range(self.n_lanes):
+                free(self.lanes[i].kernels)
+        free(self.lanes)
+        free(self.stages)
+
+    cpdef void run(self):
+        """Run all stages with the present number of threads, without the GIL."""
+        cdef int threads = get_num_threads()
+        cdef double enough = self.work / WORK_PER_THREAD
+        if enough < threads:
+            threads = max(<int>enough, 1)
+        with nogil:
+            if threads == 1 or openmp_in_parallel():
+                run_serial(self.stages, self.n_stages)
+            else:
+                run_team(self.stages, self.n_stages, threads)
+
+
+cdef void run_serial(const Stage* stages, Py_ssize_t n_stages) noexcept nogil:
+    cdef Py_ssize_t s
+    for s in range(n_stages):
+        run_stage(&stages[s], 0, 1)
+
+
+def run(*tasks):
+    """Run tasks one after the other, each in parallel over its own items."""
+    (<Program>Program([[[task]] for task in tasks])).run()

@@ -1,0 +1,228 @@
+"""The chosen tables of micro-kernels, and one fused function per entry that the loops call.
+
+``from cnn_core._simd cimport multiply_add_tile`` gives another Cython module the same kernels.
+The contract of each entry stands in simd/simd.h.
+"""
+
+from libc.stdint cimport int64_t, uint8_t
+
+from cnn_core._types cimport real
+
+
+cdef extern from "simd/simd.h" nogil:
+    enum activation:
+        ACTIVATION_NONE
+        ACTIVATION_SIGMOID
+        ACTIVATION_TANH
+        ACTIVATION_RELU
+        ACTIVATION_LEAKY_RELU
+
+    ctypedef struct simd_f32:
+        Py_ssize_t lanes
+        Py_ssize_t max_columns
+        void (*product)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t,
+                        const float*, Py_ssize_t, float*, Py_ssize_t) noexcept nogil
+        void (*activate)(int, float, Py_ssize_t, const float*, float*) noexcept nogil
+        void (*activate_backward)(int, float, Py_ssize_t, const float*, const float*,
+                                  float*) noexcept nogil
+        void (*softmax)(Py_ssize_t, const float*, float*) noexcept nogil
+        void (*softmax_backward)(Py_ssize_t, const float*, const float*, float*) noexcept nogil
+        double (*softmax_cross_entropy)(Py_ssize_t, const float*, const float*, Py_ssize_t, float,
+                                        float*) noexcept nogil
+        double (*binary_cross_entropy)(Py_ssize_t, const float*, const float*, float,
+                                       float*) noexcept nogil
+        double (*squared_error)(Py_ssize_t, const float*, const float*, float,
+                                float*) noexcept nogil
+        Py_ssize_t (*argmax)(Py_ssize_t, const float*) noexcept nogil
+        void (*add)(Py_ssize_t, const float*, float*) noexcept nogil
+        void (*scale_u8)(Py_ssize_t, const uint8_t*, float, float*) noexcept nogil
+        void (*scale_f32)(Py_ssize_t, const float*, float, float*) noexcept nogil
+        void (*scale_f64)(Py_ssize_t, const double*, float, float*) noexcept nogil
+        void (*sgd)(Py_ssize_t, float*, const float*, float*, float, float, int,
+                    float) noexcept nogil
+        void (*cross_entropy_columns)(Py_ssize_t, Py_ssize_t, const float*, const float*,
+                                      const int64_t*, float*, float*) noexcept nogil
+        void (*add_scaled)(Py_ssize_t, const float*, float, const float*, float*) noexcept nogil
+
+    ctypedef struct simd_f64:
+        Py_ssize_t lanes
+        Py_ssize_t max_columns
+        void (*product)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t,
+                        const double*, Py_ssize_t, double*, Py_ssize_t) noexcept nogil
+        void (*activate)(int, double, Py_ssize_t, const double*, double*) noexcept nogil
+        void (*activate_backward)(int, double, Py_ssize_t, const double*, const double*,
+                                  double*) noexcept nogil
+        void (*softmax)(Py_ssize_t, const double*, double*) noexcept nogil
+        void (*softmax_backward)(Py_ssize_t, const double*, const double*, double*) noexcept nogil
+        double (*softmax_cross_entropy)(Py_ssize_t, const double*, const double*, Py_ssize_t,
+                                        double, double*) noexcept nogil
+        double (*binary_cross_entropy)(Py_ssize_t, const double*, const double*, double,
+                                       double*) noexcept nogil
+        double (*squared_error)(Py_ssize_t, const double*, const double*, double,
+                                double*) noexcept nogil
+        Py_ssize_t (*argmax)(Py_ssize_t, const double*) noexcept nogil
+        void (*add)(Py_ssize_t, const double*, double*) noexcept nogil
+        void (*scale_u8)(Py_ssize_t, const uint8_t*, double, double*) noexcept nogil
+        void (*scale_f32)(Py_ssize_t, const float*, double, double*) noexcept nogil
+        void (*scale_f64)(Py_ssize_t, const double*, double, double*) noexcept nogil
+        void (*sgd)(Py_ssize_t, double*, const double*, double*, double, double, int,
+                    double) noexcept nogil
+        void (*cross_entropy_columns)(Py_ssize_t, Py_ssize_t, const double*, const double*,
+                                      const int64_t*, double*, double*) noexcept nogil
+        void (*add_scaled)(Py_ssize_t, const double*, double, const double*,
+                           double*) noexcept nogil
+
+    ctypedef struct simd_isa:
+        const char* name
+        const simd_f32* f32
+        const simd_f64* f64
+
+
+# The chosen tables; and all that this processor runs, best first, ended by a NULL name.
+cdef const simd_f32* f32
+cdef const simd_f64* f64
+cdef const simd_isa* isas
+
+
+# `like` only tells the element type: a C function cannot be chosen by its result alone.
+cdef inline Py_ssize_t lanes(const real* like) noexcept nogil:
+    if real is float:
+        return f32.lanes
+    else:
+        return f64.lanes
+
+
+cdef inline Py_ssize_t max_columns(const real* like) noexcept nogil:
+    if real is float:
+        return f32.max_columns
+    else:
+        return f64.max_columns
+
+
+cdef inline void multiply_add_tile(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
+    const real* b, Py_ssize_t b_row, real* c, Py_ssize_t c_row,
+) noexcept nogil:
+    if real is float:
+        f32.product(m, n, k, a, a_row, a_col, b, b_row, c, c_row)
+    else:
+        f64.product(m, n, k, a, a_row, a_col, b, b_row, c, c_row)
+
+
+cdef inline void activate(int kind, double slope, Py_ssize_t n, const real* x,
+                          real* y) noexcept nogil:
+    if real is float:
+        f32.activate(kind, <float>slope, n, x, y)
+    else:
+        f64.activate(kind, slope, n, x, y)
+
+
+cdef inline void activate_backward(int kind, double slope, Py_ssize_t n, const real* y,
+                                   const real* dout, real* dx) noexcept nogil:
+    if real is float:
+        f32.activate_backward(kind, <float>slope, n, y, dout, dx)
+    else:
+        f64.activate_backward(kind, slope, n, y, dout, dx)
+
+
+cdef inline void softmax_row(Py_ssize_t n, const real* x, real* y) noexcept nogil:
+    if real is float:
+        f32.softmax(n, x, y)
+    else:
+        f64.softmax(n, x, y)
+
+
+cdef inline void softmax_row_backward(Py_ssize_t n, const real* y, const real* dout,
+                                      real* dx) noexcept nogil:
+    if real is float:
+        f32.softmax_backward(n, y, dout, dx)
+    else:
+        f64.softmax_backward(n, y, dout, dx)
+
+
+cdef inline double softmax_cross_entropy_row(
+    Py_ssize_t n, const real* x, const real* t, Py_ssize_t label, double scale, real* dx,
+) noexcept nogil:
+    if real is float:
+        return f32.softmax_cross_entropy(n, x, t, label, <float>scale, dx)
+    else:
+        return f64.softmax_cross_entropy(n, x, t, label, scale, dx)
+
+
+cdef inline double binary_cross_entropy_row(Py_ssize_t n, const real* x, const real* t,
+                                            double scale, real* dx) noexcept nogil:
+    if real is float:
+        return f32.binary_cross_entropy(n, x, t, <float>scale, dx)
+    else:
+        return f64.binary_cross_entropy(n, x, t, scale, dx)
+
+
+cdef inline double squared_error_row(Py_ssize_t n, const real* y, const real* t, double scale,
+                                     real* dy) noexcept nogil:
+    if real is float:
+        return f32.squared_error(n, y, t, <float>scale, dy)
+    else:
+        return f64.squared_error(n, y, t, scale, dy)
+
+
+cdef inline Py_ssize_t argmax(Py_ssize_t n, const real* x) noexcept nogil:
+    if real is float:
+        return f32.argmax(n, x)
+    else:
+        return f64.argmax(n, x)
+
+
+cdef inline void add(Py_ssize_t n, const real* x, real* y) noexcept nogil:
+    if real is float:
+        f32.add(n, x, y)
+    else:
+        f64.add(n, x, y)
+
+
+cdef inline void add_scaled(Py_ssize_t n, const real* x, double a, const real* d,
+                            real* y) noexcept nogil:
+    if real is float:
+        f32.add_scaled(n, x, <float>a, d, y)
+    else:
+        f64.add_scaled(n, x, a, d, y)
+
+
+cdef inline void scale_u8(Py_ssize_t n, const uint8_t* x, double scale, real* y) noexcept nogil:
+    if real is float:
+        f32.scale_u8(n, x, <float>scale, y)
+    else:
+        f64.scale_u8(n, x, scale, y)
+
+
+cdef inline void scale_f32(Py_ssize_t n, const float* x, double scale, real* y) noexcept nogil:
+    if real is float:
+        f32.scale_f32(n, x, <float>scale, y)
+    else:
+        f64.scale_f32(n, x, scale, y)
+
+
+cdef inline void scale_f64(Py_ssize_t n, const double* x, double scale, real* y) noexcept nogil:
+    if real is float:
+        f32.scale_f64(n, x, <float>scale, y)
+    else:
+        f64.scale_f64(n, x, scale, y)
+
+
+cdef inline void sgd_step(
+    Py_ssize_t n, real* p, const real* grad, real* velocity, double lr, double momentum,
+    bint nesterov, double weight_decay,
+) noexcept nogil:
+    if real is float:
+        f32.sgd(n, p, grad, velocity, <float>lr, <float>momentum, nesterov, <float>weight_decay)
+    else:
+        f64.sgd(n, p, grad, velocity, lr, momentum, nesterov, weight_decay)
+
+
+cdef inline void cross_entropy_columns(
+    Py_ssize_t n, Py_ssize_t m, const real* x, const real* t, const int64_t* labels, real* losses,
+    real* scratch,
+) noexcept nogil:
+    if real is float:
+        f32.cross_entropy_columns(n, m, x, t, labels, losses, scratch)
+    else:
+        f64.cross_entropy_columns(n, m, x, t, labels, losses, scratch)

@@ -1,0 +1,37 @@
+"""Chooses the instruction set when it is imported; CNN_CORE_ISA forces one."""
+
+import os
+
+
+cdef extern from "simd/simd.h" nogil:
+    const simd_isa* simd_supported()
+
+
+isas = simd_supported()
+
+
+def supported_isas():
+    """Names of the instruction sets that this build has and this processor runs, best first."""
+    names = []
+    cdef const simd_isa* isa = isas
+    while isa.name != NULL:
+        names.append((<bytes>isa.name).decode("ascii"))
+        isa += 1
+    return names
+
+
+def _choose():
+    global f32, f64
+    names = supported_isas()
+    wanted = os.environ.get("CNN_CORE_ISA") or names[0]
+    if wanted not in names:
+        raise ImportError(
+            f"CNN_CORE_ISA={wanted!r} is not available: expected one of {', '.join(names)}"
+        )
+    cdef const simd_isa* isa = isas + <Py_ssize_t>names.index(wanted)
+    f32 = isa.f32
+    f64 = isa.f64
+    return wanted
+
+
+active_isa = _choose()

@@ -1,0 +1,5 @@
+"""The element types of all kernels."""
+
+ctypedef fused real:
+    float
+    double

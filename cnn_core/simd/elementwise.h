@@ -1,0 +1,239 @@
+/* Activations, losses, sums and updates on adjacent elements. Included once per type. */
+
+/* Steps through n elements by vectors: i is the first of the next one, left how many remain. */
+#define FOR_VECTORS(n) for (ptrdiff_t i = 0, left = (n); left > 0; i += LANES, left -= LANES)
+
+static INLINE vec NAME(activation)(int activation, vec slope, vec x) {
+    switch (activation) {
+    case ACTIVATION_SIGMOID: return NAME(sigmoid)(x);
+    case ACTIVATION_TANH: return NAME(tanh)(x);
+    /* Written so that a NaN, which compares false, is kept. */
+    case ACTIVATION_RELU: return NAME(select)(x < 0, NAME(splat)(0), x);
+    case ACTIVATION_LEAKY_RELU: return NAME(select)(x < 0, slope * x, x);
+    default: return x;
+    }
+}
+
+/* f'(x) dout from y = f(x). */
+static INLINE vec NAME(activation_backward)(int activation, vec slope, vec y, vec dout) {
+    switch (activation) {
+    case ACTIVATION_SIGMOID: return dout * (y * (1 - y));
+    case ACTIVATION_TANH: return dout * (1 - y * y);
+    case ACTIVATION_RELU: return NAME(select)(y <= 0, NAME(splat)(0), dout);
+    case ACTIVATION_LEAKY_RELU: return NAME(select)(y <= 0, slope * dout, dout);
+    default: return dout;
+    }
+}
+
+static INLINE void NAME(activate_as)(int activation, REAL slope, ptrdiff_t n, const REAL *x,
+                                     REAL *y) {
+    vec s = NAME(splat)(slope);
+    FOR_VECTORS(n) {
+        vec v = NAME(load_n)(x + i, left, 0);
+        NAME(store_n)(y + i, left, NAME(activation)(activation, s, v));
+    }
+}
+
+static void NAME(activate)(int activation, REAL slope, ptrdiff_t n, const REAL *x, REAL *y) {
+    switch (activation) {
+    case ACTIVATION_SIGMOID: NAME(activate_as)(ACTIVATION_SIGMOID, slope, n, x, y); break;
+    case ACTIVATION_TANH: NAME(activate_as)(ACTIVATION_TANH, slope, n, x, y); break;
+    case ACTIVATION_RELU: NAME(activate_as)(ACTIVATION_RELU, slope, n, x, y); break;
+    case ACTIVATION_LEAKY_RELU: NAME(activate_as)(ACTIVATION_LEAKY_RELU, slope, n, x, y); break;
+    default: if (x != y) memcpy(y, x, (size_t)n * sizeof(REAL));
+    }
+}
+
+static INLINE void NAME(activate_backward_as)(int activation, REAL slope, ptrdiff_t n,
+                                              const REAL *y, const REAL *dout, REAL *dx) {
+    vec s = NAME(splat)(slope);
+    FOR_VECTORS(n) {
+        vec v = NAME(load_n)(y + i, left, 0);
+        vec d = NAME(load_n)(dout + i, left, 0);
+        NAME(store_n)(dx + i, left, NAME(activation_backward)(activation, s, v, d));
+    }
+}
+
+static void NAME(activate_backward)(int activation, REAL slope, ptrdiff_t n, const REAL *y,
+                                    const REAL *dout, REAL *dx) {
+    switch (activation) {
+    case ACTIVATION_SIGMOID:
+        NAME(activate_backward_as)(ACTIVATION_SIGMOID, slope, n, y, dout, dx); break;
+    case ACTIVATION_TANH:
+        NAME(activate_backward_as)(ACTIVATION_TANH, slope, n, y, dout, dx); break;
+    case ACTIVATION_RELU:
+        NAME(activate_backward_as)(ACTIVATION_RELU, slope, n, y, dout, dx); break;
+    case ACTIVATION_LEAKY_RELU:
+        NAME(activate_backward_as)(ACTIVATION_LEAKY_RELU, slope, n, y, dout, dx); break;
+    default: if (dout != dx) memcpy(dx, dout, (size_t)n * sizeof(REAL));
+    }
+}
+
+/* Keeps the larger; a NaN in x is not kept, but makes the sum of exponentials NaN later. */
+static INLINE REAL NAME(largest)(ptrdiff_t n, const REAL *x) {
+    vec most = NAME(splat)(-(REAL)INFINITY);
+    FOR_VECTORS(n) {
+        vec v = NAME(load_n)(x + i, left, -(REAL)INFINITY);
+        most = NAME(select)(v > most, v, most);
+    }
+    return NAME(max_lanes)(most);
+}
+
+/* y = exp(x - shift); returns the sum. */
+static INLINE REAL NAME(exp_sum)(ptrdiff_t n, const REAL *x, REAL shift, REAL *y) {
+    vec total = NAME(splat)(0);
+    FOR_VECTORS(n) {
+        vec e = NAME(exp)(NAME(load_n)(x + i, left, -(REAL)INFINITY) - shift);
+        total += e;
+        if (y) NAME(store_n)(y + i, left, e);
+    }
+    return NAME(sum_lanes)(total);
+}
+
+static INLINE void NAME(scale_in_place)(ptrdiff_t n, REAL scale, REAL *y) {
+    FOR_VECTORS(n) { NAME(store_n)(y + i, left, NAME(load_n)(y + i, left, 0) * scale); }
+}
+
+static void NAME(softmax)(ptrdiff_t n, const REAL *x, REAL *y) {
+    REAL sum = NAME(exp_sum)(n, x, NAME(largest)(n, x), y);
+    NAME(scale_in_place)(n, 1 / sum, y);
+}
+
+static void NAME(softmax_backward)(ptrdiff_t n, const REAL *y, const REAL *dout, REAL *dx) {
+    vec dot = NAME(splat)(0);
+    FOR_VECTORS(n) { dot += NAME(load_n)(dout + i, left, 0) * NAME(load_n)(y + i, left, 0); }
+    REAL mean = NAME(sum_lanes)(dot);
+    FOR_VECTORS(n) {
+        vec d = NAME(load_n)(dout + i, left, 0) - mean;
+        NAME(store_n)(dx + i, left, NAME(load_n)(y + i, left, 0) * d);
+    }
+}
+
+static double NAME(softmax_cross_entropy)(ptrdiff_t n, const REAL *x, const REAL *t,
+                                          ptrdiff_t label, REAL scale, REAL *dx) {
+    REAL most = NAME(largest)(n, x);
+    REAL sum = NAME(exp_sum)(n, x, most, dx);
+    double log_sum = log((double)sum);
+    if (!t) {
+        if (dx) {
+            NAME(scale_in_place)(n, scale / sum, dx);
+            dx[label] -= scale;
+        }
+        return log_sum - ((double)x[label] - most);
+    }
+    double weight = 0, loss = 0;
+    for (ptrdiff_t j = 0; j < n; j++) {
+        weight += t[j];
+        /* A class of weight 0 may have the score -inf, and then adds nothing; a NaN always adds. */
+        if (t[j] != 0 || x[j] != x[j]) loss += t[j] * (log_sum - ((double)x[j] - most));
+    }
+    if (dx) {
+        NAME(scale_in_place)(n, (REAL)(scale * weight) / sum, dx);
+        for (ptrdiff_t j = 0; j < n; j++) dx[j] -= scale * t[j];
+    }
+    return loss;
+}
+
+static double NAME(binary_cross_entropy)(ptrdiff_t n, const REAL *x, const REAL *t, REAL scale,
+                                         REAL *dx) {
+    double loss = 0;
+    for (ptrdiff_t j = 0; j < n; j++) {
+        double score = x[j];
+        loss += (score > 0 ? score : 0) - score * t[j] + log1p(exp(-fabs(score)));
+    }
+    if (dx)
+        FOR_VECTORS(n) {
+            vec y = NAME(sigmoid)(NAME(load_n)(x + i, left, 0));
+            NAME(store_n)(dx + i, left, (y - NAME(load_n)(t + i, left, 0)) * scale);
+        }
+    return loss;
+}
+
+static double NAME(squared_error)(ptrdiff_t n, const REAL *y, const REAL *t, REAL scale,
+                                  REAL *dy) {
+    double loss = 0;
+    for (ptrdiff_t j = 0; j < n; j++) {
+        double difference = (double)y[j] - t[j];
+        loss += difference * difference;
+    }
+    if (dy)
+        FOR_VECTORS(n) {
+            vec d = NAME(load_n)(y + i, left, 0) - NAME(load_n)(t + i, left, 0);
+            NAME(store_n)(dy + i, left, d * scale);
+        }
+    return loss;
+}
+
+static ptrdiff_t NAME(argmax)(ptrdiff_t n, const REAL *x) {
+    ptrdiff_t best = 0;
+    for (ptrdiff_t j = 1; j < n && x[best] == x[best]; j++)
+        if (x[j] > x[best] || x[j] != x[j]) best = j;
+    return best;
+}
+
+static void NAME(add)(ptrdiff_t n, const REAL *x, REAL *y) {
+    FOR_VECTORS(n) {
+        NAME(store_n)(y + i, left, NAME(load_n)(y + i, left, 0) + NAME(load_n)(x + i, left, 0));
+    }
+}
+
+static void NAME(add_scaled)(ptrdiff_t n, const REAL *x, REAL a, const REAL *d, REAL *y) {
+    FOR_VECTORS(n) {
+        vec v = NAME(load_n)(x + i, left, 0) + a * NAME(load_n)(d + i, left, 0);
+        NAME(store_n)(y + i, left, v);
+    }
+}
+
+#define DEFINE_SCALE(SUFFIX, SOURCE)                                                              \
+    static void NAME(scale_##SUFFIX)(ptrdiff_t n, const SOURCE *x, REAL scale, REAL *y) {         \
+        for (ptrdiff_t j = 0; j < n; j++) y[j] = (REAL)x[j] * scale;                              \
+    }
+DEFINE_SCALE(u8, uint8_t)
+DEFINE_SCALE(f32, float)
+DEFINE_SCALE(f64, double)
+
+static void NAME(sgd)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *v, REAL lr, REAL momentum,
+                      int nesterov, REAL weight_decay) {
+    FOR_VECTORS(n) {
+        vec value = NAME(load_n)(p + i, left, 0);
+        vec g = NAME(load_n)(grad + i, left, 0);
+        if (weight_decay != 0) g += weight_decay * value;
+        if (momentum != 0) {
+            vec velocity = momentum * NAME(load_n)(v + i, left, 0) + g;
+            NAME(store_n)(v + i, left, velocity);
+            g = nesterov ? g + momentum * velocity : velocity;
+        }
+        NAME(store_n)(p + i, left, value - lr * g);
+    }
+}
+
+static void NAME(cross_entropy_columns)(ptrdiff_t n, ptrdiff_t m, const REAL *x, const REAL *t,
+                                        const int64_t *labels, REAL *losses, REAL *scratch) {
+    REAL *most = scratch, *sum = scratch + m;
+    memcpy(most, x, (size_t)m * sizeof(REAL));
+    for (ptrdiff_t j = 1; j < n; j++)
+        FOR_VECTORS(m) {
+            vec v = NAME(load_n)(x + j * m + i, left, 0), so_far = NAME(load_n)(most + i, left, 0);
+            NAME(store_n)(most + i, left, NAME(select)(v > so_far, v, so_far));
+        }
+    memset(sum, 0, (size_t)m * sizeof(REAL));
+    for (ptrdiff_t j = 0; j < n; j++)
+        FOR_VECTORS(m) {
+            vec e = NAME(exp)(NAME(load_n)(x + j * m + i, left, 0) - NAME(load_n)(most + i, left, 0));
+            NAME(store_n)(sum + i, left, NAME(load_n)(sum + i, left, 0) + e);
+        }
+    /* From here on `sum` holds log(sum of exponentials) with the maximum added back. */
+    FOR_VECTORS(m) {
+        vec l = NAME(log)(NAME(load_n)(sum + i, left, 1)) + NAME(load_n)(most + i, left, 0);
+        NAME(store_n)(sum + i, left, l);
+    }
+    if (!t) {
+        for (ptrdiff_t i = 0; i < m; i++) losses[i] = sum[i] - x[labels[i] * m + i];
+        return;
+    }
+    memset(losses, 0, (size_t)m * sizeof(REAL));
+    for (ptrdiff_t j = 0; j < n; j++)
+        for (ptrdiff_t i = 0; i < m; i++)
+            if (t[j * m + i] != 0 || x[j * m + i] != x[j * m + i])
+                losses[i] += t[j * m + i] * (sum[i] - x[j * m + i]);
+}

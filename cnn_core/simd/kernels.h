@@ -1,0 +1,38 @@
+/* Both tables of one instruction set. The including file sets ISA, VECTOR_BYTES and
+ * VECTOR_REGISTERS, after it has switched the compiler to the instruction set. */
+#include <math.h>
+#include <string.h>
+#include "simd.h"
+
+#define INLINE inline __attribute__((always_inline, unused))
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+#define PASTE_(a, b) a##_##b
+#define PASTE(a, b) PASTE_(a, b)
+
+#define TABLE_ENTRIES                                                                             \
+    .lanes = LANES, .max_columns = MOST_VECTORS * LANES, .product = NAME(product),                \
+    .activate = NAME(activate), .activate_backward = NAME(activate_backward),                     \
+    .softmax = NAME(softmax), .softmax_backward = NAME(softmax_backward),                         \
+    .softmax_cross_entropy = NAME(softmax_cross_entropy),                                         \
+    .binary_cross_entropy = NAME(binary_cross_entropy), .squared_error = NAME(squared_error),     \
+    .argmax = NAME(argmax), .add = NAME(add), .scale_u8 = NAME(scale_u8),                         \
+    .scale_f32 = NAME(scale_f32), .scale_f64 = NAME(scale_f64), .sgd = NAME(sgd),                 \
+    .cross_entropy_columns = NAME(cross_entropy_columns), .add_scaled = NAME(add_scaled)
+
+#define REAL float
+#define REAL_IS_FLOAT 1
+#define NAME(x) x##_f32
+#include "real.h"
+const simd_f32 PASTE(simd_f32, ISA) = {TABLE_ENTRIES};
+#include "real_end.h"
+
+#define REAL double
+#define REAL_IS_FLOAT 0
+#define NAME(x) x##_f64
+#include "real.h"
+const simd_f64 PASTE(simd_f64, ISA) = {TABLE_ENTRIES};
+#include "real_end.h"

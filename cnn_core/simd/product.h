@@ -1,0 +1,83 @@
+/* C[m, n] += A[m, k] B[k, n]: a tile of ROWS x VECTORS registers of C, one row of B loaded per term,
+ * elements of A broadcast. Included once per type, after vector.h. */
+
+#define DEFINE_TILE(ROWS, VECTORS)                                                                \
+    static void NAME(tile_##ROWS##x##VECTORS)(ptrdiff_t n, ptrdiff_t k, const REAL *a,            \
+                                              ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b,    \
+                                              ptrdiff_t b_row, REAL *c, ptrdiff_t c_row) {        \
+        vec sum[ROWS][VECTORS];                                                                   \
+        const ptrdiff_t last = n - (VECTORS - 1) * LANES;                                         \
+        UNROLL for (int i = 0; i < ROWS; i++) {                                                   \
+            UNROLL for (int v = 0; v < VECTORS - 1; v++)                                          \
+                sum[i][v] = NAME(load)(c + i * c_row + v * LANES);                                \
+            sum[i][VECTORS - 1] =                                                                 \
+                NAME(load_n)(c + i * c_row + (VECTORS - 1) * LANES, last, 0);                     \
+        }                                                                                         \
+        for (ptrdiff_t p = 0; p < k; p++) {                                                       \
+            vec row[VECTORS];                                                                     \
+            UNROLL for (int v = 0; v < VECTORS; v++) row[v] = NAME(load)(b + v * LANES);          \
+            UNROLL for (int i = 0; i < ROWS; i++) {                                               \
+                vec element = NAME(splat)(a[i * a_row]);                                          \
+                UNROLL for (int v = 0; v < VECTORS; v++) sum[i][v] += element * row[v];           \
+            }                                                                                     \
+            a += a_col;                                                                           \
+            b += b_row;                                                                           \
+        }                                                                                         \
+        UNROLL for (int i = 0; i < ROWS; i++) {                                                   \
+            UNROLL for (int v = 0; v < VECTORS - 1; v++)                                          \
+                NAME(store)(c + i * c_row + v * LANES, sum[i][v]);                                \
+            NAME(store_n)(c + i * c_row + (VECTORS - 1) * LANES, last, sum[i][VECTORS - 1]);      \
+        }                                                                                         \
+    }
+
+/* Rows are taken in tiles of MOST, then of 4, 2 and 1. */
+#define DEFINE_ROWS(MOST, VECTORS)                                                                \
+    DEFINE_TILE(MOST, VECTORS)                                                                    \
+    DEFINE_TILE(4, VECTORS)                                                                       \
+    DEFINE_TILE(2, VECTORS)                                                                       \
+    DEFINE_TILE(1, VECTORS)                                                                       \
+    static void NAME(rows_##VECTORS)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,        \
+                                     ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b,             \
+                                     ptrdiff_t b_row, REAL *c, ptrdiff_t c_row) {                 \
+        while (m > 0) {                                                                           \
+            int rows = m >= MOST ? MOST : m >= 4 ? 4 : m >= 2 ? 2 : 1;                            \
+            if (rows == MOST)                                                                     \
+                NAME(tile_##MOST##x##VECTORS)(n, k, a, a_row, a_col, b, b_row, c, c_row);         \
+            else if (rows == 4)                                                                   \
+                NAME(tile_4x##VECTORS)(n, k, a, a_row, a_col, b, b_row, c, c_row);                \
+            else if (rows == 2)                                                                   \
+                NAME(tile_2x##VECTORS)(n, k, a, a_row, a_col, b, b_row, c, c_row);                \
+            else                                                                                  \
+                NAME(tile_1x##VECTORS)(n, k, a, a_row, a_col, b, b_row, c, c_row);                \
+            a += rows * a_row;                                                                    \
+            c += rows * c_row;                                                                    \
+            m -= rows;                                                                            \
+        }                                                                                         \
+    }
+
+/* The tiles fill the registers: ROWS * VECTORS sums, VECTORS of B and one of A. */
+#if VECTOR_REGISTERS == 32
+#define MOST_VECTORS 4
+DEFINE_ROWS(12, 1)
+DEFINE_ROWS(12, 2)
+DEFINE_ROWS(8, 3)
+DEFINE_ROWS(6, 4)
+#else
+#define MOST_VECTORS 2
+DEFINE_ROWS(12, 1)
+DEFINE_ROWS(6, 2)
+#endif
+
+static void NAME(product)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a, ptrdiff_t a_row,
+                          ptrdiff_t a_col, const REAL *b, ptrdiff_t b_row, REAL *c,
+                          ptrdiff_t c_row) {
+    if (n <= 0) return;
+    switch ((n + LANES - 1) / LANES) {
+#if MOST_VECTORS == 4
+    case 4: NAME(rows_4)(m, n, k, a, a_row, a_col, b, b_row, c, c_row); break;
+    case 3: NAME(rows_3)(m, n, k, a, a_row, a_col, b, b_row, c, c_row); break;
+#endif
+    case 2: NAME(rows_2)(m, n, k, a, a_row, a_col, b, b_row, c, c_row); break;
+    default: NAME(rows_1)(m, n, k, a, a_row, a_col, b, b_row, c, c_row); break;
+    }
+}

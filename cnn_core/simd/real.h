@@ -1,0 +1,4 @@
+/* All kernels for one element type. */
+#include "vector.h"
+#include "product.h"
+#include "elementwise.h"

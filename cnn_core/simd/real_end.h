@@ -1,0 +1,22 @@
+/* Forgets the element type, so that the kernels can be included again for the next one. */
+#undef REAL
+#undef REAL_IS_FLOAT
+#undef NAME
+#undef LANES
+#undef vec
+#undef ivec
+#undef lane_int
+#undef ROUNDING_SHIFT
+#undef LN2_HIGH
+#undef LN2_LOW
+#undef EXPONENT_BIAS
+#undef MANTISSA_BITS
+#undef EXP_MIN
+#undef EXP_MAX
+#undef TANH_MAX
+#undef TAYLOR_TERMS
+#undef DEFINE_TILE
+#undef DEFINE_ROWS
+#undef MOST_VECTORS
+#undef FOR_VECTORS
+#undef DEFINE_SCALE

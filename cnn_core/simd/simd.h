@@ -1,0 +1,95 @@
+/* The contract of the micro-kernels: arithmetic on elements, in registers, on one thread.
+ *
+ * Every kernel stands in one table per element type. The tables are compiled once per instruction
+ * set (baseline.c, avx2.c, avx512.c include the same kernels.h) and one pair of them is chosen when
+ * cnn_core is imported. Names of axes: m rows, n columns, k terms of a sum; strides count elements.
+ *
+ * What a kernel computes for an element never depends on where the element stands (first or last
+ * of a block, first or last row): the same arithmetic is done in every lane. Loops may therefore
+ * be cut anywhere without changing a bit of the result.
+ */
+#ifndef CNN_CORE_SIMD_H
+#define CNN_CORE_SIMD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum activation {
+    ACTIVATION_NONE = 0,
+    ACTIVATION_SIGMOID = 1,
+    ACTIVATION_TANH = 2,
+    ACTIVATION_RELU = 3,
+    ACTIVATION_LEAKY_RELU = 4
+};
+
+#define SIMD_TABLE(REAL)                                                                          \
+    /* Elements in one vector register, and the most columns that `product` takes at once. */     \
+    ptrdiff_t lanes, max_columns;                                                                 \
+                                                                                                  \
+    /* C[m, n] += A[m, k] B[k, n].                                                                \
+     *                                                                                            \
+     *          n <= max_columns          A(i, p) = a[i * a_row + p * a_col]   any strides        \
+     *        +-----------+               B(p, j) = b[p * b_row + j]           columns adjacent   \
+     *      k |     B     |               C(i, j) = c[i * c_row + j]           columns adjacent   \
+     *        +-----------+                                                                       \
+     *    k   +-----------+               Each row of B is READ up to the next multiple of        \
+     *  +---+ |           |  m            `lanes` columns (the surplus may hold anything);        \
+     *  | A | |     C     |               C is read and written in its n columns only.            \
+     *  +---+ +-----------+               Terms are added in the order of p, from C's value on. */\
+    void (*product)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a, ptrdiff_t a_row,        \
+                    ptrdiff_t a_col, const REAL *b, ptrdiff_t b_row, REAL *c, ptrdiff_t c_row);   \
+                                                                                                  \
+    /* y = f(x); x may be y. */                                                                   \
+    void (*activate)(int activation, REAL slope, ptrdiff_t n, const REAL *x, REAL *y);            \
+    /* dx = dout f'(x), from y = f(x); dx may be dout. */                                         \
+    void (*activate_backward)(int activation, REAL slope, ptrdiff_t n, const REAL *y,             \
+                              const REAL *dout, REAL *dx);                                        \
+                                                                                                  \
+    /* One row: y = exp(x - max x) / sum exp(x - max x); x may be y. */                           \
+    void (*softmax)(ptrdiff_t n, const REAL *x, REAL *y);                                         \
+    /* One row: dx = y (dout - sum dout y); dx may be dout. */                                    \
+    void (*softmax_backward)(ptrdiff_t n, const REAL *y, const REAL *dout, REAL *dx);             \
+                                                                                                  \
+    /* One row, target class `label`, or the weights t[n] of all classes where t is not NULL:     \
+     * returns -sum t log softmax(x); dx = scale (softmax(x) sum t - t); dx may be NULL. */       \
+    double (*softmax_cross_entropy)(ptrdiff_t n, const REAL *x, const REAL *t, ptrdiff_t label,   \
+                                    REAL scale, REAL *dx);                                        \
+    /* Returns sum max(x, 0) - x t + log(1 + exp(-|x|)); dx = scale (sigmoid(x) - t) or NULL. */  \
+    double (*binary_cross_entropy)(ptrdiff_t n, const REAL *x, const REAL *t, REAL scale,         \
+                                   REAL *dx);                                                     \
+    /* Returns sum (y - t)^2; dy = scale (y - t), or NULL. */                                     \
+    double (*squared_error)(ptrdiff_t n, const REAL *y, const REAL *t, REAL scale, REAL *dy);     \
+                                                                                                  \
+    /* The column of the largest of x[n], the first of equals; a NaN counts as largest. */        \
+    ptrdiff_t (*argmax)(ptrdiff_t n, const REAL *x);                                              \
+    /* y += x */                                                                                  \
+    void (*add)(ptrdiff_t n, const REAL *x, REAL *y);                                             \
+    /* y = scale x, for each type a data set may have. */                                         \
+    void (*scale_u8)(ptrdiff_t n, const uint8_t *x, REAL scale, REAL *y);                         \
+    void (*scale_f32)(ptrdiff_t n, const float *x, REAL scale, REAL *y);                          \
+    void (*scale_f64)(ptrdiff_t n, const double *x, REAL scale, REAL *y);                         \
+    /* g = grad + weight_decay p; v = momentum v + g; p -= lr (nesterov ? g + momentum v : v);    \
+     * v may be NULL where momentum is 0. */                                                      \
+    void (*sgd)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *v, REAL lr, REAL momentum,          \
+                int nesterov, REAL weight_decay);                                                 \
+                                                                                                  \
+    /* Many rows at once, one row per column of x[n, m]: losses[m] (for n classes) of the scores  \
+     * x with the labels or, where t is not NULL, the weights t[n, m]; scratch[2 m]. */           \
+    void (*cross_entropy_columns)(ptrdiff_t n, ptrdiff_t m, const REAL *x, const REAL *t,         \
+                                  const int64_t *labels, REAL *losses, REAL *scratch);            \
+    /* y = x + a d */                                                                             \
+    void (*add_scaled)(ptrdiff_t n, const REAL *x, REAL a, const REAL *d, REAL *y);
+
+typedef struct simd_f32 { SIMD_TABLE(float) } simd_f32;
+typedef struct simd_f64 { SIMD_TABLE(double) } simd_f64;
+
+typedef struct simd_isa {
+    const char *name;
+    const simd_f32 *f32;
+    const simd_f64 *f64;
+} simd_isa;
+
+/* The instruction sets compiled in that this processor has, best first, ended by a NULL name. */
+const simd_isa *simd_supported(void);
+
+#endif

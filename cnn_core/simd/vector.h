@@ -1,0 +1,176 @@
+/* One vector register of REAL and what the other kernels need of it. Included once per type.
+ * The including file sets REAL, REAL_IS_FLOAT, VECTOR_BYTES and NAME(x). */
+
+#define LANES ((ptrdiff_t)(VECTOR_BYTES / sizeof(REAL)))
+
+#if REAL_IS_FLOAT
+typedef int32_t NAME(lane_int);
+#else
+typedef int64_t NAME(lane_int);
+#endif
+typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES)));
+typedef REAL NAME(vec_unaligned)
+    __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+typedef NAME(lane_int) NAME(ivec) __attribute__((vector_size(VECTOR_BYTES)));
+
+#define vec NAME(vec)
+#define ivec NAME(ivec)
+#define lane_int NAME(lane_int)
+
+static INLINE vec NAME(load)(const REAL *p) { return *(const NAME(vec_unaligned) *)p; }
+static INLINE void NAME(store)(REAL *p, vec v) { *(NAME(vec_unaligned) *)p = v; }
+static INLINE vec NAME(splat)(REAL a) { return a - (vec){0}; }
+static INLINE vec NAME(select)(ivec mask, vec yes, vec no) {
+    return (vec)(((ivec)yes & mask) | ((ivec)no & ~mask));
+}
+
+/* The first n < LANES elements of p; the other lanes hold `fill`. */
+static INLINE vec NAME(load_part)(const REAL *p, ptrdiff_t n, REAL fill) {
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+    return (vec)_mm512_mask_loadu_ps((__m512)NAME(splat)(fill), (__mmask16)((1u << n) - 1), p);
+#elif VECTOR_BYTES == 64
+    return (vec)_mm512_mask_loadu_pd((__m512d)NAME(splat)(fill), (__mmask8)((1u << n) - 1), p);
+#else
+    vec v = NAME(splat)(fill);
+    for (ptrdiff_t i = 0; i < LANES; i++)
+        if (i < n) v[i] = p[i];
+    return v;
+#endif
+}
+
+static INLINE void NAME(store_part)(REAL *p, ptrdiff_t n, vec v) {
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+#elif VECTOR_BYTES == 64
+    _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v);
+#else
+    for (ptrdiff_t i = 0; i < LANES; i++)
+        if (i < n) p[i] = v[i];
+#endif
+}
+
+/* A whole vector where n >= LANES, else the first n elements. */
+static INLINE vec NAME(load_n)(const REAL *p, ptrdiff_t n, REAL fill) {
+    return n >= LANES ? NAME(load)(p) : NAME(load_part)(p, n, fill);
+}
+static INLINE void NAME(store_n)(REAL *p, ptrdiff_t n, vec v) {
+    if (n >= LANES) NAME(store)(p, v);
+    else NAME(store_part)(p, n, v);
+}
+
+/* The lanes are added pairwise, in halves: a fixed order. */
+static INLINE REAL NAME(sum_lanes)(vec v) {
+    REAL lane[VECTOR_BYTES / sizeof(REAL)];
+    memcpy(lane, &v, sizeof v);
+    for (ptrdiff_t half = LANES / 2; half > 0; half /= 2)
+        for (ptrdiff_t i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
+}
+
+/* A NaN in any lane that is not first may be passed over. */
+static INLINE REAL NAME(max_lanes)(vec v) {
+    REAL largest = v[0];
+    for (ptrdiff_t i = 1; i < LANES; i++) largest = v[i] > largest ? v[i] : largest;
+    return largest;
+}
+
+/* exp(x) = 2^n (1 + q) with x = n ln 2 + r, |r| <= ln(2)/2, q = exp(r) - 1 by its Taylor series,
+ * whose first left-out term is below half a unit in the last place. n comes from adding a number
+ * so large that its last digit is 1. */
+#if REAL_IS_FLOAT
+#define ROUNDING_SHIFT 12582912.0f /* 1.5 * 2^23 */
+#define LN2_HIGH 0.693145751953125f /* few digits: n * LN2_HIGH is exact */
+#define LN2_LOW 1.42860677e-6f
+#define EXPONENT_BIAS 127
+#define MANTISSA_BITS 23
+#define EXP_MIN (-110.0f) /* exp of it is 0, of EXP_MAX infinite */
+#define EXP_MAX 90.0f
+#define TANH_MAX 10.0f /* tanh of it is 1 */
+static const float NAME(taylor)[] = {1 / 5040.f, 1 / 720.f, 1 / 120.f, 1 / 24.f, 1 / 6.f, 1 / 2.f};
+#else
+#define ROUNDING_SHIFT 6755399441055744.0 /* 1.5 * 2^52 */
+#define LN2_HIGH 0.6931471803691238
+#define LN2_LOW 1.9082149292705877e-10
+#define EXPONENT_BIAS 1023
+#define MANTISSA_BITS 52
+#define EXP_MIN (-750.0)
+#define EXP_MAX 720.0
+#define TANH_MAX 20.0
+static const double NAME(taylor)[] = {1 / 6227020800., 1 / 479001600., 1 / 39916800., 1 / 3628800.,
+                                      1 / 362880.,     1 / 40320.,     1 / 5040.,     1 / 720.,
+                                      1 / 120.,        1 / 24.,        1 / 6.,        1 / 2.};
+#endif
+#define TAYLOR_TERMS ((int)(sizeof NAME(taylor) / sizeof(REAL)))
+
+static INLINE vec NAME(power_of_two)(ivec n) {
+    return (vec)((n + EXPONENT_BIAS) << MANTISSA_BITS);
+}
+
+/* q = exp(r) - 1 and n, for EXP_MIN <= x <= EXP_MAX. */
+static INLINE vec NAME(exp_parts)(vec x, ivec *n) {
+    const vec log2_e = NAME(splat)((REAL)1.4426950408889634);
+    vec shift = NAME(splat)(ROUNDING_SHIFT);
+    vec shifted = x * log2_e + shift;
+    vec whole = shifted - shift;
+    vec r = (x - whole * LN2_HIGH) - whole * LN2_LOW;
+    *n = (ivec)shifted - (ivec)shift;
+    vec p = NAME(splat)(NAME(taylor)[0]);
+    for (int i = 1; i < TAYLOR_TERMS; i++) p = p * r + NAME(taylor)[i];
+    return r + (r * r) * p;
+}
+
+static INLINE vec NAME(exp)(vec x) {
+    /* A NaN compares false and so passes through. */
+    x = NAME(select)(x < EXP_MIN, NAME(splat)(EXP_MIN), x);
+    x = NAME(select)(x > EXP_MAX, NAME(splat)(EXP_MAX), x);
+    ivec n, half;
+    vec q = NAME(exp_parts)(x, &n);
+    half = n >> 1; /* in two steps, so that results below the normal numbers are right */
+    return (q + 1) * NAME(power_of_two)(half) * NAME(power_of_two)(n - half);
+}
+
+static INLINE ivec NAME(sign_bit)(vec x) { return (ivec)x & (ivec)NAME(splat)((REAL)-0.0); }
+static INLINE vec NAME(abs)(vec x) { return (vec)((ivec)x ^ NAME(sign_bit)(x)); }
+
+/* tanh(|x|) = e / (e + 2), e = exp(2 |x|) - 1 = 2^n q + (2^n - 1), which is exact near 0. */
+static INLINE vec NAME(tanh)(vec x) {
+    vec limit = NAME(splat)(TANH_MAX), size = NAME(abs)(x);
+    size = NAME(select)(size > limit, limit, size);
+    ivec n;
+    vec q = NAME(exp_parts)(size + size, &n);
+    vec power = NAME(power_of_two)(n);
+    vec e = power * q + (power - 1);
+    return (vec)((ivec)(e / (e + 2)) | NAME(sign_bit)(x));
+}
+
+/* sigmoid(x) = 1 / (1 + e) for x >= 0, e / (1 + e) for x < 0, with e = exp(-|x|) <= 1. */
+static INLINE vec NAME(sigmoid)(vec x) {
+    vec e = NAME(exp)(-NAME(abs)(x));
+    vec one = NAME(splat)(1);
+    return NAME(select)(x < 0, e, one) / (one + e);
+}
+
+/* log(x) for finite x >= 1: x = 2^n m, sqrt(1/2) <= m < sqrt(2),
+ * log m = 2 atanh(s) = 2 (s + s^3/3 + s^5/5 + ...), s = (m - 1) / (m + 1), |s| <= 0.172.
+ * NaN and infinity pass through. */
+static INLINE vec NAME(log)(vec x) {
+    const vec root_half = NAME(splat)((REAL)0.70710678118654752);
+    ivec bits = (ivec)x;
+    ivec n = (bits - (ivec)root_half) >> MANTISSA_BITS;
+    vec m = (vec)(bits - (n << MANTISSA_BITS));
+    /* n in floating point: it is small, so it becomes the last digits of ROUNDING_SHIFT. */
+    vec shift = NAME(splat)(ROUNDING_SHIFT);
+    vec whole = (vec)((ivec)shift + n) - shift;
+    vec s = (m - 1) / (m + 1), s2 = s * s;
+#if REAL_IS_FLOAT
+    vec p = NAME(splat)(1 / 9.f);
+    p = p * s2 + 1 / 7.f;
+    p = p * s2 + 1 / 5.f;
+    p = p * s2 + 1 / 3.f;
+#else
+    vec p = NAME(splat)(1 / 21.);
+    for (int odd = 19; odd >= 3; odd -= 2) p = p * s2 + 1.0 / odd;
+#endif
+    vec result = whole * LN2_HIGH + (2 * s + (whole * LN2_LOW + 2 * s * (s2 * p)));
+    return NAME(select)(x < (REAL)INFINITY, result, x);
+}

@@ -1,0 +1,105 @@
+"""Gradients by central differences, and their comparison with back-propagation.
+
+    dL/dp = (L(p + h) - L(p - h)) / 2h
+
+for every parameter p: perturb, evaluate the loss, restore. A changed weight changes one column of
+one layer only, so the compiled form computes what follows from that column on, in parallel over
+the parameters. Saito, Deep Learning from Scratch, sections 4.3 to 4.5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cnn_core import ops
+from cnn_core.layers import Layer
+from cnn_core.plan import AffineBlock, Plan, flat
+
+Array = npt.NDArray[Any]
+
+
+def numerical_gradient(f: Callable[[Array], float], x: Array, h: float = 1e-4) -> Array:
+    """The gradient of f(x), a number, by every element of the float array x.
+
+    x is changed in place while f is evaluated and is as before afterwards, even if f raises.
+    """
+    if not isinstance(x, np.ndarray) or x.dtype.kind != "f":
+        raise TypeError("x: expected a floating-point ndarray")
+    gradient = np.zeros_like(x)
+    for index in np.ndindex(x.shape):
+        kept = x[index].copy()
+        try:
+            x[index] = kept + h
+            above = float(f(x))
+            x[index] = kept - h
+            below = float(f(x))
+        finally:
+            x[index] = kept
+        gradient[index] = (above - below) / (2 * h)
+    return gradient
+
+
+def numerical_gradients(
+    plan: Plan, owners: dict[str, tuple[Layer, str]], h: float
+) -> dict[str, Array]:
+    """The gradient of a plan's loss by every parameter; its inputs and targets are filled.
+
+    owners : name of a parameter to its layer and its name there.
+
+    Where a parameter's layer and all behind it are affine layers, activations and a compiled
+    loss, the compiled form is used, in float64 whatever the network's dtype. Elsewhere the layers
+    from the parameter's own on are run again for each of its elements.
+    """
+    if not (math.isfinite(h) and h > 0):
+        raise ValueError(f"h: expected a finite number > 0, got {h}")
+    plan.evaluate()
+    gradients: dict[str, Array] = {}
+    for layer in dict.fromkeys(layer for layer, _ in owners.values()):
+        names = {key: name for name, (owner, key) in owners.items() if owner is layer}
+        chain = _chain(plan, layer)
+        if chain is not None:
+            for key, gradient in _compiled(plan, chain, h).items():
+                gradients[names[key]] = gradient.astype(plan.x.dtype)
+            continue
+        rerun = plan.rerun_from(layer)
+        for key, name in names.items():
+            gradients[name] = numerical_gradient(lambda _, f=rerun: f(), layer.params[key], h)  # type: ignore[misc]
+        rerun()
+    return {name: gradients[name] for name in owners}
+
+
+def _chain(plan: Plan, layer: Layer) -> list[AffineBlock] | None:
+    """The affine blocks from `layer` to the loss, if there is nothing else between them."""
+    blocks = plan.blocks_from(layer)
+    if blocks and plan.loss.native and all(type(block) is AffineBlock for block in blocks):
+        return blocks  # type: ignore[return-value]
+    return None
+
+
+def _compiled(plan: Plan, blocks: list[AffineBlock], h: float) -> dict[str, Array]:
+    x = np.asarray(flat(blocks[0].x), np.float64)
+    inputs, layers = x, []
+    for block in blocks:
+        W = np.ascontiguousarray(block.layer.params["W"], np.float64)
+        b = np.ascontiguousarray(block.layer.params["b"], np.float64)
+        z = ops.affine_forward(inputs, W, b)
+        activation = block.activation.activation if block.activation else None
+        inputs = ops.activation_forward(z, activation, block.slope)
+        layers.append((W, b, _columns(z), _columns(inputs), block.code, block.slope))
+    target = None if plan.target is None else _columns(flat(plan.target))
+    chain = ops.native.gradient_check.Chain(
+        layers, _columns(x), ops.LOSSES[str(plan.loss.native)], plan.labels, target,
+        plan.loss.scales(plan.y.shape)[0], h,
+    )
+    dW, db = np.empty(layers[0][0].shape), np.empty(layers[0][1].shape)
+    ops.run(chain.weights(dW), chain.biases(db, np.ones((1, len(x)))))
+    return {"W": dW, "b": db}
+
+
+def _columns(rows: Array) -> Array:
+    return np.ascontiguousarray(rows.T, np.float64)

@@ -1,0 +1,320 @@
+"""A network: layers in a row, their parameters in one flat array, and what can be asked of it."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cnn_core import gradient_check, layers, losses, metrics, ops
+from cnn_core.layers import Layer
+from cnn_core.plan import Plan, target_kind
+
+Array = npt.NDArray[Any]
+
+ROWS_AT_ONCE = 512    # of a long input: bounds the memory of predict, loss and accuracy
+PLANS_KEPT = 8        # one per batch size and use
+ALIGNMENT = 16        # elements: every parameter begins on a cache line
+
+
+class Sequential:
+    """Layers one after the other.
+
+    Parameters
+    ----------
+    layers : the layers, each only once.
+    input_shape : the shape of one sample, without N: (784,) or (1, 28, 28).
+    loss : a loss; SoftmaxCrossEntropy() by default.
+    dtype : "float32" (default) or "float64", of parameters and of all arithmetic.
+    seed : initial values of the parameters follow from it alone.
+    input_scale : factor of uint8 input, which stays bytes until it is used; 1/255 by default.
+        Floating-point input is taken as it is.
+
+    Attributes
+    ----------
+    params, grads : dict of name to array: live views of `flat_params` and `flat_grads`, to be
+        changed in place. Layers that have parameters number them: W1, b1, W2, b2, ...
+    layers, loss_function, input_shape, output_shape, dtype, seed, n_params
+
+    Examples
+    --------
+    >>> net = Sequential([Affine(50), Sigmoid(), Affine(10)], input_shape=(784,))
+    >>> net.params["W1"].shape
+    (784, 50)
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        *,
+        input_shape: Sequence[int],
+        loss: losses.Loss | None = None,
+        dtype: npt.DTypeLike = "float32",
+        seed: int = 0,
+        input_scale: float = 1 / 255,
+    ) -> None:
+        self.layers = list(layers)
+        self.input_shape = tuple(_positive_sizes(input_shape))
+        self.loss_function = losses.SoftmaxCrossEntropy() if loss is None else loss
+        self.dtype = np.dtype(dtype)
+        self.seed = int(seed)
+        self.input_scale = float(input_scale)
+        self._check()
+        self._lock = threading.RLock()
+        self._plans: OrderedDict[tuple[Any, ...], Plan] = OrderedDict()
+        self._build()
+
+    def _check(self) -> None:
+        if self.dtype not in ops.FLOATS:
+            raise TypeError(f"dtype: expected float32 or float64, got {self.dtype}")
+        if not isinstance(self.loss_function, losses.Loss):
+            raise TypeError(f"loss: expected a cnn_core.Loss, got {self.loss_function!r}")
+        if self.seed < 0:
+            raise ValueError(f"seed: expected an integer >= 0, got {self.seed}")
+        for position, layer in enumerate(self.layers):
+            if not isinstance(layer, Layer):
+                raise TypeError(f"layers[{position}]: expected a cnn_core.Layer, got {layer!r}")
+        if len({id(layer) for layer in self.layers}) < len(self.layers):
+            raise ValueError("layers: the same layer object stands in it twice")
+
+    def _build(self) -> None:
+        """Shapes, then parameters: drawn layer by layer, laid into one array."""
+        self._shapes = [self.input_shape]
+        initial: dict[str, tuple[Layer, str, Array]] = {}
+        number = 0
+        for position, layer in enumerate(self.layers):
+            rng = np.random.default_rng([self.seed, position])
+            built = layer.build(self._shapes[-1], rng)
+            if built:
+                number += 1
+                layer.params = {key: np.asarray(value, self.dtype) for key, value in built.items()}
+                for key, value in layer.params.items():
+                    initial[f"{key}{number}"] = (layer, key, value)
+            self._shapes.append(layer.output_shape(self._shapes[-1]))
+        self.output_shape = self._shapes[-1]
+        self._lay_out(initial)
+
+    def _lay_out(self, initial: dict[str, tuple[Layer, str, Array]]) -> None:
+        self._owners = {name: (layer, key) for name, (layer, key, _) in initial.items()}
+        self.slices: dict[str, slice] = {}
+        end = 0
+        for name, (_, _, value) in initial.items():
+            self.slices[name] = slice(end, end + value.size)
+            end += -(-value.size // ALIGNMENT) * ALIGNMENT
+        self.flat_params = np.zeros(end, self.dtype)
+        self.flat_grads = np.zeros(end, self.dtype)
+        self.params: dict[str, Array] = {}
+        self.grads: dict[str, Array] = {}
+        for name, (layer, key, value) in initial.items():
+            part = self.slices[name]
+            self.params[name] = layer.params[key] = self.flat_params[part].reshape(value.shape)
+            self.params[name][...] = value
+            self.grads[name] = self.flat_grads[part].reshape(value.shape)
+            layer.grads = {**getattr(layer, "grads", {}), key: self.grads[name]}
+
+    @property
+    def n_params(self) -> int:
+        """How many numbers training can change."""
+        return sum(value.size for value in self.params.values())
+
+    # ------------------------------------------------------------------------------------- plans
+
+    def plan(
+        self, n: int, targets: str | None = None, training: bool = False, gradient: bool = False
+    ) -> Plan:
+        """The plan for batches of n samples, made once; see plan.Plan."""
+        key = (n, targets, training, gradient)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = Plan(
+                self.layers, self._shapes, self.loss_function, n, self.dtype,
+                targets=targets, training=training, gradient=gradient,
+            )
+            self._plans[key] = plan
+            if len(self._plans) > PLANS_KEPT:
+                self._plans.popitem(last=False)
+        else:
+            self._plans.move_to_end(key)
+        return plan
+
+    def check_input(self, x: npt.ArrayLike) -> Array:
+        """x as (N, *input_shape) in the network's dtype or uint8; images may come flattened."""
+        array = np.asarray(x)
+        if array.dtype != np.uint8 and array.dtype != self.dtype:
+            if array.dtype.kind not in "fiub":
+                raise TypeError(f"x: expected numbers, got dtype {array.dtype}")
+            array = array.astype(self.dtype)
+        if array.shape[1:] != self.input_shape or not array.ndim:
+            size = math.prod(self.input_shape)
+            if array.ndim < 2 or math.prod(array.shape[1:]) != size:
+                raise ValueError(f"x: expected shape (N, {str(self.input_shape)[1:]}, got {array.shape}")
+            array = array.reshape(len(array), *self.input_shape)
+        return array
+
+    def check_targets(self, t: npt.ArrayLike, n: int) -> tuple[str, Array]:
+        """Labels as int64 (N,), or rows of the outputs' shape in the network's dtype."""
+        kind = target_kind(t, self.output_shape, self.loss_function)
+        if kind == "labels":
+            return kind, ops.as_labels("t", t, n, math.prod(self.output_shape))
+        shape = (n, *self.output_shape)
+        if np.shape(t) == (n,) and math.prod(self.output_shape) == 1:
+            t = np.reshape(t, shape)
+        return kind, ops.as_target_rows("t", t, shape, self.dtype)
+
+    def locked(self) -> threading.RLock:
+        """To be held while a plan's buffers are in use: `with net.locked(): ...`."""
+        return self._lock
+
+    def fill(self, plan: Plan, x: Array, t: Array | None = None) -> None:
+        """Copy checked inputs and targets into a plan's buffers."""
+        if x.dtype == np.uint8:
+            np.multiply(x, self.dtype.type(self.input_scale), out=plan.x, casting="unsafe")
+        else:
+            np.copyto(plan.x, x)
+        target = plan.labels if plan.target is None else plan.target
+        if t is not None and target is not None:
+            np.copyto(target, t)
+
+    def _batches(self, n: int) -> Iterator[slice]:
+        for start in range(0, n, ROWS_AT_ONCE):
+            yield slice(start, min(start + ROWS_AT_ONCE, n))
+
+    # ------------------------------------------------------------------------------------ answers
+
+    def forward(self, x: npt.ArrayLike, training: bool = False) -> Array:
+        """The outputs (N, *output_shape) for x (N, *input_shape), all rows as one batch."""
+        array = self.check_input(x)
+        if not len(array):
+            return np.empty((0, *self.output_shape), self.dtype)
+        with self._lock:
+            plan = self.plan(len(array), training=training)
+            self.fill(plan, array)
+            return plan.forward().copy()
+
+    def predict(self, x: npt.ArrayLike) -> Array:
+        """The outputs (scores) for any number of rows, in inference mode and bounded memory."""
+        array = self.check_input(x)
+        if len(array) <= ROWS_AT_ONCE:
+            return self.forward(array)
+        out = np.empty((len(array), *self.output_shape), self.dtype)
+        for part in self._batches(len(array)):
+            out[part] = self.forward(array[part])
+        return out
+
+    def evaluate(self, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[float, float]:
+        """Loss and accuracy over all rows, in inference mode and bounded memory."""
+        array = self.check_input(x)
+        n = len(array)
+        if not n:
+            raise ValueError("x: expected at least one row, got none")
+        kind, target = self.check_targets(t, n)
+        loss, correct = 0.0, 0.0
+        with self._lock:
+            for part in self._batches(n):
+                rows = part.stop - part.start
+                plan = self.plan(rows, kind)
+                self.fill(plan, array[part], target[part])
+                weight = rows if self.loss_function.reduction == "mean" else 1
+                loss += plan.evaluate() * weight
+                correct += plan.totals[1]
+        return (loss / n if self.loss_function.reduction == "mean" else loss), correct / n
+
+    def loss(self, x: npt.ArrayLike, t: npt.ArrayLike, training: bool = False) -> float:
+        """The loss of the rows; with training=True all rows as one batch, as in training."""
+        if not training:
+            return self.evaluate(x, t)[0]
+        array = self.check_input(x)
+        kind, target = self.check_targets(t, len(array))
+        with self._lock:
+            plan = self.plan(len(array), kind, training=True)
+            self.fill(plan, array, target)
+            return plan.evaluate()
+
+    def accuracy(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
+        """The share of rows whose largest output is the target's class."""
+        return self.evaluate(x, t)[1]
+
+    def gradient(self, x: npt.ArrayLike, t: npt.ArrayLike, training: bool = True) -> dict[str, Array]:
+        """The gradient of the loss by every parameter, by back-propagation: copies by name."""
+        array = self.check_input(x)
+        if not len(array):
+            raise ValueError("x: expected at least one row, got none")
+        kind, target = self.check_targets(t, len(array))
+        with self._lock:
+            plan = self.plan(len(array), kind, training, gradient=True)
+            self.fill(plan, array, target)
+            plan.gradient()
+            return {name: value.copy() for name, value in self.grads.items()}
+
+    def numerical_gradient(
+        self, x: npt.ArrayLike, t: npt.ArrayLike, training: bool = True, h: float = 1e-4
+    ) -> dict[str, Array]:
+        """The same dict by central differences (f(p + h) - f(p - h)) / 2h; see gradient_check."""
+        array = self.check_input(x)
+        if not len(array):
+            raise ValueError("x: expected at least one row, got none")
+        kind, target = self.check_targets(t, len(array))
+        with self._lock:
+            plan = self.plan(len(array), kind, training)
+            self.fill(plan, array, target)
+            return gradient_check.numerical_gradients(plan, self._owners, h)
+
+    def confusion_matrix(self, x: npt.ArrayLike, t: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Counts of (true class, predicted class): rows true, columns predicted."""
+        return metrics.confusion_matrix(self.predict(x), np.asarray(t), math.prod(self.output_shape))
+
+    # -------------------------------------------------------------------------------- description
+
+    def summary(self) -> str:
+        """A table of layers, output shapes and numbers of parameters."""
+        lines = [f"{'layer':<40} {'output shape':<18} {'parameters':>10}"]
+        for layer, shape in zip(self.layers, self._shapes[1:], strict=True):
+            count = sum(value.size for value in getattr(layer, "params", {}).values())
+            lines.append(f"{_short(layer):<40} {str(shape):<18} {count:>10,}")
+        lines.append(f"{'total':<40} {'':<18} {self.n_params:>10,}")
+        return "\n".join(lines)
+
+    def get_config(self) -> dict[str, Any]:
+        """The architecture as JSON-able values, for `from_config`."""
+        return {
+            "layers": [layer.get_config() for layer in self.layers],
+            "input_shape": list(self.input_shape),
+            "loss": self.loss_function.get_config(),
+            "dtype": self.dtype.name,
+            "seed": self.seed,
+            "input_scale": self.input_scale,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Sequential:
+        """A fresh network of the architecture that `get_config` described."""
+        config = dict(config)
+        config["layers"] = [layers.from_config(layer) for layer in config["layers"]]
+        config["loss"] = losses.from_config(config["loss"])
+        return cls(config.pop("layers"), **config)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write parameters and architecture to a safetensors file; see `cnn_core.load`."""
+        from cnn_core import serialization
+
+        serialization.save_model(self, path)
+
+
+def _positive_sizes(shape: Sequence[int]) -> Iterator[int]:
+    if isinstance(shape, int):
+        shape = (shape,)
+    if not len(shape):
+        raise ValueError("input_shape: expected at least one size, got ()")
+    for size in shape:
+        yield layers.positive("input_shape", size)
+
+
+def _short(layer: Layer) -> str:
+    text = repr(layer)
+    return text if len(text) <= 40 else f"{type(layer).__name__}(...)"

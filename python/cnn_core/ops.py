@@ -1,0 +1,484 @@
+"""The kernels as functions on arrays: checks the arguments, allocates the results, calls.
+
+This is the only module that imports the native half. Arrays are float32 or float64, all of one
+call alike; any strides are accepted (a copy is made where the kernel needs adjacent elements).
+``out=`` must be C-contiguous, writeable, of the right shape and dtype, and share no memory with
+an input. One alphabet of axes: N samples, I inputs, O outputs, C classes.
+"""
+
+from __future__ import annotations
+
+import operator
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cnn_core import (
+    _activations,
+    _affine,
+    _batches,
+    _gemm,
+    _gradient_check,
+    _losses,
+    _optimizers,
+    _parallel,
+    _simd,
+)
+from cnn_core._checks import (
+    FLOATS,
+    Array,
+    as_float,
+    as_indices,
+    as_labels,
+    as_rows,
+    as_source,
+    as_target_rows,
+    check_apart,
+    check_shape,
+    check_slope,
+    in_place,
+    output,
+)
+
+Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu"]
+Reduction = Literal["mean", "sum"]
+
+#: Numbers of the activations in simd/simd.h; None is no activation.
+ACTIVATIONS: dict[str | None, int] = {None: 0, "sigmoid": 1, "tanh": 2, "relu": 3, "leaky_relu": 4}
+LOSSES = {"softmax_cross_entropy": 0, "binary_cross_entropy": 1, "squared_error": 2}
+#: The native modules, for plan.py and the optimizers, which bind kernels to buffers once.
+native = SimpleNamespace(
+    activations=_activations,
+    affine=_affine,
+    batches=_batches,
+    gemm=_gemm,
+    gradient_check=_gradient_check,
+    losses=_losses,
+    optimizers=_optimizers,
+)
+Program = _parallel.Program
+Task = _parallel.Task
+run = _parallel.run
+
+
+# ---------------------------------------------------------------------------------------- affine
+
+
+def affine_forward(
+    x: npt.ArrayLike,
+    W: npt.ArrayLike,
+    b: npt.ArrayLike | None,
+    *,
+    activation: Activation | None = None,
+    slope: float = 0.01,
+    out: Array | None = None,
+) -> Array:
+    """out = f(x W + b).
+
+    Parameters
+    ----------
+    x : (N, I), W : (I, O), b : (O,) or None
+    activation : "sigmoid", "tanh", "relu", "leaky_relu" or None, applied while the product is in
+        the cache. `slope` is leaky_relu's.
+
+    Returns
+    -------
+    (N, O)
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a wrong dtype or shape, naming the argument.
+    """
+    inputs = (x, W, b)
+    x = as_float("x", x, 2)
+    W = as_float("W", W, 2, x.dtype)
+    check_affine(x, W)
+    if b is not None:
+        b = as_float("b", b, 1, x.dtype)
+        check_shape("b", b, (W.shape[1],))
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation: expected one of {list(ACTIVATIONS)}, got {activation!r}")
+    out = output("out", out, (x.shape[0], W.shape[1]), x.dtype, inputs)
+    if out.size:
+        run(_affine.forward(x, W, b, out, ACTIVATIONS[activation], check_slope(slope)))
+    return out
+
+
+def check_affine(x: Array, W: Array) -> None:
+    if 0 in W.shape:
+        raise ValueError(f"W: expected at least one input and one output, got shape {W.shape}")
+    if x.shape[1] != W.shape[0]:
+        raise ValueError(f"x: expected {W.shape[0]} columns, as many as W has rows, got {x.shape}")
+
+
+def affine_backward(
+    dout: npt.ArrayLike,
+    x: npt.ArrayLike,
+    W: npt.ArrayLike,
+    *,
+    out: tuple[Array | None, Array | None, Array | None] = (None, None, None),
+) -> tuple[Array, Array, Array]:
+    """Gradients of out = x W + b: dx = dout W^T, dW = x^T dout, db = sum of dout over N.
+
+    Parameters
+    ----------
+    dout : (N, O), x : (N, I), W : (I, O)
+    out : three arrays (or None) for dx, dW and db.
+
+    Returns
+    -------
+    dx (N, I), dW (I, O), db (O,)
+    """
+    inputs = (dout, x, W)
+    x = as_float("x", x, 2)
+    W = as_float("W", W, 2, x.dtype)
+    check_affine(x, W)
+    dout = as_float("dout", dout, 2, x.dtype)
+    check_shape("dout", dout, (x.shape[0], W.shape[1]))
+    if out is None:
+        out = (None, None, None)
+    if len(out) != 3:
+        raise ValueError(f"out: expected three arrays (dx, dW, db), got {len(out)}")
+    dx = output("out[0]", out[0], x.shape, x.dtype, inputs)
+    dW = output("out[1]", out[1], W.shape, x.dtype, (*inputs, dx))
+    db = output("out[2]", out[2], (W.shape[1],), x.dtype, (*inputs, dx, dW))
+    if not x.shape[0]:
+        dW[...] = 0
+        db[...] = 0
+        return dx, dW, db
+    packed = packed_buffer(W)
+    pack = _gemm.pack_transposed(W, packed)
+    first = [[pack], [_affine.weight_gradient(x, dout, dW)], [_affine.bias_gradient(dout, db)]]
+    Program([first, [[_affine.input_gradient(dout, packed, dx)]]]).run()
+    return dx, dW, db
+
+
+def packed_buffer(W: Array) -> Array:
+    """Room for the packed panels of W^T."""
+    return np.empty(_gemm.packed_size(*W.shape, W.dtype == np.float32), W.dtype)
+
+
+# ----------------------------------------------------------------------------------- activations
+
+
+def activation_forward(
+    x: npt.ArrayLike, activation: Activation | None, slope: float = 0.0, out: Array | None = None
+) -> Array:
+    """y = f(x) for the named activation, any shape."""
+    inputs = (x,)
+    x = as_float("x", x)
+    out = output("out", out, x.shape, x.dtype, inputs)
+    if x.size:
+        run(_activations.forward(as_rows(x), as_rows(out), ACTIVATIONS[activation], slope))
+    return out
+
+
+def activation_backward(
+    dout: npt.ArrayLike,
+    y: npt.ArrayLike,
+    activation: Activation | None,
+    slope: float = 0.0,
+    out: Array | None = None,
+) -> Array:
+    """dx = dout f'(x) for the named activation, from y = f(x)."""
+    inputs = (dout, y)
+    y = as_float("y", y)
+    dout = as_float("dout", dout, None, y.dtype)
+    check_shape("dout", dout, y.shape)
+    out = output("out", out, y.shape, y.dtype, inputs)
+    if y.size:
+        task = _activations.backward
+        run(task(as_rows(y), as_rows(dout), as_rows(out), ACTIVATIONS[activation], slope))
+    return out
+
+
+def sigmoid_forward(x: npt.ArrayLike, *, out: Array | None = None) -> Array:
+    """y = 1 / (1 + exp(-x)), any shape."""
+    return activation_forward(x, "sigmoid", 0.0, out)
+
+
+def sigmoid_backward(dout: npt.ArrayLike, y: npt.ArrayLike, *, out: Array | None = None) -> Array:
+    """dx = dout y (1 - y), y being the forward result."""
+    return activation_backward(dout, y, "sigmoid", 0.0, out)
+
+
+def tanh_forward(x: npt.ArrayLike, *, out: Array | None = None) -> Array:
+    """y = tanh(x), any shape."""
+    return activation_forward(x, "tanh", 0.0, out)
+
+
+def tanh_backward(dout: npt.ArrayLike, y: npt.ArrayLike, *, out: Array | None = None) -> Array:
+    """dx = dout (1 - y^2), y being the forward result."""
+    return activation_backward(dout, y, "tanh", 0.0, out)
+
+
+def relu_forward(x: npt.ArrayLike, *, out: Array | None = None) -> Array:
+    """y = max(x, 0), any shape; a NaN stays."""
+    return activation_forward(x, "relu", 0.0, out)
+
+
+def relu_backward(dout: npt.ArrayLike, y: npt.ArrayLike, *, out: Array | None = None) -> Array:
+    """dx = 0 where y <= 0, else dout, y being the forward result.
+
+    As in PyTorch, a closed unit gives 0 even to a NaN in dout, and where y is NaN dout passes.
+    """
+    return activation_backward(dout, y, "relu", 0.0, out)
+
+
+def leaky_relu_forward(
+    x: npt.ArrayLike, slope: float = 0.01, *, out: Array | None = None
+) -> Array:
+    """y = x where x >= 0, else slope x; slope >= 0."""
+    return activation_forward(x, "leaky_relu", check_slope(slope), out)
+
+
+def leaky_relu_backward(
+    dout: npt.ArrayLike, y: npt.ArrayLike, slope: float = 0.01, *, out: Array | None = None
+) -> Array:
+    """dx = slope dout where y <= 0, else dout, y being the forward result."""
+    return activation_backward(dout, y, "leaky_relu", check_slope(slope), out)
+
+
+def softmax_forward(x: npt.ArrayLike, *, out: Array | None = None) -> Array:
+    """y = exp(x) / sum exp(x) over the last axis, without overflow."""
+    inputs = (x,)
+    x = as_float("x", x)
+    if not x.ndim:
+        raise ValueError(f"x: expected at least 1 dimension, got shape {x.shape}")
+    out = output("out", out, x.shape, x.dtype, inputs)
+    if x.size:
+        run(_activations.softmax_forward(as_rows(x), as_rows(out)))
+    return out
+
+
+def softmax_backward(dout: npt.ArrayLike, y: npt.ArrayLike, *, out: Array | None = None) -> Array:
+    """dx = y (dout - sum dout y) over the last axis, y being the forward result."""
+    inputs = (dout, y)
+    y = as_float("y", y)
+    dout = as_float("dout", dout, None, y.dtype)
+    check_shape("dout", dout, y.shape)
+    if not y.ndim:
+        raise ValueError(f"y: expected at least 1 dimension, got shape {y.shape}")
+    out = output("out", out, y.shape, y.dtype, inputs)
+    if y.size:
+        run(_activations.softmax_backward(as_rows(y), as_rows(dout), as_rows(out)))
+    return out
+
+
+# ---------------------------------------------------------------------------------------- losses
+
+
+def loss_scale(reduction: Reduction, divisor: int) -> float:
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction: expected 'mean' or 'sum', got {reduction!r}")
+    return 1.0 / divisor if reduction == "mean" else 1.0
+
+
+def _loss(
+    loss: str,
+    x: Array,
+    t: Array | None,
+    labels: npt.NDArray[np.int64] | None,
+    scales: tuple[float, float],
+    out: Array | None,
+    inputs: tuple[npt.ArrayLike, npt.ArrayLike],
+) -> tuple[float, Array]:
+    """Loss times scales[0], gradient times scales[1]; `inputs` as the user gave them."""
+    dx = output("out", out, x.shape, x.dtype, inputs)
+    row_losses, totals = np.empty(len(as_rows(x))), np.zeros(4)
+    rows = None if t is None else as_rows(t)
+    task = _losses.rows(
+        as_rows(x), rows, labels, LOSSES[loss], scales[1], row_losses, None, as_rows(dx)
+    )
+    run(task, _losses.total(row_losses, None, scales[0], totals))
+    return float(totals[0]), dx
+
+
+def _scores(name: str, value: npt.ArrayLike, ndim: int | None = None) -> Array:
+    scores = as_float(name, value, ndim)
+    if not scores.ndim or 0 in scores.shape:
+        raise ValueError(f"{name}: expected at least one row and column, got shape {scores.shape}")
+    return scores
+
+
+def softmax_cross_entropy(
+    scores: npt.ArrayLike,
+    t: npt.ArrayLike,
+    *,
+    reduction: Reduction = "mean",
+    out: Array | None = None,
+) -> tuple[float, Array]:
+    """Loss = -sum t log softmax(scores), over N if reduction is "mean"; and its gradient.
+
+    Parameters
+    ----------
+    scores : (N, C)
+    t : (N,) integer labels in 0..C-1, or (N, C) rows of class weights (one-hot rows, say)
+    reduction : "mean" over the N rows, or "sum"
+    out : (N, C) for the gradient
+
+    Returns
+    -------
+    loss : float, summed in float64
+    dscores : (N, C)
+    """
+    x = _scores("scores", scores, 2)
+    scale = loss_scale(reduction, len(x))
+    if np.ndim(t) == 1:
+        labels = as_labels("t", t, *x.shape)
+        return _loss("softmax_cross_entropy", x, None, labels, (scale, scale), out, (scores, t))
+    rows = as_target_rows("t", t, x.shape, x.dtype)
+    return _loss("softmax_cross_entropy", x, rows, None, (scale, scale), out, (scores, t))
+
+
+def binary_cross_entropy(
+    scores: npt.ArrayLike,
+    t: npt.ArrayLike,
+    *,
+    reduction: Reduction = "mean",
+    out: Array | None = None,
+) -> tuple[float, Array]:
+    """Cross entropy of sigmoid(scores) and t in 0..1, over all elements; and its gradient.
+
+    Parameters
+    ----------
+    scores, t : (N, ...), of one shape
+    reduction : "mean" over all elements, or "sum"
+
+    Returns
+    -------
+    loss : float
+    dscores : (N, ...)
+    """
+    x = _scores("scores", scores)
+    scale = loss_scale(reduction, x.size)
+    rows = as_target_rows("t", t, x.shape, x.dtype)
+    return _loss("binary_cross_entropy", x, rows, None, (scale, scale), out, (scores, t))
+
+
+def mean_squared_error(
+    y: npt.ArrayLike, t: npt.ArrayLike, *, reduction: Reduction = "mean", out: Array | None = None
+) -> tuple[float, Array]:
+    """Loss = sum (y - t)^2, over all elements if reduction is "mean"; and its gradient."""
+    x = _scores("y", y)
+    scale = loss_scale(reduction, x.size)
+    rows = as_target_rows("t", t, x.shape, x.dtype)
+    return _loss("squared_error", x, rows, None, (scale, 2 * scale), out, (y, t))
+
+
+def sum_squared_error(
+    y: npt.ArrayLike, t: npt.ArrayLike, *, reduction: Reduction = "mean", out: Array | None = None
+) -> tuple[float, Array]:
+    """Loss = 1/2 sum (y - t)^2, over the N rows if reduction is "mean"; and its gradient.
+
+    Saito, Deep Learning from Scratch, section 4.2.1.
+    """
+    x = _scores("y", y)
+    scale = loss_scale(reduction, len(x))
+    rows = as_target_rows("t", t, x.shape, x.dtype)
+    return _loss("squared_error", x, rows, None, (0.5 * scale, scale), out, (y, t))
+
+
+# ----------------------------------------------------------------------- mini-batches and updates
+
+
+def gather_rows(
+    source: npt.ArrayLike,
+    indices: npt.ArrayLike,
+    *,
+    scale: float = 1.0,
+    dtype: npt.DTypeLike | None = None,
+    out: Array | None = None,
+) -> Array:
+    """out = scale source[indices], converted while it is copied.
+
+    Parameters
+    ----------
+    source : (M, ...) float32, float64 or uint8
+    indices : (N,) integers in 0..M-1
+    dtype : float32 or float64; by default the source's, float32 for uint8
+
+    Returns
+    -------
+    (N, ...)
+    """
+    inputs = (source, indices)
+    rows = as_source("source", source)
+    if dtype is None:
+        dtype = out.dtype if out is not None else rows.dtype if rows.dtype in FLOATS else FLOATS[0]
+    if np.dtype(dtype) not in FLOATS:
+        raise TypeError(f"dtype: expected float32 or float64, got {np.dtype(dtype)}")
+    index = as_indices("indices", indices, len(rows))
+    out = output("out", out, (len(index), *rows.shape[1:]), np.dtype(dtype), inputs)
+    if out.size:
+        start = np.zeros(1, np.int64)
+        flat = rows.reshape(len(rows), -1), out.reshape(len(index), -1)
+        run(_batches.gather_rows(flat[0], index, start, float(scale), flat[1]))
+    return out
+
+
+def sgd_update(
+    params: Array,
+    grads: npt.ArrayLike,
+    lr: float,
+    *,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    velocity: Array | None = None,
+) -> None:
+    """One step of stochastic gradient descent, in place, on flat arrays.
+
+    g = grad + weight_decay p; v = momentum v + g; p -= lr (g + momentum v if nesterov else v).
+    `velocity` (v) is changed in place too and may be None where momentum is 0.
+    """
+    inputs = (grads, params)
+    params = in_place("params", params)
+    grads = as_float("grads", grads, 1, params.dtype)
+    check_shape("grads", grads, params.shape)
+    check_apart("params", params, inputs[:1])
+    if velocity is not None:
+        velocity = in_place("velocity", velocity, params.dtype)
+        check_shape("velocity", velocity, params.shape)
+        check_apart("velocity", velocity, inputs)
+    elif momentum:
+        raise ValueError("velocity: expected an array, because momentum is not 0, got None")
+    if params.size:
+        rate = np.array([float(lr)])
+        run(
+            _optimizers.sgd(
+                params, grads, velocity, rate, 1.0, float(momentum), nesterov, float(weight_decay)
+            )
+        )
+
+
+# --------------------------------------------------------------------------------------- threads
+
+
+def set_num_threads(n: int) -> None:
+    """Use n threads from now on; 0 returns to what OpenMP offers (see OMP_NUM_THREADS).
+
+    Results are the same, bit for bit, for any number of threads.
+    """
+    count = operator.index(n)
+    if not 0 <= count <= 1024:
+        raise ValueError(f"n: expected 0..1024 threads, got {n}")
+    _parallel.set_num_threads(count)
+
+
+def get_num_threads() -> int:
+    """Threads that a large kernel uses."""
+    return int(_parallel.get_num_threads())
+
+
+def native_config() -> dict[str, Any]:
+    """Instruction set in use and available, OpenMP version date (0: none), threads."""
+    return {
+        "isa": _simd.active_isa,
+        "isas": _simd.supported_isas(),
+        "openmp": _parallel.openmp_support(),
+        "threads": get_num_threads(),
+    }

@@ -1,0 +1,122 @@
+"""Optimizers: compiled updates over the flat array of all parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cnn_core import ops
+
+Array = npt.NDArray[Any]
+
+
+def rate(name: str, value: float, most: float = math.inf) -> float:
+    """`value` as a finite number in 0..most."""
+    number = float(value)
+    if not (math.isfinite(number) and 0 <= number <= most):
+        raise ValueError(f"{name}: expected a finite number in 0..{most}, got {value!r}")
+    return number
+
+
+class Optimizer:
+    """Base class: the learning rate and the factors of it per parameter.
+
+    Parameters
+    ----------
+    lr : the learning rate; may be changed at any time.
+    lr_multipliers : name of a parameter to factor of its learning rate: 0 freezes it, -1 climbs.
+    """
+
+    def __init__(self, lr: float, lr_multipliers: Mapping[str, float] | None = None) -> None:
+        self._lr = np.array([rate("lr", lr)])
+        self.lr_multipliers = dict(lr_multipliers or {})
+        for name, factor in self.lr_multipliers.items():
+            if not math.isfinite(factor):
+                raise ValueError(f"lr_multipliers[{name!r}]: expected a finite number, got {factor}")
+
+    @property
+    def lr(self) -> float:
+        return float(self._lr[0])
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr[0] = rate("lr", value)
+
+    def tasks(self, params: Array, grads: Array, slices: Mapping[str, slice]) -> list[ops.Task]:
+        """Compiled updates of flat `params` from flat `grads`, to be run once per step.
+
+        slices: where each named parameter lies. State is made here and kept by the tasks.
+        """
+        unknown = set(self.lr_multipliers) - set(slices)
+        if unknown:
+            raise ValueError(
+                f"lr_multipliers: no parameter named {sorted(unknown)}; there are {list(slices)}"
+            )
+        return [
+            self.update_task(params[part], grads[part], factor, part)
+            for factor, part in self._parts(slices)
+            if factor != 0
+        ]
+
+    def _parts(self, slices: Mapping[str, slice]) -> list[tuple[float, slice]]:
+        """Neighbouring parameters with the same factor as one part."""
+        parts: list[tuple[float, slice]] = []
+        for name, part in slices.items():
+            factor = float(self.lr_multipliers.get(name, 1.0))
+            if parts and parts[-1][0] == factor:
+                parts[-1] = (factor, slice(parts[-1][1].start, part.stop))
+            else:
+                parts.append((factor, part))
+        return parts
+
+    def update_task(self, params: Array, grads: Array, factor: float, part: slice) -> ops.Task:
+        raise NotImplementedError
+
+
+class SGD(Optimizer):
+    """p -= lr g, with g = grad + weight_decay p, or with momentum the velocity in its place.
+
+    v = momentum v + g; p -= lr (g + momentum v if nesterov else v), as in PyTorch.
+
+    Parameters
+    ----------
+    lr : learning rate, >= 0.
+    momentum : 0..1, default 0.
+    nesterov : look ahead along the velocity; needs momentum.
+    weight_decay : factor of the L2 penalty's gradient, default 0.
+    lr_multipliers : see `Optimizer`.
+    """
+
+    def __init__(
+        self,
+        lr: float = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        *,
+        lr_multipliers: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(lr, lr_multipliers)
+        self.momentum = rate("momentum", momentum, 1.0)
+        self.nesterov = bool(nesterov)
+        self.weight_decay = rate("weight_decay", weight_decay)
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: needs momentum > 0, got momentum=0")
+        self._velocity: Array | None = None
+
+    def tasks(self, params: Array, grads: Array, slices: Mapping[str, slice]) -> list[ops.Task]:
+        fits = self._velocity is not None and self._velocity.shape == params.shape
+        if self.momentum and not (fits and self._velocity.dtype == params.dtype):  # type: ignore[union-attr]
+            self._velocity = np.zeros_like(params)
+        return super().tasks(params, grads, slices)
+
+    def update_task(self, params: Array, grads: Array, factor: float, part: slice) -> ops.Task:
+        velocity = self._velocity[part] if self._velocity is not None and self.momentum else None
+        return ops.native.optimizers.sgd(
+            params, grads, velocity, self._lr, factor, self.momentum, self.nesterov,
+            self.weight_decay,
+        )

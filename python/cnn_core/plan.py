@@ -1,0 +1,492 @@
+"""Which neighbouring layers run as one kernel, and the buffers that they share.
+
+A plan belongs to one batch size. It cuts the layers of a network into blocks: a layer that the
+native half knows, together with the activation behind it, or a layer in plain Python. From the
+blocks it composes programs (see `_parallel.pyx`):
+
+    before   lanes that depend on parameters only: weights packed for the gradient of the input
+    rows     tasks over the samples: forward, loss, gradients of the inputs. A chunk of samples
+             goes through all of them while it is in the cache.
+    after    lanes that need all samples: gradients of the parameters, the sum of the loss
+    update   the optimizer
+
+A network of native layers only is one program per step. A Python layer in between cuts it: the
+layers around it run as programs of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cnn_core import ops
+from cnn_core.layers import Affine, Flatten, Layer, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from cnn_core.losses import Loss
+
+Array = npt.NDArray[Any]
+Shape = tuple[int, ...]
+Lane = list[ops.Task]
+
+ACTIVATION_LAYERS = (Sigmoid, Tanh, ReLU, LeakyReLU)
+NATIVE_LAYERS = (Affine, Softmax, Flatten, *ACTIVATION_LAYERS)
+
+
+@dataclass
+class Parts:
+    """What goes into a program, by the place it has there (see the module's docstring)."""
+
+    before: list[Lane] = field(default_factory=list)
+    rows: list[ops.Task] = field(default_factory=list)
+    after: list[Lane] = field(default_factory=list)
+    update: list[Lane] = field(default_factory=list)
+
+    def __add__(self, other: Parts) -> Parts:
+        return Parts(
+            self.before + other.before,
+            self.rows + other.rows,
+            self.after + other.after,
+            self.update + other.update,
+        )
+
+    def program(self) -> ops.Program:
+        return ops.Program([self.before, [self.rows], self.after, self.update])
+
+
+def flat(array: Array) -> Array:
+    """(N, ...) as (N, size); a view."""
+    return array.reshape(len(array), -1)
+
+
+# ----------------------------------------------------------------------------------------- blocks
+
+
+class Block:
+    """A native layer and perhaps the activation behind it.
+
+    x, y : buffers of inputs and outputs, y after the activation.
+    dy : the gradient by y; after `backward` that by the value before the activation, in place.
+    dx : the gradient by x, or None where nobody needs it.
+    """
+
+    x: Array
+    y: Array
+    dy: Array
+    dx: Array | None = None
+
+    def __init__(self, layer: Layer, activation: Layer | None = None) -> None:
+        self.layer = layer
+        self.activation = activation
+        self.code = ops.ACTIVATIONS[activation.activation] if activation else 0
+        self.slope = float(getattr(activation, "slope", 0.0))
+
+    def output(self, x: Array) -> Array:
+        """A buffer for the outputs."""
+        return np.empty((len(x), *self.layer.output_shape(x.shape[1:])), x.dtype)
+
+    def input_gradient(self) -> Array:
+        """A buffer for the gradient by x."""
+        return np.empty_like(self.x)
+
+    def forward(self) -> Parts:
+        raise NotImplementedError
+
+    def backward(self, previous: Block | None) -> Parts:
+        """Gradients by x and by the parameters, from dy before the activation.
+
+        Where `takes_activation`, dx is also passed through the derivative of `previous`.
+        """
+        raise NotImplementedError
+
+    takes_activation = False
+
+    def activation_backward(self) -> Parts:
+        """dy through the derivative of this block's activation, in place."""
+        dy = flat(self.dy)
+        task = ops.native.activations.backward(flat(self.y), dy, dy, self.code, self.slope)
+        return Parts(rows=[task])
+
+
+class AffineBlock(Block):
+    takes_activation = True
+
+    def forward(self) -> Parts:
+        W, b = self.layer.params["W"], self.layer.params["b"]
+        task = ops.native.affine.forward(self.x, W, b, self.y, self.code, self.slope)
+        return Parts(rows=[task])
+
+    def backward(self, previous: Block | None) -> Parts:
+        affine, W, grads = ops.native.affine, self.layer.params["W"], self.layer.grads
+        parts = Parts(
+            after=[
+                [affine.weight_gradient(self.x, self.dy, grads["W"])],
+                [affine.bias_gradient(self.dy, grads["b"])],
+            ]
+        )
+        if self.dx is not None:
+            packed = ops.packed_buffer(W)
+            parts.before = [[ops.native.gemm.pack_transposed(W, packed)]]
+            y, code, slope = None, 0, 0.0
+            if previous is not None and previous.code:
+                y, code, slope = flat(previous.y), previous.code, previous.slope
+            parts.rows = [affine.input_gradient(self.dy, packed, self.dx, y, code, slope)]
+        return parts
+
+
+class ActivationBlock(Block):
+    """An activation that follows no layer which could take it."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer, layer)
+
+    def forward(self) -> Parts:
+        task = ops.native.activations.forward(flat(self.x), flat(self.y), self.code, self.slope)
+        return Parts(rows=[task])
+
+    def input_gradient(self) -> Array:
+        return self.dy
+
+    def backward(self, previous: Block | None) -> Parts:
+        return Parts()
+
+
+class SoftmaxBlock(Block):
+    def forward(self) -> Parts:
+        x, y = flat(self.x), flat(self.y)
+        return Parts(rows=[ops.native.activations.softmax_forward(x, y)])
+
+    def backward(self, previous: Block | None) -> Parts:
+        if self.dx is None:
+            return Parts()
+        softmax = ops.native.activations.softmax_backward
+        return Parts(rows=[softmax(flat(self.y), flat(self.dy), flat(self.dx))])
+
+
+class FlattenBlock(Block):
+    """No work: the same memory under another shape."""
+
+    def output(self, x: Array) -> Array:
+        return flat(x)
+
+    def input_gradient(self) -> Array:
+        return self.dy.reshape(self.x.shape)
+
+    def forward(self) -> Parts:
+        return Parts()
+
+    def backward(self, previous: Block | None) -> Parts:
+        return Parts()
+
+
+def blocks_of(layers: Sequence[Layer], sample_shapes: Sequence[Shape]) -> list[Block | Layer]:
+    """Blocks and, where a layer is not native, the layer itself. A subclass is not native."""
+    blocks: list[Block | Layer] = []
+    position = 0
+    while position < len(layers):
+        layer = layers[position]
+        behind = layers[position + 1] if position + 1 < len(layers) else None
+        position += 1
+        if type(layer) is Affine:
+            fused = behind if type(behind) in ACTIVATION_LAYERS else None
+            blocks.append(AffineBlock(layer, fused))
+            position += fused is not None
+        elif type(layer) in ACTIVATION_LAYERS:
+            blocks.append(ActivationBlock(layer))
+        elif type(layer) is Softmax and len(sample_shapes[position - 1]) == 1:
+            blocks.append(SoftmaxBlock(layer))
+        elif type(layer) is Flatten:
+            blocks.append(FlattenBlock(layer))
+        else:
+            blocks.append(layer)
+    return blocks
+
+
+# --------------------------------------------------------------------------------------- segments
+
+
+class NativeSegment:
+    """Neighbouring blocks, with the buffers between them."""
+
+    def __init__(self, blocks: list[Block], x: Array, gradient: bool, need_dx: bool) -> None:
+        self.blocks, self.x = blocks, x
+        for block in blocks:
+            block.x = x
+            block.y = x = block.output(x)
+        self.y = x
+        if gradient:
+            self.dy = dy = np.empty_like(self.y)
+            for index in reversed(range(len(blocks))):
+                block = blocks[index]
+                block.dy = dy
+                if index or need_dx:
+                    block.dx = dy = block.input_gradient()
+            self.dx = blocks[0].dx
+
+    def forward_parts(self) -> Parts:
+        return sum((block.forward() for block in self.blocks), Parts())
+
+    def backward_parts(self) -> Parts:
+        """Gradients from self.dy, the gradient by self.y."""
+        parts, done = Parts(), False
+        for index in reversed(range(len(self.blocks))):
+            block = self.blocks[index]
+            previous = self.blocks[index - 1] if index else None
+            if block.code and not done:
+                parts += block.activation_backward()
+            parts += block.backward(previous)
+            done = block.takes_activation
+        return parts
+
+    def forward(self, training: bool) -> None:
+        if not hasattr(self, "_forward"):
+            self._forward = self.forward_parts().program()
+        self._forward.run()
+
+    def backward(self) -> None:
+        if not hasattr(self, "_backward"):
+            self._backward = self.backward_parts().program()
+        self._backward.run()
+
+
+class PythonSegment:
+    """One layer in plain Python between buffers."""
+
+    def __init__(self, layer: Layer, x: Array, output_shape: Shape, gradient: bool) -> None:
+        self.layer, self.x = layer, x
+        self.y = np.empty((len(x), *output_shape), x.dtype)
+        # The network's views; the layer may put other arrays into `grads`.
+        self.grads = dict(layer.grads) if getattr(layer, "params", None) else {}
+        if gradient:
+            self.dy, self.dx = np.empty_like(self.y), np.empty_like(x)
+
+    def forward(self, training: bool) -> None:
+        copy_result(self.layer, "forward", self.layer.forward(self.x, training), self.y)
+
+    def backward(self) -> None:
+        copy_result(self.layer, "backward", self.layer.backward(self.dy), self.dx)
+        for name, view in self.grads.items():
+            if self.layer.grads[name] is not view:
+                view[...] = self.layer.grads[name]
+
+
+def copy_result(layer: Layer, method: str, result: Any, buffer: Array) -> None:
+    if np.shape(result) != buffer.shape:
+        raise ValueError(
+            f"{type(layer).__name__}.{method}: expected a result of shape {buffer.shape},"
+            f" got {np.shape(result)}"
+        )
+    np.copyto(buffer, result, casting="same_kind")
+
+
+# ------------------------------------------------------------------------------------------- plan
+
+
+class Plan:
+    """The buffers and programs of one network for batches of n samples.
+
+    Parameters
+    ----------
+    layers : the network's layers, built; their params and grads are views of flat arrays.
+    shapes : the sample shapes between them: len(layers) + 1.
+    loss : the network's loss.
+    n, dtype : batch size and element type.
+    targets : "labels" (int64 per sample), "rows" (an array like the outputs), or None for a plan
+        that only goes forward.
+    training : whether layers behave as in training.
+    gradient : whether gradients are computed.
+
+    Fill `x` and `labels` or `target`, then call `forward`, `evaluate` or `gradient`.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        shapes: Sequence[Shape],
+        loss: Loss,
+        n: int,
+        dtype: Any,
+        *,
+        targets: str | None = None,
+        training: bool = False,
+        gradient: bool = False,
+    ) -> None:
+        self.n, self.loss, self.training = n, loss, training
+        self.x = np.empty((n, *shapes[0]), dtype)
+        self.segments = self._segments(layers, shapes, gradient)
+        self.y = self.segments[-1].y if self.segments else self.x
+        self.correct = np.zeros(n, np.int64)
+        self.row_losses = np.zeros(n)
+        #: loss and number of correct rows of the last batch; sums of n loss and correct
+        self.totals = np.zeros(4)
+        self.labels: Array | None = np.zeros(n, np.int64) if targets == "labels" else None
+        self.target: Array | None = np.zeros(self.y.shape, dtype) if targets == "rows" else None
+        self._steps: dict[str, list[Callable[[], None]]] = {}
+
+    def _segments(
+        self, layers: Sequence[Layer], shapes: Sequence[Shape], gradient: bool
+    ) -> list[NativeSegment | PythonSegment]:
+        segments: list[NativeSegment | PythonSegment] = []
+        x, run, index = self.x, [], 0
+
+        def close() -> Array:
+            if run:
+                segments.append(NativeSegment(list(run), x, gradient, bool(segments)))
+                run.clear()
+                return segments[-1].y
+            return x
+
+        for block in blocks_of(layers, shapes):
+            if isinstance(block, Block):
+                run.append(block)
+                index += 2 if block.activation not in (None, block.layer) else 1
+            else:
+                x = close()
+                segments.append(PythonSegment(block, x, shapes[index + 1], gradient))
+                x = segments[-1].y
+                index += 1
+        close()
+        return segments
+
+    @property
+    def native(self) -> bool:
+        """Whether a step is one program."""
+        return (
+            len(self.segments) == 1
+            and isinstance(self.segments[0], NativeSegment)
+            and self.loss.native is not None
+        )
+
+    def loss_parts(self, dy: Array | None) -> Parts:
+        """The compiled loss, its gradient into dy, and the sums over the rows."""
+        assert self.loss.native is not None
+        losses = ops.native.losses
+        scale, gradient_scale = self.loss.scales(self.y.shape)
+        rows = losses.rows(
+            flat(self.y),
+            None if self.target is None else flat(self.target),
+            self.labels,
+            ops.LOSSES[self.loss.native],
+            gradient_scale,
+            self.row_losses,
+            self.correct,
+            None if dy is None else flat(dy),
+        )
+        total = losses.total(self.row_losses, self.correct, scale, self.totals)
+        return Parts(rows=[rows], after=[[total]])
+
+    def _python_loss(self, dy: Array | None) -> None:
+        t = self.labels if self.target is None else self.target
+        loss = float(self.loss.forward(self.y, t))
+        if dy is not None:
+            copy_result(self.loss, "backward", self.loss.backward(), dy)  # type: ignore[arg-type]
+        best = flat(self.y).argmax(axis=1)
+        right = self.labels if self.target is None else flat(self.target).argmax(axis=1)
+        correct = float(np.count_nonzero(best == right))
+        self.totals += (loss - self.totals[0], correct - self.totals[1], loss * self.n, correct)
+
+    def forward(self) -> Array:
+        """The outputs for `x`: a buffer that the next call overwrites."""
+        for segment in self.segments:
+            segment.forward(self.training)
+        return self.y
+
+    def steps(self, gradient: bool, gather: Parts, update: Parts) -> list[Callable[[], None]]:
+        """What to call, in this order, for one evaluation or one step of training."""
+        dy = self.segments[-1].dy if gradient and self.segments else None
+        if self.native:
+            segment = self.segments[0]
+            assert isinstance(segment, NativeSegment)
+            parts = gather + segment.forward_parts() + self.loss_parts(dy)
+            if gradient:
+                parts += segment.backward_parts()
+            return [(parts + update).program().run]
+        calls: list[Callable[[], None]] = [gather.program().run, self._forward_only]
+        if self.loss.native is None:
+            calls.append(lambda: self._python_loss(dy))
+        else:
+            calls.append(self.loss_parts(dy).program().run)
+        if gradient:
+            calls.append(self._backward_only)
+        return [*calls, update.program().run]
+
+    def _forward_only(self) -> None:
+        self.forward()
+
+    def _backward_only(self) -> None:
+        for index in reversed(range(len(self.segments))):
+            segment = self.segments[index]
+            segment.backward()
+            if index:
+                np.copyto(self.segments[index - 1].dy, segment.dx)
+
+    def _position(self, layer: Layer) -> tuple[int, int]:
+        """Segment and block that a layer stands in."""
+        for at, segment in enumerate(self.segments):
+            if isinstance(segment, PythonSegment):
+                if segment.layer is layer:
+                    return at, 0
+                continue
+            for index, block in enumerate(segment.blocks):
+                if layer in (block.layer, block.activation):
+                    return at, index
+        raise ValueError(f"{layer!r} is not in this plan")
+
+    def blocks_from(self, layer: Layer) -> list[Block]:
+        """The blocks from a layer to the outputs; none if a Python layer is among them."""
+        at, index = self._position(layer)
+        segment = self.segments[at]
+        if isinstance(segment, PythonSegment) or at < len(self.segments) - 1:
+            return []
+        return segment.blocks[index:]
+
+    def rerun_from(self, layer: Layer) -> Callable[[], float]:
+        """A function that computes the layers from `layer` on, and the loss, again."""
+        at, index = self._position(layer)
+        segment = self.segments[at]
+        calls: list[Callable[[], None]] = []
+        if isinstance(segment, NativeSegment):
+            forward = (block.forward() for block in segment.blocks[index:])
+            calls.append(sum(forward, Parts()).program().run)
+            at += 1
+        for later in self.segments[at:]:
+            calls.append(partial(later.forward, self.training))
+        if self.loss.native is None:
+            calls.append(partial(self._python_loss, None))
+        else:
+            calls.append(self.loss_parts(None).program().run)
+
+        def rerun() -> float:
+            for call in calls:
+                call()
+            return float(self.totals[0])
+
+        return rerun
+
+    def _run(self, name: str, gradient: bool) -> float:
+        if name not in self._steps:
+            self._steps[name] = self.steps(gradient, Parts(), Parts())
+        for call in self._steps[name]:
+            call()
+        return float(self.totals[0])
+
+    def evaluate(self) -> float:
+        """The loss of `x` and its targets; `totals` and `correct` hold the rest."""
+        return self._run("evaluate", False)
+
+    def gradient(self) -> float:
+        """The loss, its gradients left in the layers' `grads`."""
+        return self._run("gradient", True)
+
+
+def target_kind(t: Any, output_shape: Shape, loss: Loss) -> str:
+    """Whether targets are "labels" or "rows"."""
+    shape = np.shape(t)
+    labels = loss.native in ("softmax_cross_entropy", None) and len(shape) == 1
+    if labels and np.asarray(t).dtype.kind in "iu" and math.prod(output_shape) > 1:
+        return "labels"
+    return "rows"

@@ -1,0 +1,315 @@
+"""Training: steps, epochs, and the figures of each."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from cnn_core import ops
+from cnn_core.callbacks import Callback
+from cnn_core.layers import positive
+from cnn_core.network import Sequential
+from cnn_core.optimizers import Optimizer
+from cnn_core.plan import Parts, Plan, flat
+
+Array = npt.NDArray[Any]
+History = dict[str, list[float]]
+Sampling = Literal["shuffle", "replacement", "sequential"]
+Report = Literal["running", "book"]
+
+
+class Trainer:
+    """Trains a network with an optimizer.
+
+    Parameters
+    ----------
+    network : a Sequential.
+    optimizer : SGD(...) or another Optimizer; belongs to this trainer from now on.
+    callbacks : see callbacks.Callback.
+    seed : of the batches' drawing; the network's seed by default.
+
+    Attributes
+    ----------
+    history : figures of the last fit, one value per epoch.
+    epoch, iteration : how many have begun, how many updates have been made.
+    stop : set by a callback to end the training.
+
+    Examples
+    --------
+    >>> trainer = Trainer(net, SGD(lr=0.1))
+    >>> history = trainer.fit(x_train, t_train, epochs=3, validation_data=(x_test, t_test))
+    """
+
+    def __init__(
+        self,
+        network: Sequential,
+        optimizer: Optimizer,
+        callbacks: Iterable[Callback] = (),
+        *,
+        seed: int | None = None,
+    ) -> None:
+        if not isinstance(network, Sequential):
+            raise TypeError(f"network: expected a Sequential, got {network!r}")
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer: expected a cnn_core.Optimizer, got {optimizer!r}")
+        self.network, self.optimizer, self.callbacks = network, optimizer, list(callbacks)
+        for callback in self.callbacks:
+            if not isinstance(callback, Callback):
+                raise TypeError(f"callbacks: expected a cnn_core.Callback, got {callback!r}")
+        self.rng = np.random.default_rng([network.seed if seed is None else seed, 0x5EED])
+        self.history: History = {}
+        self.epoch = self.iteration = 0
+        self.stop = False
+        #: the plan of the last `step` and what it runs
+        self._compiled: tuple[Plan, list[Callable[[], None]]] | None = None
+
+    def _update(self) -> Parts:
+        network = self.network
+        updates = self.optimizer.tasks(network.flat_params, network.flat_grads, network.slices)
+        return Parts(update=[[task] for task in updates])
+
+    def step(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
+        """One update from one batch; returns the loss before it.
+
+        Parameters
+        ----------
+        x : (N, *input_shape), t : labels (N,) or rows (N, *output_shape).
+        """
+        network = self.network
+        array = network.check_input(x)
+        if not len(array):
+            raise ValueError("x: expected at least one row, got none")
+        kind, target = network.check_targets(t, len(array))
+        with network.locked():
+            plan = network.plan(len(array), kind, training=True, gradient=True)
+            if self._compiled is None or self._compiled[0] is not plan:
+                self._compiled = plan, plan.steps(True, Parts(), self._update())
+            network.fill(plan, array, target)
+            for call in self._compiled[1]:
+                call()
+            self.iteration += 1
+            return float(plan.totals[0])
+
+    def fit(
+        self,
+        x: npt.ArrayLike,
+        t: npt.ArrayLike,
+        *,
+        epochs: int = 1,
+        batch_size: int = 100,
+        sampling: Sampling = "shuffle",
+        iterations: int | None = None,
+        validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        report: Report = "running",
+        verbose: bool = True,
+    ) -> History:
+        """Train for some epochs and return the figures of each.
+
+        Parameters
+        ----------
+        x : (M, *input_shape) float or uint8 (scaled by network.input_scale as it is used; may be
+            memory-mapped), t : labels (M,) or rows (M, *output_shape).
+        epochs : an epoch is ceil(M / batch_size) updates.
+        batch_size : rows per update; the last batch of an epoch holds what is left.
+        sampling : "shuffle" (every row once per epoch, in a new order), "replacement" (each batch
+            drawn at random, as the books do; all batches full) or "sequential".
+        iterations : stop after so many updates, even within an epoch.
+        validation_data : (x, t), evaluated in inference mode once per epoch.
+        report : "running": the epoch's loss and accuracy are means over its batches as they were
+            trained on; validation follows the last batch. "book": both are measured in inference
+            mode on all rows, after the first update of the epoch, as the loops of the books do.
+        verbose : show a progress bar (on a terminal) and a line per epoch.
+
+        Returns
+        -------
+        dict of lists: "loss", "accuracy", "val_loss", "val_accuracy" (with validation_data) and
+        "seconds" since the start.
+        """
+        run = _Fit(self, x, t, batch_size, sampling, report, validation_data)
+        epochs = positive("epochs", epochs)
+        limit = epochs * run.steps_per_epoch
+        if iterations is not None:
+            limit = min(limit, positive("iterations", iterations))
+        self.stop = False
+        self.history = run.history
+        self._call("on_fit_begin")
+        try:
+            with _Progress(limit, verbose) as progress:
+                while run.done < limit and not self.stop:
+                    run.epoch(limit, progress)
+        finally:
+            self._call("on_fit_end")
+        return self.history
+
+    def _call(self, event: str) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(self)
+
+
+class _Fit:
+    """One call of fit: the data, the compiled steps that read it, and the history."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        x: npt.ArrayLike,
+        t: npt.ArrayLike,
+        batch_size: int,
+        sampling: Sampling,
+        report: Report,
+        validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None,
+    ) -> None:
+        if sampling not in get_args(Sampling):
+            raise ValueError(f"sampling: expected one of {get_args(Sampling)}, got {sampling!r}")
+        if report not in get_args(Report):
+            raise ValueError(f"report: expected one of {get_args(Report)}, got {report!r}")
+        self.trainer, self.network = trainer, trainer.network
+        self.sampling, self.report = sampling, report
+        self.x = ops.as_source("x", self.network.check_input(x))
+        if not len(self.x):
+            raise ValueError("x: expected at least one row, got none")
+        self.kind, self.t = self.network.check_targets(t, len(self.x))
+        self.batch_size = min(positive("batch_size", batch_size), len(self.x))
+        self.validation = None
+        if validation_data is not None:
+            x_val, t_val = validation_data
+            self.validation = (self.network.check_input(x_val), np.asarray(t_val))
+            self.network.check_targets(t_val, len(self.validation[0]))
+        self.steps_per_epoch = math.ceil(len(self.x) / self.batch_size)
+        full = self.steps_per_epoch * self.batch_size if sampling == "replacement" else len(self.x)
+        #: rows in the order of the epoch, and where the present batch begins in it
+        self.indices = np.arange(full) if sampling == "sequential" else np.zeros(full, np.int64)
+        self.start = np.zeros(1, np.int64)
+        self.totals = np.zeros(2)
+        self.done = 0
+        self.began = time.perf_counter()
+        self.history: History = {"loss": [], "accuracy": []}
+        if self.validation:
+            self.history |= {"val_loss": [], "val_accuracy": []}
+        self.history["seconds"] = []
+        self.compiled: dict[int, tuple[Plan, list[Callable[[], None]]]] = {}
+        self.update = trainer._update()
+        self.watched = any(
+            type(callback).on_step_end is not Callback.on_step_end for callback in trainer.callbacks
+        )
+
+    def steps(self, n: int) -> tuple[Plan, list[Callable[[], None]]]:
+        """The plan for batches of n rows, and its steps with the gathering of the batch."""
+        if n not in self.compiled:
+            plan = self.network.plan(n, self.kind, training=True, gradient=True)
+            scale = self.network.input_scale if self.x.dtype == np.uint8 else 1.0
+            batches = ops.native.batches
+            gather = [
+                batches.gather_rows(flat(self.x), self.indices, self.start, scale, flat(plan.x))
+            ]
+            if plan.target is None:
+                gather.append(
+                    batches.gather_labels(self.t, self.indices, self.start, plan.labels)
+                )
+            else:
+                gather.append(
+                    batches.gather_rows(
+                        flat(self.t), self.indices, self.start, 1.0, flat(plan.target)
+                    )
+                )
+            self.compiled[n] = plan, plan.steps(True, Parts(rows=gather), self.update)
+        return self.compiled[n]
+
+    def epoch(self, limit: int, progress: _Progress) -> None:
+        """The updates of one epoch, or up to `limit` in all; then its figures."""
+        trainer, network = self.trainer, self.network
+        trainer.epoch += 1
+        trainer._call("on_epoch_begin")
+        rng, rows = trainer.rng, len(self.x)
+        if self.sampling == "shuffle":
+            self.indices[:] = rng.permutation(rows)
+        elif self.sampling == "replacement":
+            self.indices[:] = rng.integers(0, rows, len(self.indices))
+        seen, loss, correct = 0, 0.0, 0.0
+        for number in range(min(self.steps_per_epoch, limit - self.done)):
+            self.start[0] = number * self.batch_size
+            n = min(self.batch_size, len(self.indices) - number * self.batch_size)
+            with network.locked():
+                plan, calls = self.steps(n)
+                for call in calls:
+                    call()
+                totals = plan.totals
+                loss += totals[0] * n
+                correct += totals[1]
+            seen += n
+            self.done += 1
+            trainer.iteration += 1
+            if number == 0 and self.report == "book":
+                self._record(*network.evaluate(self.x, self.t))
+                progress.line(trainer.epoch, self.history)
+            if self.watched:
+                trainer._call("on_step_end")
+            if trainer.stop:
+                break
+            progress.advance()
+        if self.report == "running":
+            self._record(loss / seen, correct / seen)
+            progress.line(trainer.epoch, self.history)
+        trainer._call("on_epoch_end")
+
+    def _record(self, loss: float, accuracy: float) -> None:
+        self.history["loss"].append(loss)
+        self.history["accuracy"].append(accuracy)
+        if self.validation:
+            val_loss, val_accuracy = self.network.evaluate(*self.validation)
+            self.history["val_loss"].append(val_loss)
+            self.history["val_accuracy"].append(val_accuracy)
+        self.history["seconds"].append(time.perf_counter() - self.began)
+
+
+class _Progress:
+    """A line per epoch on stdout; on a terminal also a bar over all steps."""
+
+    def __init__(self, steps: int, verbose: bool) -> None:
+        self.verbose = verbose
+        self.bar: Any = None
+        if verbose and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=steps, unit="step", leave=False)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def advance(self) -> None:
+        if self.bar is not None:
+            self.bar.update()
+
+    def line(self, epoch: int, history: History) -> None:
+        if not self.verbose:
+            return
+        text = format_epoch(epoch, history)
+        if self.bar is None:
+            print(text, flush=True)
+        else:
+            self.bar.write(text)
+
+
+def format_epoch(epoch: int, history: History) -> str:
+    """The last epoch's figures as one line of a table."""
+    cells = [f"epoch {epoch:>3}"]
+    for key, label in (
+        ("loss", "loss"),
+        ("accuracy", "accuracy"),
+        ("val_loss", "val loss"),
+        ("val_accuracy", "val accuracy"),
+    ):
+        if history.get(key):
+            cells.append(f"{label} {history[key][-1]:.4f}")
+    cells.append(f"{history['seconds'][-1]:.2f} s")
+    return "  ".join(cells)

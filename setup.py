@@ -1,0 +1,103 @@
+"""The table of extension modules and how they are compiled; everything else is in pyproject.toml."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
+
+NATIVE = Path("cnn_core")
+SIMD = [str(NATIVE / "simd" / name) for name in ("select.c", "baseline.c", "avx2.c", "avx512.c")]
+MODULES = {
+    "_simd": SIMD,
+    "_parallel": [],
+    "_gemm": [],
+    "_affine": [],
+    "_activations": [],
+    "_losses": [],
+    "_batches": [],
+    "_optimizers": [],
+    "_gradient_check": [],
+}
+COMPILE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-g0", "-fvisibility=hidden"]
+OPENMP = {"darwin": (["-Xpreprocessor", "-fopenmp"], ["-lomp"])}.get(
+    sys.platform, (["-fopenmp"], ["-fopenmp"])
+)
+SHARED = "cnn_core._cython_shared"
+
+
+def has_openmp() -> bool:
+    """Whether the C compiler builds and links a program with OpenMP."""
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "probe.c"
+        source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
+        command = [*compiler, *OPENMP[0], str(source), *OPENMP[1], "-o", str(source.with_suffix(""))]
+        try:
+            return subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+        except OSError:
+            return False
+
+
+def extensions() -> list[Extension]:
+    compile_args, link_args = list(COMPILE), ["-Wl,-s"] if sys.platform == "linux" else []
+    if os.environ.get("CNN_CORE_NO_OPENMP"):
+        print("cnn-core: CNN_CORE_NO_OPENMP is set: building without threads", file=sys.stderr)
+    elif has_openmp():
+        compile_args += OPENMP[0]
+        link_args += OPENMP[1]
+    else:
+        print(
+            "cnn-core: WARNING: the C compiler has no OpenMP: building without threads",
+            file=sys.stderr,
+        )
+    common = {
+        "include_dirs": [str(NATIVE)],
+        "extra_compile_args": compile_args,
+        "extra_link_args": link_args,
+        "py_limited_api": True,
+        "define_macros": [("Py_LIMITED_API", "0x030B0000"), ("CYTHON_LIMITED_API", "1")],
+        "depends": [str(path) for path in sorted(NATIVE.glob("**/*.h"))],
+    }
+    modules = [
+        Extension(f"cnn_core.{name}", [str(NATIVE / f"{name}.pyx"), *sources], **common)
+        for name, sources in MODULES.items()
+    ]
+    return cythonize(
+        [*modules, Extension(SHARED, sources=["cnn_core/_cython_shared.c"], **common)],
+        build_dir="build/cython",
+        shared_utility_qualified_name=SHARED,
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "initializedcheck": False,
+        },
+    )
+
+
+class BuildPy(build_py):
+    """Also carries the declarations, so that other Cython code can cimport the C level."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        for source in [*NATIVE.glob("*.pxd"), *NATIVE.glob("*.h"), *NATIVE.glob("simd/*.h")]:
+            target = Path(self.build_lib) / source
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build_py": BuildPy},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)

@@ -1,0 +1,315 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""The C level of cnn_core for the tests: every call takes addresses and trusts them.
+
+`single` chooses float (else double). `use_isa` chooses the tables for these calls and, until it is
+called again, for everything else in the process.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uintptr_t
+
+from cnn_core cimport _simd
+from cnn_core._affine cimport (
+    affine_forward_rows, affine_input_gradient_rows, affine_weight_gradient_rows, column_sums,
+)
+from cnn_core._gemm cimport (
+    multiply_add, multiply_add_packed, pack_transposed_panel, packed_elements,
+)
+from cnn_core._parallel cimport Program, Task, new_task
+from cnn_core._simd cimport simd_f32, simd_f64, simd_isa
+
+
+cdef extern from "<sys/mman.h>" nogil:
+    int PROT_NONE, PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS
+    void* mmap(void* address, size_t size, int protection, int flags, int fd, long offset)
+    int munmap(void* address, size_t size)
+    int mprotect(void* address, size_t size, int protection)
+
+
+cdef extern from "<unistd.h>" nogil:
+    int usleep(unsigned int microseconds)
+
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef unsigned long pthread_t
+    pthread_t pthread_self()
+
+
+ctypedef size_t address
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+cdef const simd_f32* f32 = _simd.f32
+cdef const simd_f64* f64 = _simd.f64
+
+
+def use_isa(Py_ssize_t number):
+    """Take the tables of cnn_core._simd.supported_isas()[number]."""
+    global f32, f64
+    f32 = _simd.f32 = _simd.isas[number].f32
+    f64 = _simd.f64 = _simd.isas[number].f64
+
+
+def lanes(bint single):
+    return f32.lanes if single else f64.lanes
+
+
+def max_columns(bint single):
+    return f32.max_columns if single else f64.max_columns
+
+
+# ---- the entries of the table --------------------------------------------------------------------
+
+
+def product(bint single, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, address a, Py_ssize_t a_row,
+            Py_ssize_t a_col, address b, Py_ssize_t b_row, address c, Py_ssize_t c_row):
+    if single:
+        f32.product(m, n, k, <float*>a, a_row, a_col, <float*>b, b_row, <float*>c, c_row)
+    else:
+        f64.product(m, n, k, <double*>a, a_row, a_col, <double*>b, b_row, <double*>c, c_row)
+
+
+def activate(bint single, int kind, double slope, Py_ssize_t n, address x, address y):
+    if single:
+        f32.activate(kind, <float>slope, n, <float*>x, <float*>y)
+    else:
+        f64.activate(kind, slope, n, <double*>x, <double*>y)
+
+
+def activate_backward(bint single, int kind, double slope, Py_ssize_t n, address y, address dout,
+                      address dx):
+    if single:
+        f32.activate_backward(kind, <float>slope, n, <float*>y, <float*>dout, <float*>dx)
+    else:
+        f64.activate_backward(kind, slope, n, <double*>y, <double*>dout, <double*>dx)
+
+
+def softmax(bint single, Py_ssize_t n, address x, address y):
+    if single:
+        f32.softmax(n, <float*>x, <float*>y)
+    else:
+        f64.softmax(n, <double*>x, <double*>y)
+
+
+def softmax_backward(bint single, Py_ssize_t n, address y, address dout, address dx):
+    if single:
+        f32.softmax_backward(n, <float*>y, <float*>dout, <float*>dx)
+    else:
+        f64.softmax_backward(n, <double*>y, <double*>dout, <double*>dx)
+
+
+def softmax_cross_entropy(bint single, Py_ssize_t n, address x, address t, Py_ssize_t label,
+                          double scale, address dx):
+    if single:
+        return f32.softmax_cross_entropy(n, <float*>x, <float*>t, label, <float>scale, <float*>dx)
+    return f64.softmax_cross_entropy(n, <double*>x, <double*>t, label, scale, <double*>dx)
+
+
+def binary_cross_entropy(bint single, Py_ssize_t n, address x, address t, double scale,
+                         address dx):
+    if single:
+        return f32.binary_cross_entropy(n, <float*>x, <float*>t, <float>scale, <float*>dx)
+    return f64.binary_cross_entropy(n, <double*>x, <double*>t, scale, <double*>dx)
+
+
+def squared_error(bint single, Py_ssize_t n, address y, address t, double scale, address dy):
+    if single:
+        return f32.squared_error(n, <float*>y, <float*>t, <float>scale, <float*>dy)
+    return f64.squared_error(n, <double*>y, <double*>t, scale, <double*>dy)
+
+
+def argmax(bint single, Py_ssize_t n, address x):
+    return f32.argmax(n, <float*>x) if single else f64.argmax(n, <double*>x)
+
+
+def add(bint single, Py_ssize_t n, address x, address y):
+    if single:
+        f32.add(n, <float*>x, <float*>y)
+    else:
+        f64.add(n, <double*>x, <double*>y)
+
+
+def add_scaled(bint single, Py_ssize_t n, address x, double a, address d, address y):
+    if single:
+        f32.add_scaled(n, <float*>x, <float>a, <float*>d, <float*>y)
+    else:
+        f64.add_scaled(n, <double*>x, a, <double*>d, <double*>y)
+
+
+def scale_u8(bint single, Py_ssize_t n, address x, double scale, address y):
+    if single:
+        f32.scale_u8(n, <uint8_t*>x, <float>scale, <float*>y)
+    else:
+        f64.scale_u8(n, <uint8_t*>x, scale, <double*>y)
+
+
+def scale_f32(bint single, Py_ssize_t n, address x, double scale, address y):
+    if single:
+        f32.scale_f32(n, <float*>x, <float>scale, <float*>y)
+    else:
+        f64.scale_f32(n, <float*>x, scale, <double*>y)
+
+
+def scale_f64(bint single, Py_ssize_t n, address x, double scale, address y):
+    if single:
+        f32.scale_f64(n, <double*>x, <float>scale, <float*>y)
+    else:
+        f64.scale_f64(n, <double*>x, scale, <double*>y)
+
+
+def sgd(bint single, Py_ssize_t n, address p, address grad, address v, double lr, double momentum,
+        bint nesterov, double weight_decay):
+    if single:
+        f32.sgd(n, <float*>p, <float*>grad, <float*>v, <float>lr, <float>momentum, nesterov,
+                <float>weight_decay)
+    else:
+        f64.sgd(n, <double*>p, <double*>grad, <double*>v, lr, momentum, nesterov, weight_decay)
+
+
+def cross_entropy_columns(bint single, Py_ssize_t n, Py_ssize_t m, address x, address t,
+                          address labels, address losses, address scratch):
+    if single:
+        f32.cross_entropy_columns(n, m, <float*>x, <float*>t, <int64_t*>labels, <float*>losses,
+                                  <float*>scratch)
+    else:
+        f64.cross_entropy_columns(n, m, <double*>x, <double*>t, <int64_t*>labels,
+                                  <double*>losses, <double*>scratch)
+
+
+# ---- matrices ------------------------------------------------------------------------------------
+
+
+def gemm(bint single, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, address a, Py_ssize_t a_row,
+         Py_ssize_t a_col, address b, Py_ssize_t b_row, address c, Py_ssize_t c_row):
+    if single:
+        multiply_add(m, n, k, <float*>a, a_row, a_col, <float*>b, b_row, <float*>c, c_row)
+    else:
+        multiply_add(m, n, k, <double*>a, a_row, a_col, <double*>b, b_row, <double*>c, c_row)
+
+
+def gemm_packed(bint single, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, address a,
+                Py_ssize_t a_row, Py_ssize_t a_col, address packed, address c, Py_ssize_t c_row):
+    if single:
+        multiply_add_packed(m, n, k, <float*>a, a_row, a_col, <float*>packed, <float*>c, c_row)
+    else:
+        multiply_add_packed(m, n, k, <double*>a, a_row, a_col, <double*>packed, <double*>c, c_row)
+
+
+def packed_size(bint single, Py_ssize_t n, Py_ssize_t k):
+    if single:
+        return packed_elements(n, k, <const float*>NULL)
+    return packed_elements(n, k, <const double*>NULL)
+
+
+def pack_panel(bint single, Py_ssize_t panel, Py_ssize_t n, Py_ssize_t k, address b_transposed,
+               address packed):
+    if single:
+        pack_transposed_panel(panel, n, k, <float*>b_transposed, <float*>packed)
+    else:
+        pack_transposed_panel(panel, n, k, <double*>b_transposed, <double*>packed)
+
+
+# ---- affine --------------------------------------------------------------------------------------
+
+
+def forward_rows(bint single, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_in, Py_ssize_t n_out,
+                 address x, address W, address b, int kind, double slope, address out):
+    if single:
+        affine_forward_rows(begin, end, n_in, n_out, <float*>x, <float*>W, <float*>b, kind, slope,
+                            <float*>out)
+    else:
+        affine_forward_rows(begin, end, n_in, n_out, <double*>x, <double*>W, <double*>b, kind,
+                            slope, <double*>out)
+
+
+def input_gradient_rows(bint single, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_in,
+                        Py_ssize_t n_out, address dout, address packed, int kind, double slope,
+                        address y, address dx):
+    if single:
+        affine_input_gradient_rows(begin, end, n_in, n_out, <float*>dout, <float*>packed, kind,
+                                   slope, <float*>y, <float*>dx)
+    else:
+        affine_input_gradient_rows(begin, end, n_in, n_out, <double*>dout, <double*>packed, kind,
+                                   slope, <double*>y, <double*>dx)
+
+
+def weight_gradient_rows(bint single, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows,
+                         Py_ssize_t n_in, Py_ssize_t n_out, address x, address dout, address dW):
+    if single:
+        affine_weight_gradient_rows(begin, end, n_rows, n_in, n_out, <float*>x, <float*>dout,
+                                    <float*>dW)
+    else:
+        affine_weight_gradient_rows(begin, end, n_rows, n_in, n_out, <double*>x, <double*>dout,
+                                    <double*>dW)
+
+
+def sum_columns(bint single, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows,
+                Py_ssize_t n_columns, address x, address sums, address scratch):
+    if single:
+        column_sums(begin, end, n_rows, n_columns, <float*>x, <float*>sums, <float*>scratch)
+    else:
+        column_sums(begin, end, n_rows, n_columns, <double*>x, <double*>sums, <double*>scratch)
+
+
+# ---- tasks ---------------------------------------------------------------------------------------
+
+cdef struct record_args:
+    int64_t* seen           # [n, 4] per item: visits, begin and end of the chunk, thread
+    const int64_t* before   # such an array of a task that must have seen ...
+    int64_t n_before        # ... all these items by now or, where it is 0, the items of the chunk
+    int64_t* violations     # how often it had not
+    unsigned int delay      # microseconds that the first chunk takes
+
+
+cdef void record_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const record_args* a = <const record_args*>args
+    cdef Py_ssize_t i
+    if begin == 0 and a.delay:
+        usleep(a.delay)
+    if a.before != NULL:
+        for i in range(0 if a.n_before else begin, a.n_before if a.n_before else end):
+            if a.before[4 * i] != a.seen[4 * begin] + 1:
+                a.violations[begin] += 1
+    for i in range(begin, end):
+        a.seen[4 * i] += 1
+        a.seen[4 * i + 1] = begin
+        a.seen[4 * i + 2] = end
+        a.seen[4 * i + 3] = <int64_t><uintptr_t>pthread_self()
+
+
+def record(int64_t[:, ::1] seen, Py_ssize_t step, Py_ssize_t most, double work, *,
+           const int64_t[:, ::1] before=None, bint all_before=False,
+           int64_t[::1] violations=None, unsigned int delay=0):
+    """Task that notes in seen[n, 4] which chunk and which thread each item came with."""
+    cdef record_args args
+    args.seen = &seen[0, 0] if seen.shape[0] else NULL
+    args.before = NULL if before is None else &before[0, 0]
+    args.n_before = before.shape[0] if all_before else 0
+    args.violations = NULL if violations is None else &violations[0]
+    args.delay = delay
+    return new_task(record_kernel, &args, sizeof(args), seen.shape[0], step, most, work,
+                    (seen.base, None if before is None else before.base,
+                     None if violations is None else violations.base))
+
+
+def run_from_c(Program program):
+    """What another native module does: a call of the C method."""
+    program.run()
+
+
+# ---- memory between pages that cannot be touched -------------------------------------------------
+
+
+def map_pages(size_t size, size_t page):
+    """The address of `size` bytes (whole pages) of memory with a forbidden page on both sides."""
+    cdef char* base = <char*>mmap(NULL, size + 2 * page, PROT_READ | PROT_WRITE,
+                                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    if base == <char*><uintptr_t>-1:
+        raise MemoryError("mmap")
+    if mprotect(base, page, PROT_NONE) or mprotect(base + page + size, page, PROT_NONE):
+        raise OSError("mprotect")
+    return <address>(base + page)
+
+
+def unmap_pages(address start, size_t size, size_t page):
+    munmap(<char*>start - page, size + 2 * page)
