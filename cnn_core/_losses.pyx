@@ -20,7 +20,7 @@ cdef enum:
     MOST_ROWS = 48
     WORK_PER_ELEMENT = 30
 
-cpdef enum Loss:
+cdef enum:
     SOFTMAX_CROSS_ENTROPY
     BINARY_CROSS_ENTROPY
     SQUARED_ERROR
@@ -41,7 +41,10 @@ cdef struct loss_args:
 
 cdef inline bint row_is_correct(const loss_args* a, Py_ssize_t i, const real* x,
                                 const real* t) noexcept nogil:
-    cdef Py_ssize_t target = a.labels[i] if a.labels != NULL else argmax(a.n, t + i * a.n)
+    cdef Py_ssize_t target
+    if a.n == 1 and t != NULL:    # one output: two classes, told apart by a threshold
+        return (x[i] > (0.0 if a.loss == BINARY_CROSS_ENTROPY else 0.5)) == (t[i] > 0.5)
+    target = a.labels[i] if a.labels != NULL else argmax(a.n, t + i * a.n)
     return argmax(a.n, x + i * a.n) == target
 
 

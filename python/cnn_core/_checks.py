@@ -32,7 +32,8 @@ def as_float(name: str, value: Any, ndim: int | None = None, dtype: Any = None) 
     if array.dtype not in FLOATS:
         raise TypeError(f"{name}: expected float32 or float64, got dtype {array.dtype}")
     if dtype is not None and array.dtype != dtype:
-        raise TypeError(f"{name}: expected dtype {np.dtype(dtype)} as of the others, got {array.dtype}")
+        expected = np.dtype(dtype)
+        raise TypeError(f"{name}: expected {expected}, as of the other arrays, got {array.dtype}")
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name}: expected {ndim} dimension(s), got shape {array.shape}")
     return as_kernel_array(array)
@@ -43,7 +44,9 @@ def check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
 
 
-def output(name: str, out: Any, shape: tuple[int, ...], dtype: Any, inputs: tuple[Any, ...]) -> Array:
+def output(
+    name: str, out: Any, shape: tuple[int, ...], dtype: Any, inputs: tuple[Any, ...]
+) -> Array:
     """`out` if it can take the result, a new array if it is None.
 
     `inputs` are the arguments as the user gave them, so that the answer does not depend on which

@@ -31,6 +31,17 @@ class Initializer:
         return f"{type(self).__name__}({arguments})"
 
 
+def finite(name: str, value: Any) -> float:
+    """`value` as a finite number, or an error that names the argument."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a number, got {value!r}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
+    return number
+
+
 class Zeros(Initializer):
     """All zeros, the usual start of biases."""
 
@@ -44,9 +55,9 @@ class Normal(Initializer):
     """Normal with mean 0 and standard deviation `std` (default 0.01, as in Saito's book)."""
 
     def __init__(self, std: float = 0.01) -> None:
-        if not (math.isfinite(std) and std >= 0):
+        self.std = finite("std", std)
+        if self.std < 0:
             raise ValueError(f"std: expected a finite number >= 0, got {std}")
-        self.std = float(std)
 
     def __call__(
         self, rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int
@@ -58,9 +69,9 @@ class Uniform(Initializer):
     """Uniform in [low, high)."""
 
     def __init__(self, low: float = -0.05, high: float = 0.05) -> None:
-        if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-            raise ValueError(f"low, high: expected finite numbers low <= high, got {low}, {high}")
-        self.low, self.high = float(low), float(high)
+        self.low, self.high = finite("low", low), finite("high", high)
+        if self.low > self.high:
+            raise ValueError(f"low, high: expected low <= high, got {low}, {high}")
 
     def __call__(
         self, rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int
@@ -132,8 +143,9 @@ def draw(
 ) -> Array:
     """The initial array of the parameter `name`: drawn, or the given array checked."""
     if isinstance(initializer, Initializer):
-        return initializer(rng, shape, *fans)
-    array = np.array(initializer)
+        array = np.asarray(initializer(rng, shape, *fans))
+    else:
+        array = np.array(initializer)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name}: expected an initializer or numbers, got dtype {array.dtype}")
     if array.shape != shape:
@@ -142,8 +154,9 @@ def draw(
 
 
 def to_config(initializer: Initializer | npt.ArrayLike) -> dict[str, Any]:
-    """JSON for a model file; an array is not repeated there, the parameters themselves are."""
-    if isinstance(initializer, Initializer):
+    """JSON for a model file. An array is not repeated there, the parameters themselves are; nor
+    can a class of one's own be made from its name. Both become Zeros."""
+    if type(initializer) in BY_NAME.values() and isinstance(initializer, Initializer):
         return initializer.get_config()
     return Zeros().get_config()
 

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from cnn_core import _checks as checks
 from cnn_core import initializers, ops
 
 Array = npt.NDArray[Any]
@@ -55,7 +56,10 @@ class Layer:
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """The shape of one sample's output; by default found by trying one sample of zeros."""
-        return tuple(np.shape(self.forward(np.zeros((1, *input_shape), np.float32)))[1:])
+        params = list(getattr(self, "params", {}).values())
+        zeros = np.zeros((1, *input_shape), params[0].dtype if params else np.float32)
+        with np.errstate(all="ignore"):
+            return tuple(np.shape(self.forward(zeros))[1:])
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, for `Sequential.get_config`."""
@@ -123,7 +127,7 @@ class Affine(Layer):
         }
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        self._x = ops.as_float("x", x, 2)
+        self._x = checks.as_float("x", x, 2)
         if not self.params:
             self.output_shape(x.shape[1:])
             built = self.build(x.shape[1:], np.random.default_rng(0))
@@ -184,7 +188,7 @@ class LeakyReLU(_Activation):
     activation = "leaky_relu"
 
     def __init__(self, slope: float = 0.01) -> None:
-        self.slope = ops.check_slope(slope)
+        self.slope = checks.check_slope(slope)
 
     def get_config(self) -> dict[str, Any]:
         return {"class": "LeakyReLU", "slope": self.slope}

@@ -26,10 +26,15 @@ class Loss:
 
     #: Name of the compiled loss (see ops.LOSSES); None for a loss in plain Python.
     native: ClassVar[str | None] = None
+    reduction: ops.Reduction = "mean"
+
+    def __init_subclass__(cls) -> None:
+        # A subclass of a compiled loss may have its own forward: it runs as plain Python.
+        cls.native = vars(cls).get("native")
 
     def __init__(self, reduction: ops.Reduction = "mean") -> None:
         ops.loss_scale(reduction, 1)
-        self.reduction: ops.Reduction = reduction
+        self.reduction = reduction
 
     def forward(self, y: Array, t: npt.ArrayLike) -> float:
         """The loss of the outputs y (N, ...) and the targets t."""

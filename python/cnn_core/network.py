@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from os import PathLike
@@ -12,8 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cnn_core import gradient_check, layers, losses, metrics, ops
-from cnn_core.layers import Layer
+from cnn_core import _checks as checks
+from cnn_core import gradient_check, layers, losses, metrics
+from cnn_core.initializers import finite
+from cnn_core.layers import Layer, Shape
 from cnn_core.plan import Plan, target_kind
 
 Array = npt.NDArray[Any]
@@ -60,26 +64,32 @@ class Sequential:
         input_scale: float = 1 / 255,
     ) -> None:
         self.layers = list(layers)
-        self.input_shape = tuple(_positive_sizes(input_shape))
+        self.input_shape = _sizes(input_shape)
         self.loss_function = losses.SoftmaxCrossEntropy() if loss is None else loss
         self.dtype = np.dtype(dtype)
-        self.seed = int(seed)
-        self.input_scale = float(input_scale)
+        self.seed = check_seed(seed)
+        self.input_scale = finite("input_scale", input_scale)
         self._check()
         self._lock = threading.RLock()
         self._plans: OrderedDict[tuple[Any, ...], Plan] = OrderedDict()
         self._build()
 
     def _check(self) -> None:
-        if self.dtype not in ops.FLOATS:
+        if self.dtype not in checks.FLOATS:
             raise TypeError(f"dtype: expected float32 or float64, got {self.dtype}")
         if not isinstance(self.loss_function, losses.Loss):
             raise TypeError(f"loss: expected a cnn_core.Loss, got {self.loss_function!r}")
-        if self.seed < 0:
-            raise ValueError(f"seed: expected an integer >= 0, got {self.seed}")
+        if not self.layers:
+            raise ValueError("layers: expected at least one layer, got none")
         for position, layer in enumerate(self.layers):
             if not isinstance(layer, Layer):
                 raise TypeError(f"layers[{position}]: expected a cnn_core.Layer, got {layer!r}")
+            if Views.owner_of(layer) is not None:
+                kind = type(layer).__name__
+                raise ValueError(
+                    f"layers[{position}]: this {kind} and its parameters belong to another"
+                    f" network; make a new {kind}"
+                )
         if len({id(layer) for layer in self.layers}) < len(self.layers):
             raise ValueError("layers: the same layer object stands in it twice")
 
@@ -109,14 +119,26 @@ class Sequential:
             end += -(-value.size // ALIGNMENT) * ALIGNMENT
         self.flat_params = np.zeros(end, self.dtype)
         self.flat_grads = np.zeros(end, self.dtype)
-        self.params: dict[str, Array] = {}
+        params: dict[str, Array] = {}
         self.grads: dict[str, Array] = {}
-        for name, (layer, key, value) in initial.items():
+        for name, (_, _, value) in initial.items():
             part = self.slices[name]
-            self.params[name] = layer.params[key] = self.flat_params[part].reshape(value.shape)
-            self.params[name][...] = value
+            params[name] = self.flat_params[part].reshape(value.shape)
+            params[name][...] = value
             self.grads[name] = self.flat_grads[part].reshape(value.shape)
-            layer.grads = {**getattr(layer, "grads", {}), key: self.grads[name]}
+        self.params: dict[str, Array] = Views(params)
+        self._bind()
+
+    def _bind(self) -> None:
+        """Make the layers' params and grads views of the flat arrays.
+
+        Again for each plan: a layer's own backward leaves other arrays in its grads.
+        """
+        for layer in {id(owner): owner for owner, _ in self._owners.values()}.values():
+            names = {key: name for name, (owner, key) in self._owners.items() if owner is layer}
+            views = {key: self.params[name] for key, name in names.items()}
+            layer.params = Views(views, weakref.ref(self))
+            layer.grads = {key: self.grads[name] for key, name in names.items()}
 
     @property
     def n_params(self) -> int:
@@ -132,6 +154,7 @@ class Sequential:
         key = (n, targets, training, gradient)
         plan = self._plans.get(key)
         if plan is None:
+            self._bind()
             plan = Plan(
                 self.layers, self._shapes, self.loss_function, n, self.dtype,
                 targets=targets, training=training, gradient=gradient,
@@ -144,9 +167,12 @@ class Sequential:
         return plan
 
     def check_input(self, x: npt.ArrayLike) -> Array:
-        """x as (N, *input_shape) in the network's dtype or uint8; images may come flattened."""
+        """x as (N, *input_shape), float or uint8; images may come flattened.
+
+        Not yet in the network's dtype: a large input is converted batch by batch.
+        """
         array = np.asarray(x)
-        if array.dtype != np.uint8 and array.dtype != self.dtype:
+        if array.dtype != np.uint8 and array.dtype not in ops.FLOATS:
             if array.dtype.kind not in "fiub":
                 raise TypeError(f"x: expected numbers, got dtype {array.dtype}")
             array = array.astype(self.dtype)
@@ -157,15 +183,22 @@ class Sequential:
             array = array.reshape(len(array), *self.input_shape)
         return array
 
+    def check_rows(self, x: npt.ArrayLike) -> Array:
+        """check_input for what cannot do without a row."""
+        array = self.check_input(x)
+        if not len(array):
+            raise ValueError("x: expected at least one row, got none")
+        return array
+
     def check_targets(self, t: npt.ArrayLike, n: int) -> tuple[str, Array]:
         """Labels as int64 (N,), or rows of the outputs' shape in the network's dtype."""
         kind = target_kind(t, self.output_shape, self.loss_function)
         if kind == "labels":
-            return kind, ops.as_labels("t", t, n, math.prod(self.output_shape))
+            return kind, checks.as_labels("t", t, n, math.prod(self.output_shape))
         shape = (n, *self.output_shape)
         if np.shape(t) == (n,) and math.prod(self.output_shape) == 1:
             t = np.reshape(t, shape)
-        return kind, ops.as_target_rows("t", t, shape, self.dtype)
+        return kind, checks.as_target_rows("t", t, shape, self.dtype)
 
     def locked(self) -> threading.RLock:
         """To be held while a plan's buffers are in use: `with net.locked(): ...`."""
@@ -174,9 +207,9 @@ class Sequential:
     def fill(self, plan: Plan, x: Array, t: Array | None = None) -> None:
         """Copy checked inputs and targets into a plan's buffers."""
         if x.dtype == np.uint8:
-            np.multiply(x, self.dtype.type(self.input_scale), out=plan.x, casting="unsafe")
+            np.multiply(x, self.input_scale, out=plan.x, casting="unsafe")
         else:
-            np.copyto(plan.x, x)
+            np.copyto(plan.x, x, casting="same_kind")
         target = plan.labels if plan.target is None else plan.target
         if t is not None and target is not None:
             np.copyto(target, t)
@@ -209,10 +242,8 @@ class Sequential:
 
     def evaluate(self, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[float, float]:
         """Loss and accuracy over all rows, in inference mode and bounded memory."""
-        array = self.check_input(x)
+        array = self.check_rows(x)
         n = len(array)
-        if not n:
-            raise ValueError("x: expected at least one row, got none")
         kind, target = self.check_targets(t, n)
         loss, correct = 0.0, 0.0
         with self._lock:
@@ -223,13 +254,15 @@ class Sequential:
                 weight = rows if self.loss_function.reduction == "mean" else 1
                 loss += plan.evaluate() * weight
                 correct += plan.totals[1]
-        return (loss / n if self.loss_function.reduction == "mean" else loss), correct / n
+        if self.loss_function.reduction == "mean":
+            loss /= n
+        return loss, float(correct / n)
 
     def loss(self, x: npt.ArrayLike, t: npt.ArrayLike, training: bool = False) -> float:
         """The loss of the rows; with training=True all rows as one batch, as in training."""
         if not training:
             return self.evaluate(x, t)[0]
-        array = self.check_input(x)
+        array = self.check_rows(x)
         kind, target = self.check_targets(t, len(array))
         with self._lock:
             plan = self.plan(len(array), kind, training=True)
@@ -242,9 +275,7 @@ class Sequential:
 
     def gradient(self, x: npt.ArrayLike, t: npt.ArrayLike, training: bool = True) -> dict[str, Array]:
         """The gradient of the loss by every parameter, by back-propagation: copies by name."""
-        array = self.check_input(x)
-        if not len(array):
-            raise ValueError("x: expected at least one row, got none")
+        array = self.check_rows(x)
         kind, target = self.check_targets(t, len(array))
         with self._lock:
             plan = self.plan(len(array), kind, training, gradient=True)
@@ -256,9 +287,7 @@ class Sequential:
         self, x: npt.ArrayLike, t: npt.ArrayLike, training: bool = True, h: float = 1e-4
     ) -> dict[str, Array]:
         """The same dict by central differences (f(p + h) - f(p - h)) / 2h; see gradient_check."""
-        array = self.check_input(x)
-        if not len(array):
-            raise ValueError("x: expected at least one row, got none")
+        array = self.check_rows(x)
         kind, target = self.check_targets(t, len(array))
         with self._lock:
             plan = self.plan(len(array), kind, training)
@@ -306,13 +335,54 @@ class Sequential:
         serialization.save_model(self, path)
 
 
-def _positive_sizes(shape: Sequence[int]) -> Iterator[int]:
-    if isinstance(shape, int):
-        shape = (shape,)
-    if not len(shape):
+class Views(dict[str, Array]):
+    """Arrays by name. Assigning to a name, too, changes the array that is there, in place."""
+
+    def __init__(
+        self, views: dict[str, Array], owner: weakref.ref[Sequential] | None = None
+    ) -> None:
+        super().__init__(views)
+        self.owner = owner
+
+    def __setitem__(self, name: str, value: npt.ArrayLike) -> None:
+        if name not in self:
+            raise KeyError(f"params: no parameter named {name!r}; there are {list(self)}")
+        view = self[name]
+        if np.shape(value) != view.shape:
+            raise ValueError(f"params[{name!r}]: expected shape {view.shape}, got {np.shape(value)}")
+        if value is not view:
+            view[...] = value
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        for name, value in dict(*args, **kwargs).items():
+            self[name] = value
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
+
+    @staticmethod
+    def owner_of(layer: Layer) -> Sequential | None:
+        """The living network that a layer's parameters belong to."""
+        owner = getattr(getattr(layer, "params", None), "owner", None)
+        return owner() if owner is not None else None
+
+
+def check_seed(seed: Any) -> int:
+    """`seed` as an integer >= 0."""
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        raise TypeError(f"seed: expected an integer, got {seed!r}") from None
+    if number < 0:
+        raise ValueError(f"seed: expected an integer >= 0, got {number}")
+    return number
+
+
+def _sizes(shape: Any) -> Shape:
+    sizes = (shape,) if np.ndim(shape) == 0 else tuple(shape)
+    if not sizes:
         raise ValueError("input_shape: expected at least one size, got ()")
-    for size in shape:
-        yield layers.positive("input_shape", size)
+    return tuple(layers.positive("input_shape", size) for size in sizes)
 
 
 def _short(layer: Layer) -> str:

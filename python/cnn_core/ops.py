@@ -119,7 +119,7 @@ def affine_backward(
     x: npt.ArrayLike,
     W: npt.ArrayLike,
     *,
-    out: tuple[Array | None, Array | None, Array | None] = (None, None, None),
+    out: tuple[Array | None, Array | None, Array | None] | None = None,
 ) -> tuple[Array, Array, Array]:
     """Gradients of out = x W + b: dx = dout W^T, dW = x^T dout, db = sum of dout over N.
 
@@ -158,7 +158,7 @@ def affine_backward(
 
 def packed_buffer(W: Array) -> Array:
     """Room for the packed panels of W^T."""
-    return np.empty(_gemm.packed_size(*W.shape, W.dtype == np.float32), W.dtype)
+    return np.empty(_gemm.packed_size(W.shape[0], W.shape[1], W.dtype == np.float32), W.dtype)
 
 
 # ----------------------------------------------------------------------------------- activations

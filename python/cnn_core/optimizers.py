@@ -10,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import ops
+from cnn_core.initializers import finite
 
 Array = npt.NDArray[Any]
 
 
 def rate(name: str, value: float, most: float = math.inf) -> float:
     """`value` as a finite number in 0..most."""
-    number = float(value)
-    if not (math.isfinite(number) and 0 <= number <= most):
+    number = finite(name, value)
+    if not 0 <= number <= most:
         raise ValueError(f"{name}: expected a finite number in 0..{most}, got {value!r}")
     return number
 
@@ -33,10 +34,10 @@ class Optimizer:
 
     def __init__(self, lr: float, lr_multipliers: Mapping[str, float] | None = None) -> None:
         self._lr = np.array([rate("lr", lr)])
-        self.lr_multipliers = dict(lr_multipliers or {})
-        for name, factor in self.lr_multipliers.items():
-            if not math.isfinite(factor):
-                raise ValueError(f"lr_multipliers[{name!r}]: expected a finite number, got {factor}")
+        self.lr_multipliers = {
+            name: finite(f"lr_multipliers[{name!r}]", factor)
+            for name, factor in dict(lr_multipliers or {}).items()
+        }
 
     @property
     def lr(self) -> float:
@@ -66,7 +67,7 @@ class Optimizer:
         """Neighbouring parameters with the same factor as one part."""
         parts: list[tuple[float, slice]] = []
         for name, part in slices.items():
-            factor = float(self.lr_multipliers.get(name, 1.0))
+            factor = self.lr_multipliers.get(name, 1.0)
             if parts and parts[-1][0] == factor:
                 parts[-1] = (factor, slice(parts[-1][1].start, part.stop))
             else:
@@ -107,16 +108,18 @@ class SGD(Optimizer):
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: needs momentum > 0, got momentum=0")
         self._velocity: Array | None = None
+        self._velocity_of: Array | None = None
 
     def tasks(self, params: Array, grads: Array, slices: Mapping[str, slice]) -> list[ops.Task]:
-        fits = self._velocity is not None and self._velocity.shape == params.shape
-        if self.momentum and not (fits and self._velocity.dtype == params.dtype):  # type: ignore[union-attr]
-            self._velocity = np.zeros_like(params)
+        # Kept between calls for the same parameters; another network begins at rest.
+        if self.momentum and self._velocity_of is not params:
+            self._velocity, self._velocity_of = np.zeros_like(params), params
         return super().tasks(params, grads, slices)
 
     def update_task(self, params: Array, grads: Array, factor: float, part: slice) -> ops.Task:
         velocity = self._velocity[part] if self._velocity is not None and self.momentum else None
-        return ops.native.optimizers.sgd(
+        task: ops.Task = ops.native.optimizers.sgd(
             params, grads, velocity, self._lr, factor, self.momentum, self.nesterov,
             self.weight_decay,
         )
+        return task

@@ -218,12 +218,17 @@ class NativeSegment:
             block.x = x
             block.y = x = block.output(x)
         self.y = x
+        #: the first block that needs a gradient: none before it has parameters
+        self.lowest = 0
+        if not need_dx:
+            trained = (i for i, block in enumerate(blocks) if getattr(block.layer, "params", None))
+            self.lowest = next(trained, len(blocks))
         if gradient:
             self.dy = dy = np.empty_like(self.y)
-            for index in reversed(range(len(blocks))):
+            for index in reversed(range(self.lowest, len(blocks))):
                 block = blocks[index]
                 block.dy = dy
-                if index or need_dx:
+                if index > self.lowest or need_dx:
                     block.dx = dy = block.input_gradient()
             self.dx = blocks[0].dx
 
@@ -233,7 +238,7 @@ class NativeSegment:
     def backward_parts(self) -> Parts:
         """Gradients from self.dy, the gradient by self.y."""
         parts, done = Parts(), False
-        for index in reversed(range(len(self.blocks))):
+        for index in reversed(range(self.lowest, len(self.blocks))):
             block = self.blocks[index]
             previous = self.blocks[index - 1] if index else None
             if block.code and not done:
@@ -257,7 +262,7 @@ class PythonSegment:
     """One layer in plain Python between buffers."""
 
     def __init__(self, layer: Layer, x: Array, output_shape: Shape, gradient: bool) -> None:
-        self.layer, self.x = layer, x
+        self.layer, self.x = layer, read_only(x)
         self.y = np.empty((len(x), *output_shape), x.dtype)
         # The network's views; the layer may put other arrays into `grads`.
         self.grads = dict(layer.grads) if getattr(layer, "params", None) else {}
@@ -270,11 +275,19 @@ class PythonSegment:
     def backward(self) -> None:
         copy_result(self.layer, "backward", self.layer.backward(self.dy), self.dx)
         for name, view in self.grads.items():
-            if self.layer.grads[name] is not view:
-                view[...] = self.layer.grads[name]
+            result = self.layer.grads.get(name)
+            if result is not view:
+                copy_result(self.layer, f"grads[{name!r}]", result, view)
 
 
-def copy_result(layer: Layer, method: str, result: Any, buffer: Array) -> None:
+def read_only(array: Array) -> Array:
+    """A view for a user's code: writing to it would spoil what the layer before has kept."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def copy_result(layer: Layer | Loss, method: str, result: Any, buffer: Array) -> None:
     if np.shape(result) != buffer.shape:
         raise ValueError(
             f"{type(layer).__name__}.{method}: expected a result of shape {buffer.shape},"
@@ -331,7 +344,8 @@ class Plan:
         self, layers: Sequence[Layer], shapes: Sequence[Shape], gradient: bool
     ) -> list[NativeSegment | PythonSegment]:
         segments: list[NativeSegment | PythonSegment] = []
-        x, run, index = self.x, [], 0
+        run: list[Block] = []
+        x, index = self.x, 0
 
         def close() -> Array:
             if run:
@@ -381,13 +395,19 @@ class Plan:
 
     def _python_loss(self, dy: Array | None) -> None:
         t = self.labels if self.target is None else self.target
-        loss = float(self.loss.forward(self.y, t))
+        assert t is not None
+        loss = float(self.loss.forward(read_only(self.y), read_only(t)))
         if dy is not None:
-            copy_result(self.loss, "backward", self.loss.backward(), dy)  # type: ignore[arg-type]
-        best = flat(self.y).argmax(axis=1)
-        right = self.labels if self.target is None else flat(self.target).argmax(axis=1)
-        correct = float(np.count_nonzero(best == right))
-        self.totals += (loss - self.totals[0], correct - self.totals[1], loss * self.n, correct)
+            copy_result(self.loss, "backward", self.loss.backward(), dy)
+        y, rows = flat(self.y), None if self.target is None else flat(self.target)
+        if rows is None:
+            right = y.argmax(axis=1) == self.labels
+        elif y.shape[1] == 1:    # one output: two classes, told apart by a threshold
+            right = ((y > 0.5) == (rows > 0.5))[:, 0]
+        else:
+            right = y.argmax(axis=1) == rows.argmax(axis=1)
+        self.totals[:2] = loss, np.count_nonzero(right)
+        self.totals[2:] += loss * self.n, self.totals[1]
 
     def forward(self) -> Array:
         """The outputs for `x`: a buffer that the next call overwrites."""
@@ -422,6 +442,7 @@ class Plan:
             segment = self.segments[index]
             segment.backward()
             if index:
+                assert segment.dx is not None
                 np.copyto(self.segments[index - 1].dy, segment.dx)
 
     def _position(self, layer: Layer) -> tuple[int, int]:

@@ -11,10 +11,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from cnn_core import _checks as checks
 from cnn_core import ops
 from cnn_core.callbacks import Callback
 from cnn_core.layers import positive
-from cnn_core.network import Sequential
+from cnn_core.network import Sequential, check_seed
 from cnn_core.optimizers import Optimizer
 from cnn_core.plan import Parts, Plan, flat
 
@@ -58,16 +59,20 @@ class Trainer:
             raise TypeError(f"network: expected a Sequential, got {network!r}")
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer: expected a cnn_core.Optimizer, got {optimizer!r}")
+        if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
+            raise TypeError(f"callbacks: expected a list of callbacks, got {callbacks!r}")
         self.network, self.optimizer, self.callbacks = network, optimizer, list(callbacks)
         for callback in self.callbacks:
             if not isinstance(callback, Callback):
                 raise TypeError(f"callbacks: expected a cnn_core.Callback, got {callback!r}")
-        self.rng = np.random.default_rng([network.seed if seed is None else seed, 0x5EED])
+        self.rng = np.random.default_rng(
+            [network.seed if seed is None else check_seed(seed), 0x5EED]
+        )
         self.history: History = {}
         self.epoch = self.iteration = 0
         self.stop = False
-        #: the plan of the last `step` and what it runs
-        self._compiled: tuple[Plan, list[Callable[[], None]]] | None = None
+        #: the plan and the optimizer of the last `step`, and what it runs
+        self._compiled: tuple[Plan, Optimizer, list[Callable[[], None]]] | None = None
 
     def _update(self) -> Parts:
         network = self.network
@@ -82,16 +87,16 @@ class Trainer:
         x : (N, *input_shape), t : labels (N,) or rows (N, *output_shape).
         """
         network = self.network
-        array = network.check_input(x)
-        if not len(array):
-            raise ValueError("x: expected at least one row, got none")
+        array = network.check_rows(x)
         kind, target = network.check_targets(t, len(array))
         with network.locked():
             plan = network.plan(len(array), kind, training=True, gradient=True)
-            if self._compiled is None or self._compiled[0] is not plan:
-                self._compiled = plan, plan.steps(True, Parts(), self._update())
+            made = self._compiled
+            if made is None or made[0] is not plan or made[1] is not self.optimizer:
+                made = plan, self.optimizer, plan.steps(True, Parts(), self._update())
+                self._compiled = made
             network.fill(plan, array, target)
-            for call in self._compiled[1]:
+            for call in made[2]:
                 call()
             self.iteration += 1
             return float(plan.totals[0])
@@ -171,16 +176,12 @@ class _Fit:
             raise ValueError(f"report: expected one of {get_args(Report)}, got {report!r}")
         self.trainer, self.network = trainer, trainer.network
         self.sampling, self.report = sampling, report
-        self.x = ops.as_source("x", self.network.check_input(x))
-        if not len(self.x):
-            raise ValueError("x: expected at least one row, got none")
+        self.x = checks.as_source("x", self.network.check_rows(x))
         self.kind, self.t = self.network.check_targets(t, len(self.x))
         self.batch_size = min(positive("batch_size", batch_size), len(self.x))
         self.validation = None
         if validation_data is not None:
-            x_val, t_val = validation_data
-            self.validation = (self.network.check_input(x_val), np.asarray(t_val))
-            self.network.check_targets(t_val, len(self.validation[0]))
+            self.validation = self._check_validation(validation_data)
         self.steps_per_epoch = math.ceil(len(self.x) / self.batch_size)
         full = self.steps_per_epoch * self.batch_size if sampling == "replacement" else len(self.x)
         #: rows in the order of the epoch, and where the present batch begins in it
@@ -198,6 +199,16 @@ class _Fit:
         self.watched = any(
             type(callback).on_step_end is not Callback.on_step_end for callback in trainer.callbacks
         )
+
+    def _check_validation(self, data: Any) -> tuple[Array, Array]:
+        if not isinstance(data, (tuple, list)) or len(data) != 2:
+            raise ValueError(f"validation_data: expected a pair (x, t), got {type(data).__name__}")
+        try:
+            x = self.network.check_rows(data[0])
+            self.network.check_targets(data[1], len(x))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"validation_data: {error}") from None
+        return x, np.asarray(data[1])
 
     def steps(self, n: int) -> tuple[Plan, list[Callable[[], None]]]:
         """The plan for batches of n rows, and its steps with the gathering of the batch."""
@@ -239,9 +250,8 @@ class _Fit:
                 plan, calls = self.steps(n)
                 for call in calls:
                     call()
-                totals = plan.totals
-                loss += totals[0] * n
-                correct += totals[1]
+                loss += float(plan.totals[0]) * n
+                correct += float(plan.totals[1])
             seen += n
             self.done += 1
             trainer.iteration += 1

@@ -16,7 +16,8 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 include = Path(get_include())
-module = Extension("{name}", ["{name}.pyx"], include_dirs=[str(include)], extra_compile_args=["-O1"])
+module = Extension("{name}", ["{name}.pyx"], include_dirs=[str(include)])
+module.extra_compile_args = ["-O1"]
 setup(ext_modules=cythonize([module], include_path=[str(include.parent)]))
 """
 

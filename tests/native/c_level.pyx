@@ -277,19 +277,16 @@ cdef void record_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noex
         a.seen[4 * i + 3] = <int64_t><uintptr_t>pthread_self()
 
 
-def record(int64_t[:, ::1] seen, Py_ssize_t step, Py_ssize_t most, double work, *,
-           const int64_t[:, ::1] before=None, bint all_before=False,
-           int64_t[::1] violations=None, unsigned int delay=0):
+def record(Py_ssize_t n, address seen, Py_ssize_t step, Py_ssize_t most, double work, object arrays,
+           address before=0, Py_ssize_t n_before=0, address violations=0, unsigned int delay=0):
     """Task that notes in seen[n, 4] which chunk and which thread each item came with."""
     cdef record_args args
-    args.seen = &seen[0, 0] if seen.shape[0] else NULL
-    args.before = NULL if before is None else &before[0, 0]
-    args.n_before = before.shape[0] if all_before else 0
-    args.violations = NULL if violations is None else &violations[0]
+    args.seen = <int64_t*>seen
+    args.before = <int64_t*>before
+    args.n_before = n_before
+    args.violations = <int64_t*>violations
     args.delay = delay
-    return new_task(record_kernel, &args, sizeof(args), seen.shape[0], step, most, work,
-                    (seen.base, None if before is None else before.base,
-                     None if violations is None else violations.base))
+    return new_task(record_kernel, &args, sizeof(args), n, step, most, work, arrays)
 
 
 def run_from_c(Program program):

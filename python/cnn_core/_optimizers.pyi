@@ -1,0 +1,18 @@
+import numpy as np
+import numpy.typing as npt
+
+from cnn_core._parallel import Task
+
+_Real = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+_Float64 = npt.NDArray[np.float64]
+
+def sgd(
+    params: _Real,
+    grads: _Real,
+    velocity: _Real | None,
+    lr: _Float64,
+    lr_multiplier: float,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+) -> Task: ...

@@ -1,0 +1,3 @@
+active_isa: str
+
+def supported_isas() -> list[str]: ...

@@ -1,0 +1,380 @@
+"""Model files: the parameters and the architecture of a network, in the safetensors format.
+
+The tensors are the parameters by name, float32 or float64 in row-major order. The metadata has one
+entry of our own, "cnn_core", in JSON::
+
+    {"format": 1, "architecture": {"layers": [...], "input_shape": [...], ...}}
+
+`architecture` being what `Sequential.get_config` returns. Nothing in a file is ever executed. It
+may come from anywhere, so the sizes that its architecture implies are compared with the tensors
+that it really holds before a network is built.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from cnn_core import layers, losses
+from cnn_core.initializers import Initializer
+from cnn_core.layers import Layer
+from cnn_core.network import Sequential
+
+Array = npt.NDArray[Any]
+Shape = tuple[int, ...]
+PathLike = str | os.PathLike[str]
+
+FORMAT = 1
+METADATA_KEY = "cnn_core"
+#: names of the element types in the header of a safetensors file
+_TYPE_CODES = {"float32": "F32", "float64": "F64"}
+_CONFIG_KEYS = frozenset(("layers", "input_shape", "loss", "dtype", "seed", "input_scale"))
+_MAX_ELEMENTS = 2**48  # of one sample: far beyond any memory, and no product of them overflows
+#: what constructors raise for arguments that they cannot use
+_UNFIT = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
+
+
+class ModelFileError(ValueError):
+    """A file that holds no usable model; the message names the file and the field."""
+
+
+class _FieldError(ValueError):
+    """What is wrong with one field; the file's name is added where it is known."""
+
+    def __init__(self, field: str, expected: object, got: object) -> None:
+        super().__init__(f"{field}: expected {expected}, got {_shorten(got)}")
+
+
+def _shorten(value: object, limit: int = 120) -> str:
+    """The text of a value for a message: a hostile file can hold very long ones."""
+    text = str(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+# --------------------------------------------------------------------------------------- saving
+
+
+def save_model(net: Sequential, path: PathLike) -> None:
+    """Write a network's parameters and architecture to a safetensors file.
+
+    The file appears complete or not at all: it is written under another name in the same folder,
+    brought to the disk, and renamed. An existing file is replaced.
+
+    Parameters
+    ----------
+    net : a Sequential of this library's own layers and loss.
+    path : the file to write; its folder must exist.
+
+    Raises
+    ------
+    TypeError
+        The network holds a layer or a loss of a class of one's own, which could not be rebuilt.
+        Nothing is written.
+    OSError
+        The file cannot be written. Nothing is left behind, and an older file stays as it was.
+    """
+    if not isinstance(net, Sequential):
+        raise TypeError(f"net: expected a Sequential, got {net!r}")
+    _check_classes(net)
+    architecture = net.get_config()
+    try:
+        text = json.dumps({"format": FORMAT, "architecture": architecture}, allow_nan=False)
+        # Through JSON, so that what is checked is what will be read.
+        _, shapes = _measure(json.loads(text)["architecture"])
+    except ValueError as error:
+        raise ValueError(f"net: its architecture could not be loaded again: {error}") from error
+    from safetensors.numpy import save
+
+    with net.locked():
+        tensors = {
+            name: net.flat_params[net.slices[name]].reshape(shape) for name, shape in shapes.items()
+        }
+        data = save(tensors, {METADATA_KEY: text})
+    write_atomically(path, data)
+
+
+def _check_classes(net: Sequential) -> None:
+    """Refuse classes that `load_model` does not know: a subclass may bear a known name."""
+    for position, layer in enumerate(net.layers):
+        if layers.BY_NAME.get(type(layer).__name__) is not type(layer):
+            raise TypeError(
+                f"layers[{position}]: expected a layer of cnn_core, got one of"
+                f" {type(layer).__module__}.{type(layer).__qualname__}, which could not be loaded"
+                " again; save net.params by other means"
+            )
+    loss = type(net.loss_function)
+    if losses.BY_NAME.get(loss.__name__) is not loss:
+        raise TypeError(
+            f"loss: expected a loss of cnn_core, got {loss.__module__}.{loss.__qualname__},"
+            " which could not be loaded again"
+        )
+
+
+def write_atomically(path: PathLike, data: bytes) -> None:
+    """Write a file so that other programs, and we after a crash, see all of it or the old one.
+
+    A symbolic link is followed. Without success nothing is left behind.
+    """
+    target = os.path.realpath(path)
+    folder, name = os.path.split(target)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, "no such folder", folder)
+    temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(6)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        _remove(temporary)
+        raise
+    _sync_folder(folder)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _sync_folder(folder: str) -> None:
+    """Bring the new name of a file to the disk, where the system knows how."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some file systems cannot; the file itself is complete.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):
+            raise
+    finally:
+        os.close(handle)
+
+
+# -------------------------------------------------------------------------------------- loading
+
+
+def load_model(path: PathLike) -> Sequential:
+    """Rebuild the network that `save_model` wrote: it predicts the same, bit for bit.
+
+    Parameters
+    ----------
+    path : a safetensors file written by `save_model` or `Sequential.save`.
+
+    Returns
+    -------
+    Sequential
+        With the saved layers, loss, dtype, seed and parameters. The state of an optimizer is not
+        part of the file.
+
+    Raises
+    ------
+    ModelFileError
+        The file is damaged, is no model of this library, or its architecture and tensors do not
+        fit together. Memory is asked for only once they do.
+    OSError
+        The file cannot be opened or read, FileNotFoundError among others.
+    """
+    name = os.fspath(path)
+    if not stat.S_ISREG(os.stat(name).st_mode):  # before opening: to open a pipe is to wait
+        raise ModelFileError(f"{name}: file: expected a regular file, got a folder or a device")
+    from safetensors import SafetensorError, safe_open
+
+    with open(name, "rb"):  # for an OSError that bears the file's name
+        pass
+    try:
+        with safe_open(name, framework="np") as file:
+            architecture = _read_architecture(file.metadata())
+            built, shapes = _measure(architecture, _described(file, str(architecture["dtype"])))
+            return _rebuild(architecture, built, shapes, file)
+    except SafetensorError as error:
+        raise ModelFileError(f"{name}: not a safetensors file: {_shorten(error)}") from error
+    except _FieldError as error:
+        raise ModelFileError(f"{name}: {error}") from error
+
+
+def _read_architecture(metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    """The architecture in a file's metadata, its fields there and of the right type."""
+    if not metadata or METADATA_KEY not in metadata:
+        got = "none" if not metadata else f"only {sorted(metadata)}"
+        raise _FieldError("metadata", f"an entry {METADATA_KEY!r}, as cnn-core writes it", got)
+    field = f"metadata {METADATA_KEY!r}"
+    try:
+        entry = json.loads(metadata[METADATA_KEY], parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise _FieldError(field, "JSON", f"an error: {error}") from error
+    if not isinstance(entry, dict):
+        raise _FieldError(field, "a JSON object", type(entry).__name__)
+    version = entry.get("format")
+    if type(version) is not int or version != FORMAT:
+        raise _FieldError("format", f"{FORMAT}, the only one known to this version", repr(version))
+    _check_keys(field, entry, frozenset(("format", "architecture")))
+    architecture = entry["architecture"]
+    if not isinstance(architecture, dict):
+        raise _FieldError("architecture", "a JSON object", type(architecture).__name__)
+    _check_architecture(architecture)
+    return architecture
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_keys(field: str, value: Mapping[str, Any], expected: frozenset[str]) -> None:
+    if set(value) != expected:
+        raise _FieldError(field, f"the keys {sorted(expected)}", sorted(value))
+
+
+def _check_architecture(config: dict[str, Any]) -> None:
+    """The fields of an architecture, all but what is inside the layers and the loss."""
+    _check_keys("architecture", config, _CONFIG_KEYS)
+    shape, layer_list = config["input_shape"], config["layers"]
+    if not (isinstance(shape, list) and shape and all(type(s) is int and s > 0 for s in shape)):
+        raise _FieldError("input_shape", "a list of integers >= 1", repr(shape))
+    _check_sizes("input_shape", tuple(shape))
+    if config["dtype"] not in list(_TYPE_CODES):
+        raise _FieldError("dtype", f"one of {list(_TYPE_CODES)}", repr(config["dtype"]))
+    if type(config["seed"]) is not int or config["seed"] < 0:
+        raise _FieldError("seed", "an integer >= 0", repr(config["seed"]))
+    scale = config["input_scale"]
+    if type(scale) not in (int, float) or not abs(scale) < 1e300:
+        raise _FieldError("input_scale", "a finite number", repr(scale))
+    if not isinstance(layer_list, list):
+        raise _FieldError("layers", "a list", type(layer_list).__name__)
+    for position, layer in enumerate(layer_list):
+        if not isinstance(layer, dict):
+            raise _FieldError(f"layers[{position}]", "a JSON object", type(layer).__name__)
+    if not isinstance(config["loss"], dict):
+        raise _FieldError("loss", "a JSON object", type(config["loss"]).__name__)
+
+
+def _check_sizes(field: str, shape: Shape) -> None:
+    if math.prod(shape) > _MAX_ELEMENTS or min(shape, default=1) < 1:
+        raise _FieldError(field, f"sizes >= 1 of {_MAX_ELEMENTS} elements at most", shape)
+
+
+def _described(file: Any, dtype: str) -> dict[str, Shape]:
+    """The shapes of the tensors that a file holds, by name, all of the given dtype."""
+    shapes: dict[str, Shape] = {}
+    for name in file.keys():  # noqa: SIM118 - an open file of safetensors is no dict
+        view = file.get_slice(name)
+        shapes[name] = tuple(view.get_shape())
+        if view.get_dtype() != _TYPE_CODES[dtype]:
+            expected = f"dtype {_TYPE_CODES[dtype]}, as the architecture says"
+            raise _FieldError(f"tensor {_shorten(name)!r}", expected, view.get_dtype())
+    return shapes
+
+
+class _ShapeOnly(Initializer):
+    """Zeros of any shape that take no memory."""
+
+    def __call__(
+        self, rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int
+    ) -> Array:
+        return np.broadcast_to(np.float32(0), shape)
+
+
+@contextmanager
+def _initializers_replaced(layer: Layer) -> Iterator[None]:
+    """Let a layer build without drawing and without memory for its parameters."""
+    kept = {key: value for key, value in vars(layer).items() if isinstance(value, Initializer)}
+    vars(layer).update(dict.fromkeys(kept, _ShapeOnly()))
+    try:
+        yield
+    finally:
+        vars(layer).update(kept)
+
+
+def _measure(
+    config: dict[str, Any], present: dict[str, Shape] | None = None
+) -> tuple[list[Layer], dict[str, Shape]]:
+    """The layers of an architecture and the shapes of its parameters, none of them allocated.
+
+    present : the shapes to be found; compared layer by layer, so that a layer of absurd size is
+        refused before the next one is looked at.
+    """
+    built: list[Layer] = []
+    shapes: dict[str, Shape] = {}
+    shape, number = tuple(config["input_shape"]), 0
+    rng = np.random.default_rng(0)
+    for position, layer_config in enumerate(config["layers"]):
+        field = f"layers[{position}]"
+        try:
+            layer = layers.from_config(layer_config)
+            output_shape = layer.output_shape(shape)
+            _check_sizes(field, output_shape)
+            with _initializers_replaced(layer):
+                parameters = {key: a.shape for key, a in layer.build(shape, rng).items()}
+        except _UNFIT as error:
+            _refuse(field, layer_config, error)
+        number += bool(parameters)
+        named = {f"{key}{number}": size for key, size in parameters.items()}
+        if present is not None:
+            for name, size in named.items():
+                if present.get(name) != size:
+                    _refuse_tensor(name, size, present.get(name))
+        shapes |= named
+        built.append(layer)
+        shape = output_shape
+    surplus = sorted(set(present or ()) - set(shapes))
+    if surplus:
+        raise _FieldError("tensors", f"only {sorted(shapes)}", f"also {surplus}")
+    return built, shapes
+
+
+def _refuse(field: str, config: Any, error: BaseException) -> NoReturn:
+    if isinstance(error, _FieldError):
+        raise error
+    if not isinstance(error, ValueError):
+        error = ValueError(f"{type(error).__name__}: {error}")
+    expected = "a layer or loss that fits here"
+    raise _FieldError(field, expected, f"{_shorten(config)} ({_shorten(error, 200)})") from error
+
+
+def _refuse_tensor(name: str, expected: Shape, got: Shape | None) -> NoReturn:
+    if got is None:
+        raise _FieldError(f"tensor {name!r}", f"shape {expected}", "no tensor of this name")
+    raise _FieldError(f"tensor {name!r}", f"shape {expected}, as the architecture says", got)
+
+
+def _rebuild(
+    config: dict[str, Any], built: list[Layer], shapes: dict[str, Shape], file: Any
+) -> Sequential:
+    """The network, once its tensors are known to fit; no initial values are drawn."""
+    try:
+        loss = losses.from_config(config["loss"])
+    except _UNFIT as error:
+        _refuse("loss", config["loss"], error)
+    net = _without_drawing(config, built, loss)
+    for name in shapes:
+        np.copyto(net.params[name], file.get_tensor(name), casting="no")
+    return net
+
+
+def _without_drawing(config: dict[str, Any], built: list[Layer], loss: losses.Loss) -> Sequential:
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        for layer in built:
+            stack.enter_context(_initializers_replaced(layer))
+        return Sequential(
+            built,
+            input_shape=config["input_shape"],
+            loss=loss,
+            dtype=config["dtype"],
+            seed=config["seed"],
+            input_scale=config["input_scale"],
+        )

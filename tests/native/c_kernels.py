@@ -1,0 +1,206 @@
+"""The table of micro-kernels as functions of arrays, each call amid guarded memory.
+
+The results are new arrays; a call that writes where it must not, or to an input, fails.
+"""
+
+import numpy as np
+
+from native.c_buffers import Guarded, Memory
+
+NONE, SIGMOID, TANH, RELU, LEAKY_RELU = range(5)
+ACTIVATIONS = {"sigmoid": SIGMOID, "tanh": TANH, "relu": RELU, "leaky_relu": LEAKY_RELU}
+
+
+def address(buffer):
+    return 0 if buffer is None else buffer.address
+
+
+class Kernels:
+    """The kernels of one instruction set and element type."""
+
+    def __init__(self, c_level, isa, dtype, store=Guarded):
+        self.c, self.isa, self.dtype, self.store = c_level, isa, np.dtype(dtype), store
+        self.single = self.dtype == np.float32
+        self.lanes = c_level.lanes(self.single)
+        self.max_columns = c_level.max_columns(self.single)
+
+    def __repr__(self):
+        return f"{self.isa}-{self.dtype}"
+
+    def memory(self):
+        return Memory(self.store)
+
+    def call(self, name, *args):
+        return getattr(self.c, name)(self.single, *args)
+
+    def sizes(self, vectors=3):
+        """Sizes around whole vectors, 0 and 1 among them."""
+        whole = [v * self.lanes for v in range(vectors + 1)]
+        return sorted({max(size + d, 0) for size in whole for d in (-1, 0, 1)} | {2, 3})
+
+    # ---- rows of elements ------------------------------------------------------------------------
+
+    def activate(self, kind, x, slope=0.0, *, in_place=False):
+        with self.memory() as m:
+            x_ = m.inout(x) if in_place else m.input(x)
+            y = x_ if in_place else m.output(x.shape, self.dtype)
+            self.call("activate", kind, slope, x.size, x_.address, y.address)
+        return y.array
+
+    def activate_backward(self, kind, y, dout, slope=0.0, *, in_place=False):
+        with self.memory() as m:
+            y_, dout_ = m.input(y), m.inout(dout) if in_place else m.input(dout)
+            dx = dout_ if in_place else m.output(y.shape, self.dtype)
+            args = (y_.address, dout_.address, dx.address)
+            self.call("activate_backward", kind, slope, y.size, *args)
+        return dx.array
+
+    def softmax(self, x, *, in_place=False):
+        with self.memory() as m:
+            x_ = m.inout(x) if in_place else m.input(x)
+            y = x_ if in_place else m.output(x.shape, self.dtype)
+            self.call("softmax", x.size, x_.address, y.address)
+        return y.array
+
+    def softmax_backward(self, y, dout, *, in_place=False):
+        with self.memory() as m:
+            y_, dout_ = m.input(y), m.inout(dout) if in_place else m.input(dout)
+            dx = dout_ if in_place else m.output(y.shape, self.dtype)
+            self.call("softmax_backward", y.size, y_.address, dout_.address, dx.address)
+        return dx.array
+
+    def softmax_cross_entropy(self, x, t, scale=1.0, *, gradient=True):
+        """t: the label, or the weights of all classes."""
+        label = None if np.ndim(t) else int(t)
+        with self.memory() as m:
+            x_, dx = m.input(x), m.output(x.shape, self.dtype) if gradient else None
+            t_ = m.input(t) if label is None else None
+            args = (x_.address, address(t_), -1 if label is None else label, scale, address(dx))
+            loss = self.call("softmax_cross_entropy", x.size, *args)
+        return loss, dx and dx.array
+
+    def _loss(self, name, x, t, scale, gradient):
+        with self.memory() as m:
+            x_, t_ = m.input(x), m.input(t)
+            dx = m.output(x.shape, self.dtype) if gradient else None
+            loss = self.call(name, x.size, x_.address, t_.address, scale, address(dx))
+        return loss, dx and dx.array
+
+    def binary_cross_entropy(self, x, t, scale=1.0, *, gradient=True):
+        return self._loss("binary_cross_entropy", x, t, scale, gradient)
+
+    def squared_error(self, y, t, scale=1.0, *, gradient=True):
+        return self._loss("squared_error", y, t, scale, gradient)
+
+    def argmax(self, x):
+        with self.memory() as m:
+            return self.call("argmax", x.size, m.input(x).address)
+
+    def add(self, x, y):
+        with self.memory() as m:
+            x_, y_ = m.input(x), m.inout(y)
+            self.call("add", x.size, x_.address, y_.address)
+        return y_.array
+
+    def add_scaled(self, x, a, d):
+        with self.memory() as m:
+            x_, d_, y = m.input(x), m.input(d), m.output(x.shape, self.dtype)
+            self.call("add_scaled", x.size, x_.address, a, d_.address, y.address)
+        return y.array
+
+    def scale(self, x, scale):
+        suffix = {"uint8": "u8", "float32": "f32", "float64": "f64"}[str(x.dtype)]
+        with self.memory() as m:
+            x_, y = m.input(x), m.output(x.shape, self.dtype)
+            self.call(f"scale_{suffix}", x.size, x_.address, scale, y.address)
+        return y.array
+
+    def sgd(self, p, grad, v, lr, momentum=0.0, nesterov=False, weight_decay=0.0):
+        with self.memory() as m:
+            p_, grad_ = m.inout(p), m.input(grad)
+            v_ = None if v is None else m.inout(v)
+            args = (p_.address, grad_.address, address(v_), lr, momentum, nesterov, weight_decay)
+            self.call("sgd", p.size, *args)
+        return p_.array, v_ and v_.array
+
+    def cross_entropy_columns(self, x, t):
+        """t: the labels [m], or the weights of all classes [n, m]."""
+        n, m_ = x.shape
+        with self.memory() as m:
+            x_, losses = m.input(x), m.output(m_, self.dtype)
+            scratch, t_ = m.output(2 * m_, self.dtype), m.input(t)
+            both = (0, t_.address) if np.ndim(t) == 1 else (t_.address, 0)
+            args = (x_.address, *both, losses.address, scratch.address)
+            self.call("cross_entropy_columns", n, m_, *args)
+        return losses.array
+
+    # ---- matrices --------------------------------------------------------------------------------
+
+    def product(self, a, b, c, *, b_gap=0, c_gap=0, name="product"):
+        """C + A B. The rows of B stand b_gap elements apart, those of C c_gap."""
+        (m_, k), n = a.shape, b.shape[1]
+        with self.memory() as m:
+            a_, b_, c_ = m.input(a), m.input(b, b_gap), m.inout(c, c_gap)
+            args = (a_.address, k, 1, b_.address, b_.row, c_.address, c_.row)
+            self.call(name, m_, n, k, *args)
+        return c_.array
+
+    def gemm(self, a, b, c, *, b_gap=0, c_gap=0):
+        return self.product(a, b, c, b_gap=b_gap, c_gap=c_gap, name="gemm")
+
+    def pack_transposed(self, b_transposed):
+        """The packed panels of B[k, n] from B^T[n, k], packed one by one, the last one first."""
+        n, k = b_transposed.shape
+        size = self.call("packed_size", n, k)
+        with self.memory() as m:
+            source, packed = m.input(b_transposed), m.output(size, self.dtype)
+            for panel in reversed(range(-(-n // self.max_columns))):
+                self.call("pack_panel", panel, n, k, source.address, packed.address)
+        return packed.array
+
+    def gemm_packed(self, a, packed, c, *, c_gap=0):
+        (m_, k), n = a.shape, c.shape[1]
+        with self.memory() as m:
+            a_, packed_, c_ = m.input(a), m.input(packed), m.inout(c, c_gap)
+            args = (a_.address, k, 1, packed_.address, c_.address, c_.row)
+            self.call("gemm_packed", m_, n, k, *args)
+        return c_.array
+
+    # ---- affine ----------------------------------------------------------------------------------
+
+    def forward_rows(self, begin, end, x, W, b, kind=NONE, slope=0.0, *, before=None):
+        """Rows begin..end of f(x W + b); the others stay as in `before` (default: NaN)."""
+        shape = len(x), W.shape[1]
+        with self.memory() as m:
+            out = m.inout(np.full(shape, np.nan, self.dtype) if before is None else before)
+            x_, W_, b_ = m.input(x), m.input(W), None if b is None else m.input(b)
+            args = (x_.address, W_.address, address(b_), kind, slope, out.address)
+            self.call("forward_rows", begin, end, *W.shape, *args)
+        return out.array
+
+    def input_gradient_rows(self, begin, end, dout, W, y=None, kind=NONE, slope=0.0):
+        packed = self.pack_transposed(W)
+        with self.memory() as m:
+            dout_, packed_ = m.input(dout), m.input(packed)
+            y_ = None if y is None else m.input(y)
+            dx = m.output((len(dout), len(W)), self.dtype)
+            args = (dout_.address, packed_.address, kind, slope, address(y_), dx.address)
+            self.call("input_gradient_rows", begin, end, *W.shape, *args)
+        return dx.array
+
+    def weight_gradient_rows(self, begin, end, x, dout):
+        with self.memory() as m:
+            x_, dout_ = m.input(x), m.input(dout)
+            dW = m.output((x.shape[1], dout.shape[1]), self.dtype)
+            shape = (*x.shape, dout.shape[1])
+            args = (x_.address, dout_.address, dW.address)
+            self.call("weight_gradient_rows", begin, end, *shape, *args)
+        return dW.array
+
+    def sum_columns(self, begin, end, x):
+        with self.memory() as m:
+            x_, sums = m.input(x), m.output(x.shape[1], self.dtype)
+            scratch = m.output(end - begin, self.dtype)
+            args = (x_.address, sums.address, scratch.address)
+            self.call("sum_columns", begin, end, *x.shape, *args)
+        return sums.array
