@@ -24,6 +24,11 @@ MODULES = {
     "_batches": [],
     "_optimizers": [],
     "_gradient_check": [],
+    "_images": [],
+    "_conv2d": [],
+    "_pooling": [],
+    "_dropout": [],
+    "_batch_norm": [],
 }
 COMPILE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-g0", "-fvisibility=hidden"]
 OPENMP = {"darwin": (["-Xpreprocessor", "-fopenmp"], ["-lomp"])}.get(

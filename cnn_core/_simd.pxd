@@ -4,7 +4,7 @@
 The contract of each entry stands in simd/simd.h.
 """
 
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from cnn_core._types cimport real
 
@@ -22,6 +22,9 @@ cdef extern from "simd/simd.h" nogil:
         Py_ssize_t max_columns
         void (*product)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t,
                         const float*, Py_ssize_t, float*, Py_ssize_t) noexcept nogil
+        void (*product_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*,
+                             const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const float*,
+                             const Py_ssize_t*, Py_ssize_t, float*, Py_ssize_t) noexcept nogil
         void (*activate)(int, float, Py_ssize_t, const float*, float*) noexcept nogil
         void (*activate_backward)(int, float, Py_ssize_t, const float*, const float*,
                                   float*) noexcept nogil
@@ -43,12 +46,26 @@ cdef extern from "simd/simd.h" nogil:
         void (*cross_entropy_columns)(Py_ssize_t, Py_ssize_t, const float*, const float*,
                                       const int64_t*, float*, float*) noexcept nogil
         void (*add_scaled)(Py_ssize_t, const float*, float, const float*, float*) noexcept nogil
+        void (*max_taps)(Py_ssize_t, Py_ssize_t, const float*, const Py_ssize_t*, const int32_t*,
+                         float*, int32_t*) noexcept nogil
+        void (*dropout)(Py_ssize_t, const uint32_t*, const uint32_t*, uint32_t, float,
+                        const float*, float*) noexcept nogil
+        void (*add_squares)(Py_ssize_t, const float*, const float*, float*) noexcept nogil
+        void (*add_products)(Py_ssize_t, const float*, const float*, const float*,
+                             float*) noexcept nogil
+        void (*combine)(Py_ssize_t, const float*, const float*, const float*, const float*,
+                        const float*, const float*, float*) noexcept nogil
+        void (*adam)(Py_ssize_t, float*, const float*, float*, float*, float, float, float, float, float, float,
+                     float) noexcept nogil
 
     ctypedef struct simd_f64:
         Py_ssize_t lanes
         Py_ssize_t max_columns
         void (*product)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t,
                         const double*, Py_ssize_t, double*, Py_ssize_t) noexcept nogil
+        void (*product_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*,
+                             const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const double*,
+                             const Py_ssize_t*, Py_ssize_t, double*, Py_ssize_t) noexcept nogil
         void (*activate)(int, double, Py_ssize_t, const double*, double*) noexcept nogil
         void (*activate_backward)(int, double, Py_ssize_t, const double*, const double*,
                                   double*) noexcept nogil
@@ -71,6 +88,17 @@ cdef extern from "simd/simd.h" nogil:
                                       const int64_t*, double*, double*) noexcept nogil
         void (*add_scaled)(Py_ssize_t, const double*, double, const double*,
                            double*) noexcept nogil
+        void (*max_taps)(Py_ssize_t, Py_ssize_t, const double*, const Py_ssize_t*, const int32_t*,
+                         double*, int32_t*) noexcept nogil
+        void (*dropout)(Py_ssize_t, const uint32_t*, const uint32_t*, uint32_t, double,
+                        const double*, double*) noexcept nogil
+        void (*add_squares)(Py_ssize_t, const double*, const double*, double*) noexcept nogil
+        void (*add_products)(Py_ssize_t, const double*, const double*, const double*,
+                             double*) noexcept nogil
+        void (*combine)(Py_ssize_t, const double*, const double*, const double*, const double*,
+                        const double*, const double*, double*) noexcept nogil
+        void (*adam)(Py_ssize_t, double*, const double*, double*, double*, double, double, double, double, double, double,
+                     double) noexcept nogil
 
     ctypedef struct simd_isa:
         const char* name
@@ -107,6 +135,17 @@ cdef inline void multiply_add_tile(
         f32.product(m, n, k, a, a_row, a_col, b, b_row, c, c_row)
     else:
         f64.product(m, n, k, a, a_row, a_col, b, b_row, c, c_row)
+
+
+cdef inline void multiply_add_taps(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Py_ssize_t taps, const real* a,
+    const Py_ssize_t* a_at, Py_ssize_t a_row, Py_ssize_t a_col, const real* b,
+    const Py_ssize_t* b_at, Py_ssize_t b_row, real* c, Py_ssize_t c_row,
+) noexcept nogil:
+    if real is float:
+        f32.product_taps(m, n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, c, c_row)
+    else:
+        f64.product_taps(m, n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, c, c_row)
 
 
 cdef inline void activate(int kind, double slope, Py_ssize_t n, const real* x,
@@ -226,3 +265,60 @@ cdef inline void cross_entropy_columns(
         f32.cross_entropy_columns(n, m, x, t, labels, losses, scratch)
     else:
         f64.cross_entropy_columns(n, m, x, t, labels, losses, scratch)
+
+
+cdef inline void max_taps(
+    Py_ssize_t n, Py_ssize_t taps, const real* x, const Py_ssize_t* at, const int32_t* numbers,
+    real* best, int32_t* which,
+) noexcept nogil:
+    if real is float:
+        f32.max_taps(n, taps, x, at, numbers, best, which)
+    else:
+        f64.max_taps(n, taps, x, at, numbers, best, which)
+
+
+cdef inline void dropout_row(
+    Py_ssize_t n, const uint32_t* key, const uint32_t* stream, uint32_t threshold, double scale,
+    const real* x, real* y,
+) noexcept nogil:
+    if real is float:
+        f32.dropout(n, key, stream, threshold, <float>scale, x, y)
+    else:
+        f64.dropout(n, key, stream, threshold, scale, x, y)
+
+
+cdef inline void add_squares(Py_ssize_t n, const real* x, const real* mean,
+                             real* squares) noexcept nogil:
+    if real is float:
+        f32.add_squares(n, x, mean, squares)
+    else:
+        f64.add_squares(n, x, mean, squares)
+
+
+cdef inline void add_products(Py_ssize_t n, const real* x, const real* y, const real* mean,
+                              real* products) noexcept nogil:
+    if real is float:
+        f32.add_products(n, x, y, mean, products)
+    else:
+        f64.add_products(n, x, y, mean, products)
+
+
+cdef inline void combine(
+    Py_ssize_t n, const real* x, const real* a, const real* z, const real* b, const real* c,
+    const real* d, real* y,
+) noexcept nogil:
+    if real is float:
+        f32.combine(n, x, a, z, b, c, d, y)
+    else:
+        f64.combine(n, x, a, z, b, c, d, y)
+
+
+cdef inline void adam_step(
+    Py_ssize_t n, real* p, const real* grad, real* m, real* v, double step, double root,
+    double beta1, double beta2, double epsilon, double l2, double decay,
+) noexcept nogil:
+    if real is float:
+        f32.adam(n, p, grad, m, v, <float>step, <float>root, <float>beta1, <float>beta2,
+                 <float>epsilon, <float>l2, <float>decay)
+    else:
+        f64.adam(n, p, grad, m, v, step, root, beta1, beta2, epsilon, l2, decay)

@@ -1,10 +1,14 @@
-/* C[m, n] += A[m, k] B[k, n]: a tile of ROWS x VECTORS registers of C, one row of B loaded per term,
- * elements of A broadcast. Included once per type, after vector.h. */
+/* C[m, n] += sum over taps t of A_t[m, k] B_t[k, n]: a tile of ROWS x VECTORS registers of C, one row
+ * of B loaded per term, elements of A broadcast. Included once per type, after vector.h. */
+
+#define PRODUCT_PARAMETERS                                                                        \
+    ptrdiff_t n, ptrdiff_t k, ptrdiff_t taps, const REAL *a, const ptrdiff_t *a_at,               \
+        ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b, const ptrdiff_t *b_at, ptrdiff_t b_row,  \
+        REAL *c, ptrdiff_t c_row
+#define PRODUCT_ARGUMENTS n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, c, c_row
 
 #define DEFINE_TILE(ROWS, VECTORS)                                                                \
-    static void NAME(tile_##ROWS##x##VECTORS)(ptrdiff_t n, ptrdiff_t k, const REAL *a,            \
-                                              ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b,    \
-                                              ptrdiff_t b_row, REAL *c, ptrdiff_t c_row) {        \
+    static void NAME(tile_##ROWS##x##VECTORS)(PRODUCT_PARAMETERS) {                               \
         vec sum[ROWS][VECTORS];                                                                   \
         const ptrdiff_t last = n - (VECTORS - 1) * LANES;                                         \
         UNROLL for (int i = 0; i < ROWS; i++) {                                                   \
@@ -13,15 +17,18 @@
             sum[i][VECTORS - 1] =                                                                 \
                 NAME(load_n)(c + i * c_row + (VECTORS - 1) * LANES, last, 0);                     \
         }                                                                                         \
-        for (ptrdiff_t p = 0; p < k; p++) {                                                       \
-            vec row[VECTORS];                                                                     \
-            UNROLL for (int v = 0; v < VECTORS; v++) row[v] = NAME(load)(b + v * LANES);          \
-            UNROLL for (int i = 0; i < ROWS; i++) {                                               \
-                vec element = NAME(splat)(a[i * a_row]);                                          \
-                UNROLL for (int v = 0; v < VECTORS; v++) sum[i][v] += element * row[v];           \
+        for (ptrdiff_t t = 0; t < taps; t++) {                                                    \
+            const REAL *at = a + a_at[t], *bt = b + b_at[t];                                      \
+            for (ptrdiff_t p = 0; p < k; p++) {                                                   \
+                vec row[VECTORS];                                                                 \
+                UNROLL for (int v = 0; v < VECTORS; v++) row[v] = NAME(load)(bt + v * LANES);     \
+                UNROLL for (int i = 0; i < ROWS; i++) {                                           \
+                    vec element = NAME(splat)(at[i * a_row]);                                     \
+                    UNROLL for (int v = 0; v < VECTORS; v++) sum[i][v] += element * row[v];       \
+                }                                                                                 \
+                at += a_col;                                                                      \
+                bt += b_row;                                                                      \
             }                                                                                     \
-            a += a_col;                                                                           \
-            b += b_row;                                                                           \
         }                                                                                         \
         UNROLL for (int i = 0; i < ROWS; i++) {                                                   \
             UNROLL for (int v = 0; v < VECTORS - 1; v++)                                          \
@@ -36,19 +43,13 @@
     DEFINE_TILE(4, VECTORS)                                                                       \
     DEFINE_TILE(2, VECTORS)                                                                       \
     DEFINE_TILE(1, VECTORS)                                                                       \
-    static void NAME(rows_##VECTORS)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,        \
-                                     ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b,             \
-                                     ptrdiff_t b_row, REAL *c, ptrdiff_t c_row) {                 \
+    static void NAME(rows_##VECTORS)(ptrdiff_t m, PRODUCT_PARAMETERS) {                           \
         while (m > 0) {                                                                           \
             int rows = m >= MOST ? MOST : m >= 4 ? 4 : m >= 2 ? 2 : 1;                            \
-            if (rows == MOST)                                                                     \
-                NAME(tile_##MOST##x##VECTORS)(n, k, a, a_row, a_col, b, b_row, c, c_row);         \
-            else if (rows == 4)                                                                   \
-                NAME(tile_4x##VECTORS)(n, k, a, a_row, a_col, b, b_row, c, c_row);                \
-            else if (rows == 2)                                                                   \
-                NAME(tile_2x##VECTORS)(n, k, a, a_row, a_col, b, b_row, c, c_row);                \
-            else                                                                                  \
-                NAME(tile_1x##VECTORS)(n, k, a, a_row, a_col, b, b_row, c, c_row);                \
+            if (rows == MOST) NAME(tile_##MOST##x##VECTORS)(PRODUCT_ARGUMENTS);                   \
+            else if (rows == 4) NAME(tile_4x##VECTORS)(PRODUCT_ARGUMENTS);                        \
+            else if (rows == 2) NAME(tile_2x##VECTORS)(PRODUCT_ARGUMENTS);                        \
+            else NAME(tile_1x##VECTORS)(PRODUCT_ARGUMENTS);                                       \
             a += rows * a_row;                                                                    \
             c += rows * c_row;                                                                    \
             m -= rows;                                                                            \
@@ -68,16 +69,21 @@ DEFINE_ROWS(12, 1)
 DEFINE_ROWS(6, 2)
 #endif
 
-static void NAME(product)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a, ptrdiff_t a_row,
-                          ptrdiff_t a_col, const REAL *b, ptrdiff_t b_row, REAL *c,
-                          ptrdiff_t c_row) {
+static void NAME(product_taps)(ptrdiff_t m, PRODUCT_PARAMETERS) {
     if (n <= 0) return;
     switch ((n + LANES - 1) / LANES) {
 #if MOST_VECTORS == 4
-    case 4: NAME(rows_4)(m, n, k, a, a_row, a_col, b, b_row, c, c_row); break;
-    case 3: NAME(rows_3)(m, n, k, a, a_row, a_col, b, b_row, c, c_row); break;
+    case 4: NAME(rows_4)(m, PRODUCT_ARGUMENTS); break;
+    case 3: NAME(rows_3)(m, PRODUCT_ARGUMENTS); break;
 #endif
-    case 2: NAME(rows_2)(m, n, k, a, a_row, a_col, b, b_row, c, c_row); break;
-    default: NAME(rows_1)(m, n, k, a, a_row, a_col, b, b_row, c, c_row); break;
+    case 2: NAME(rows_2)(m, PRODUCT_ARGUMENTS); break;
+    default: NAME(rows_1)(m, PRODUCT_ARGUMENTS); break;
     }
+}
+
+static void NAME(product)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a, ptrdiff_t a_row,
+                          ptrdiff_t a_col, const REAL *b, ptrdiff_t b_row, REAL *c,
+                          ptrdiff_t c_row) {
+    const ptrdiff_t taps = 1, a_at[1] = {0}, b_at[1] = {0};
+    NAME(product_taps)(m, PRODUCT_ARGUMENTS);
 }

@@ -2,3 +2,4 @@
 #include "vector.h"
 #include "product.h"
 #include "elementwise.h"
+#include "images.h"

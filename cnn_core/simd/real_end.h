@@ -3,6 +3,7 @@
 #undef REAL_IS_FLOAT
 #undef NAME
 #undef LANES
+#undef SQRT
 #undef vec
 #undef ivec
 #undef lane_int
@@ -15,6 +16,8 @@
 #undef EXP_MAX
 #undef TANH_MAX
 #undef TAYLOR_TERMS
+#undef PRODUCT_PARAMETERS
+#undef PRODUCT_ARGUMENTS
 #undef DEFINE_TILE
 #undef DEFINE_ROWS
 #undef MOST_VECTORS

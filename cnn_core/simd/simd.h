@@ -39,6 +39,12 @@ enum activation {
     void (*product)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a, ptrdiff_t a_row,        \
                     ptrdiff_t a_col, const REAL *b, ptrdiff_t b_row, REAL *c, ptrdiff_t c_row);   \
                                                                                                   \
+    /* C += sum over taps t of A_t B_t, A_t at a + a_at[t] and B_t at b + b_at[t], as `product`.   \
+     * A convolution's taps, or the rows of an image. */                                          \
+    void (*product_taps)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t taps, const REAL *a,    \
+                         const ptrdiff_t *a_at, ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b,  \
+                         const ptrdiff_t *b_at, ptrdiff_t b_row, REAL *c, ptrdiff_t c_row);       \
+                                                                                                  \
     /* y = f(x); x may be y. */                                                                   \
     void (*activate)(int activation, REAL slope, ptrdiff_t n, const REAL *x, REAL *y);            \
     /* dx = dout f'(x), from y = f(x); dx may be dout. */                                         \
@@ -78,7 +84,27 @@ enum activation {
     void (*cross_entropy_columns)(ptrdiff_t n, ptrdiff_t m, const REAL *x, const REAL *t,         \
                                   const int64_t *labels, REAL *losses, REAL *scratch);            \
     /* y = x + a d */                                                                             \
-    void (*add_scaled)(ptrdiff_t n, const REAL *x, REAL a, const REAL *d, REAL *y);
+    void (*add_scaled)(ptrdiff_t n, const REAL *x, REAL a, const REAL *d, REAL *y);               \
+                                                                                                  \
+    /* best[n] = the largest of x[at[t] + j] over the taps t, which[n] (or NULL) = numbers[t]; the\
+     * first of equals, the first NaN of all. */                                                  \
+    void (*max_taps)(ptrdiff_t n, ptrdiff_t taps, const REAL *x, const ptrdiff_t *at,             \
+                     const int32_t *numbers, REAL *best, int32_t *which);                         \
+    /* y = scale x where a random number from (key, stream, element) >= threshold, else 0. */     \
+    void (*dropout)(ptrdiff_t n, const uint32_t key[4], const uint32_t stream[3],                 \
+                    uint32_t threshold, REAL scale, const REAL *x, REAL *y);                      \
+    /* squares += (x - mean)^2 */                                                                 \
+    void (*add_squares)(ptrdiff_t n, const REAL *x, const REAL *mean, REAL *squares);             \
+    /* products += x (y - mean) */                                                                \
+    void (*add_products)(ptrdiff_t n, const REAL *x, const REAL *y, const REAL *mean,             \
+                         REAL *products);                                                         \
+    /* y = a x + b (z - c) + d; x and a may be NULL, y may be x or z. */                          \
+    void (*combine)(ptrdiff_t n, const REAL *x, const REAL *a, const REAL *z, const REAL *b,      \
+                    const REAL *c, const REAL *d, REAL *y);                                       \
+    /* g = grad + l2 p; m += (1 - beta1) (g - m); v += (1 - beta2) (g^2 - v);                     \
+     * p -= decay p + rate m / (root sqrt(v) + epsilon). */                                       \
+    void (*adam)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *m, REAL *v, REAL rate, REAL root,  \
+                 REAL beta1, REAL beta2, REAL epsilon, REAL l2, REAL decay);
 
 typedef struct simd_f32 { SIMD_TABLE(float) } simd_f32;
 typedef struct simd_f64 { SIMD_TABLE(double) } simd_f64;

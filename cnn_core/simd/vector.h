@@ -5,8 +5,10 @@
 
 #if REAL_IS_FLOAT
 typedef int32_t NAME(lane_int);
+#define SQRT sqrtf
 #else
 typedef int64_t NAME(lane_int);
+#define SQRT sqrt
 #endif
 typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES)));
 typedef REAL NAME(vec_unaligned)

@@ -29,3 +29,11 @@ def show_config():
 from cnn_core import models
 from cnn_core.callbacks import Callback
 from cnn_core.trainer import Trainer
+from cnn_core.image_layers import (
+    AvgPool2D,
+    BatchNorm,
+    Conv2D,
+    Dropout,
+    GlobalAvgPool2D,
+    MaxPool2D,
+)

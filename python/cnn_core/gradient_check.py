@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from cnn_core import ops
 from cnn_core.layers import Layer
-from cnn_core.plan import AffineBlock, Plan, flat
+from cnn_core.blocks import AffineBlock, flat
+from cnn_core.plan import Plan
 
 Array = npt.NDArray[Any]
 

@@ -232,8 +232,11 @@ def from_config(config: Any) -> Layer:
     """The layer whose `get_config` this is; ValueError for what is no layer of this library."""
     arguments = dict(config)
     name = arguments.pop("class", None)
-    if name not in BY_NAME:
-        raise ValueError(f"layer: expected one of {sorted(BY_NAME)}, got {name!r}")
+    from cnn_core import image_layers
+
+    kinds = BY_NAME | image_layers.BY_NAME
+    if name not in kinds:
+        raise ValueError(f"layer: expected one of {sorted(kinds)}, got {name!r}")
     for key, value in arguments.items():
         arguments[key] = initializers.from_config(value)
-    return BY_NAME[name](**arguments)
+    return kinds[name](**arguments)

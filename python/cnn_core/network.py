@@ -17,6 +17,7 @@ import numpy.typing as npt
 from cnn_core import _checks as checks
 from cnn_core import gradient_check, layers, losses, metrics
 from cnn_core.initializers import finite
+from cnn_core.image_layers import BatchNorm, Dropout
 from cnn_core.layers import Layer, Shape
 from cnn_core.plan import Plan, target_kind
 
@@ -96,6 +97,8 @@ class Sequential:
     def _build(self) -> None:
         """Shapes, then parameters: drawn layer by layer, laid into one array."""
         self._shapes = [self.input_shape]
+        self.step = np.zeros(1, np.int64)
+        self.state: dict[str, Array] = {}
         initial: dict[str, tuple[Layer, str, Array]] = {}
         number = 0
         for position, layer in enumerate(self.layers):
@@ -107,6 +110,12 @@ class Sequential:
                 for key, value in layer.params.items():
                     initial[f"{key}{number}"] = (layer, key, value)
             self._shapes.append(layer.output_shape(self._shapes[-1]))
+            if isinstance(layer, Dropout):
+                layer.seed, layer.stream, layer.step = self.seed, position, self.step
+                layer._alone = False
+            if isinstance(layer, BatchNorm):
+                layer.state = {k: v.astype(self.dtype) for k, v in layer.state.items()}
+                self.state |= {f"{key}{number}": value for key, value in layer.state.items()}
         self.output_shape = self._shapes[-1]
         self._lay_out(initial)
 
@@ -172,7 +181,7 @@ class Sequential:
         Not yet in the network's dtype: a large input is converted batch by batch.
         """
         array = np.asarray(x)
-        if array.dtype != np.uint8 and array.dtype not in ops.FLOATS:
+        if array.dtype != np.uint8 and array.dtype not in checks.FLOATS:
             if array.dtype.kind not in "fiub":
                 raise TypeError(f"x: expected numbers, got dtype {array.dtype}")
             array = array.astype(self.dtype)

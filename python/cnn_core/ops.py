@@ -18,12 +18,16 @@ import numpy.typing as npt
 from cnn_core import (
     _activations,
     _affine,
+    _batch_norm,
     _batches,
+    _dropout,
     _gemm,
     _gradient_check,
+    _images,
     _losses,
     _optimizers,
     _parallel,
+    _pooling,
     _simd,
 )
 from cnn_core._checks import (
@@ -52,11 +56,15 @@ LOSSES = {"softmax_cross_entropy": 0, "binary_cross_entropy": 1, "squared_error"
 native = SimpleNamespace(
     activations=_activations,
     affine=_affine,
+    batch_norm=_batch_norm,
     batches=_batches,
+    dropout=_dropout,
     gemm=_gemm,
     gradient_check=_gradient_check,
+    images=_images,
     losses=_losses,
     optimizers=_optimizers,
+    pooling=_pooling,
 )
 Program = _parallel.Program
 Task = _parallel.Task

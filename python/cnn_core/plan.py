@@ -1,24 +1,14 @@
 """Which neighbouring layers run as one kernel, and the buffers that they share.
 
-A plan belongs to one batch size. It cuts the layers of a network into blocks: a layer that the
-native half knows, together with the activation behind it, or a layer in plain Python. From the
-blocks it composes programs (see `_parallel.pyx`):
-
-    before   lanes that depend on parameters only: weights packed for the gradient of the input
-    rows     tasks over the samples: forward, loss, gradients of the inputs. A chunk of samples
-             goes through all of them while it is in the cache.
-    after    lanes that need all samples: gradients of the parameters, the sum of the loss
-    update   the optimizer
-
-A network of native layers only is one program per step. A Python layer in between cuts it: the
-layers around it run as programs of their own.
+A plan belongs to one batch size. It cuts the layers of a network into blocks (see blocks.py), and
+composes programs from them (see `_parallel.pyx`). A network of native layers only is one program
+per step. A layer in plain Python cuts it: the layers around it run as programs of their own.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -26,185 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import ops
-from cnn_core.layers import Affine, Flatten, Layer, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from cnn_core.blocks import Block, Parts, convert, flat, native_block
+from cnn_core.layers import Layer
 from cnn_core.losses import Loss
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
-Lane = list[ops.Task]
-
-ACTIVATION_LAYERS = (Sigmoid, Tanh, ReLU, LeakyReLU)
-NATIVE_LAYERS = (Affine, Softmax, Flatten, *ACTIVATION_LAYERS)
-
-
-@dataclass
-class Parts:
-    """What goes into a program, by the place it has there (see the module's docstring)."""
-
-    before: list[Lane] = field(default_factory=list)
-    rows: list[ops.Task] = field(default_factory=list)
-    after: list[Lane] = field(default_factory=list)
-    update: list[Lane] = field(default_factory=list)
-
-    def __add__(self, other: Parts) -> Parts:
-        return Parts(
-            self.before + other.before,
-            self.rows + other.rows,
-            self.after + other.after,
-            self.update + other.update,
-        )
-
-    def program(self) -> ops.Program:
-        return ops.Program([self.before, [self.rows], self.after, self.update])
-
-
-def flat(array: Array) -> Array:
-    """(N, ...) as (N, size); a view."""
-    return array.reshape(len(array), -1)
-
-
-# ----------------------------------------------------------------------------------------- blocks
-
-
-class Block:
-    """A native layer and perhaps the activation behind it.
-
-    x, y : buffers of inputs and outputs, y after the activation.
-    dy : the gradient by y; after `backward` that by the value before the activation, in place.
-    dx : the gradient by x, or None where nobody needs it.
-    """
-
-    x: Array
-    y: Array
-    dy: Array
-    dx: Array | None = None
-
-    def __init__(self, layer: Layer, activation: Layer | None = None) -> None:
-        self.layer = layer
-        self.activation = activation
-        self.code = ops.ACTIVATIONS[activation.activation] if activation else 0
-        self.slope = float(getattr(activation, "slope", 0.0))
-
-    def output(self, x: Array) -> Array:
-        """A buffer for the outputs."""
-        return np.empty((len(x), *self.layer.output_shape(x.shape[1:])), x.dtype)
-
-    def input_gradient(self) -> Array:
-        """A buffer for the gradient by x."""
-        return np.empty_like(self.x)
-
-    def forward(self) -> Parts:
-        raise NotImplementedError
-
-    def backward(self, previous: Block | None) -> Parts:
-        """Gradients by x and by the parameters, from dy before the activation.
-
-        Where `takes_activation`, dx is also passed through the derivative of `previous`.
-        """
-        raise NotImplementedError
-
-    takes_activation = False
-
-    def activation_backward(self) -> Parts:
-        """dy through the derivative of this block's activation, in place."""
-        dy = flat(self.dy)
-        task = ops.native.activations.backward(flat(self.y), dy, dy, self.code, self.slope)
-        return Parts(rows=[task])
-
-
-class AffineBlock(Block):
-    takes_activation = True
-
-    def forward(self) -> Parts:
-        W, b = self.layer.params["W"], self.layer.params["b"]
-        task = ops.native.affine.forward(self.x, W, b, self.y, self.code, self.slope)
-        return Parts(rows=[task])
-
-    def backward(self, previous: Block | None) -> Parts:
-        affine, W, grads = ops.native.affine, self.layer.params["W"], self.layer.grads
-        parts = Parts(
-            after=[
-                [affine.weight_gradient(self.x, self.dy, grads["W"])],
-                [affine.bias_gradient(self.dy, grads["b"])],
-            ]
-        )
-        if self.dx is not None:
-            packed = ops.packed_buffer(W)
-            parts.before = [[ops.native.gemm.pack_transposed(W, packed)]]
-            y, code, slope = None, 0, 0.0
-            if previous is not None and previous.code:
-                y, code, slope = flat(previous.y), previous.code, previous.slope
-            parts.rows = [affine.input_gradient(self.dy, packed, self.dx, y, code, slope)]
-        return parts
-
-
-class ActivationBlock(Block):
-    """An activation that follows no layer which could take it."""
-
-    def __init__(self, layer: Layer) -> None:
-        super().__init__(layer, layer)
-
-    def forward(self) -> Parts:
-        task = ops.native.activations.forward(flat(self.x), flat(self.y), self.code, self.slope)
-        return Parts(rows=[task])
-
-    def input_gradient(self) -> Array:
-        return self.dy
-
-    def backward(self, previous: Block | None) -> Parts:
-        return Parts()
-
-
-class SoftmaxBlock(Block):
-    def forward(self) -> Parts:
-        x, y = flat(self.x), flat(self.y)
-        return Parts(rows=[ops.native.activations.softmax_forward(x, y)])
-
-    def backward(self, previous: Block | None) -> Parts:
-        if self.dx is None:
-            return Parts()
-        softmax = ops.native.activations.softmax_backward
-        return Parts(rows=[softmax(flat(self.y), flat(self.dy), flat(self.dx))])
-
-
-class FlattenBlock(Block):
-    """No work: the same memory under another shape."""
-
-    def output(self, x: Array) -> Array:
-        return flat(x)
-
-    def input_gradient(self) -> Array:
-        return self.dy.reshape(self.x.shape)
-
-    def forward(self) -> Parts:
-        return Parts()
-
-    def backward(self, previous: Block | None) -> Parts:
-        return Parts()
-
-
-def blocks_of(layers: Sequence[Layer], sample_shapes: Sequence[Shape]) -> list[Block | Layer]:
-    """Blocks and, where a layer is not native, the layer itself. A subclass is not native."""
-    blocks: list[Block | Layer] = []
-    position = 0
-    while position < len(layers):
-        layer = layers[position]
-        behind = layers[position + 1] if position + 1 < len(layers) else None
-        position += 1
-        if type(layer) is Affine:
-            fused = behind if type(behind) in ACTIVATION_LAYERS else None
-            blocks.append(AffineBlock(layer, fused))
-            position += fused is not None
-        elif type(layer) in ACTIVATION_LAYERS:
-            blocks.append(ActivationBlock(layer))
-        elif type(layer) is Softmax and len(sample_shapes[position - 1]) == 1:
-            blocks.append(SoftmaxBlock(layer))
-        elif type(layer) is Flatten:
-            blocks.append(FlattenBlock(layer))
-        else:
-            blocks.append(layer)
-    return blocks
-
 
 # --------------------------------------------------------------------------------------- segments
 
@@ -212,33 +29,45 @@ def blocks_of(layers: Sequence[Layer], sample_shapes: Sequence[Shape]) -> list[B
 class NativeSegment:
     """Neighbouring blocks, with the buffers between them."""
 
-    def __init__(self, blocks: list[Block], x: Array, gradient: bool, need_dx: bool) -> None:
-        self.blocks, self.x = blocks, x
-        for block in blocks:
-            block.x = x
-            block.y = x = block.output(x)
-        self.y = x
-        #: the first block that needs a gradient: none before it has parameters
-        self.lowest = 0
-        if not need_dx:
-            trained = (i for i, block in enumerate(blocks) if getattr(block.layer, "params", None))
-            self.lowest = next(trained, len(blocks))
+    def __init__(
+        self, blocks: list[Block], x: Array, training: bool, gradient: bool, need_dx: bool
+    ) -> None:
+        self.blocks, self.x, self.training = convert(blocks, x.shape[1:]), x, training
+        self._lay_out(x)
         if gradient:
-            self.dy = dy = np.empty_like(self.y)
-            for index in reversed(range(self.lowest, len(blocks))):
-                block = blocks[index]
-                block.dy = dy
-                if index > self.lowest or need_dx:
-                    block.dx = dy = block.input_gradient()
-            self.dx = blocks[0].dx
+            self._lay_out_gradients(need_dx)
 
-    def forward_parts(self) -> Parts:
-        return sum((block.forward() for block in self.blocks), Parts())
+    def _lay_out(self, x: Any) -> None:
+        for block, behind in zip(self.blocks, [*self.blocks[1:], None], strict=True):
+            block.x = x
+            border = behind.x_border if behind is not None else (0, 0, 0, 0)
+            block.y = x = block.output(border)
+        self.y: Array = x
+
+    def _lay_out_gradients(self, need_dx: bool) -> None:
+        previous = None
+        for block in self.blocks:
+            if block.in_place and previous is not None:
+                block.dy_border = previous.dy_border
+            block.training = self.training
+            previous = block
+        self.dy = dy = np.empty_like(self.y)
+        for index in reversed(range(len(self.blocks))):
+            block = self.blocks[index]
+            block.dy = dy
+            if index or need_dx:
+                border = self.blocks[index - 1].dy_border if index else (0, 0, 0, 0)
+                block.dx = dy = block.input_gradient(border)
+        self.dx = self.blocks[0].dx
+
+    def forward_parts(self, first: int = 0) -> Parts:
+        """The forward pass, from block `first` on."""
+        return sum((block.forward(self.training) for block in self.blocks[first:]), Parts())
 
     def backward_parts(self) -> Parts:
         """Gradients from self.dy, the gradient by self.y."""
         parts, done = Parts(), False
-        for index in reversed(range(self.lowest, len(self.blocks))):
+        for index in reversed(range(len(self.blocks))):
             block = self.blocks[index]
             previous = self.blocks[index - 1] if index else None
             if block.code and not done:
@@ -247,7 +76,7 @@ class NativeSegment:
             done = block.takes_activation
         return parts
 
-    def forward(self, training: bool) -> None:
+    def forward(self) -> None:
         if not hasattr(self, "_forward"):
             self._forward = self.forward_parts().program()
         self._forward.run()
@@ -261,16 +90,18 @@ class NativeSegment:
 class PythonSegment:
     """One layer in plain Python between buffers."""
 
-    def __init__(self, layer: Layer, x: Array, output_shape: Shape, gradient: bool) -> None:
-        self.layer, self.x = layer, read_only(x)
+    def __init__(
+        self, layer: Layer, x: Array, output_shape: Shape, training: bool, gradient: bool
+    ) -> None:
+        self.layer, self.x, self.training = layer, read_only(x), training
         self.y = np.empty((len(x), *output_shape), x.dtype)
         # The network's views; the layer may put other arrays into `grads`.
         self.grads = dict(layer.grads) if getattr(layer, "params", None) else {}
         if gradient:
             self.dy, self.dx = np.empty_like(self.y), np.empty_like(x)
 
-    def forward(self, training: bool) -> None:
-        copy_result(self.layer, "forward", self.layer.forward(self.x, training), self.y)
+    def forward(self) -> None:
+        copy_result(self.layer, "forward", self.layer.forward(self.x, self.training), self.y)
 
     def backward(self) -> None:
         copy_result(self.layer, "backward", self.layer.backward(self.dy), self.dx)
@@ -348,21 +179,24 @@ class Plan:
         x, index = self.x, 0
 
         def close() -> Array:
-            if run:
-                segments.append(NativeSegment(list(run), x, gradient, bool(segments)))
-                run.clear()
-                return segments[-1].y
-            return x
+            if not run:
+                return x
+            segments.append(NativeSegment(list(run), x, self.training, gradient, bool(segments)))
+            run.clear()
+            return segments[-1].y
 
-        for block in blocks_of(layers, shapes):
-            if isinstance(block, Block):
+        while index < len(layers):
+            layer = layers[index]
+            behind = layers[index + 1] if index + 1 < len(layers) else None
+            block = native_block(layer, behind, shapes[index], shapes[index + 1])
+            index += 1
+            if block is not None:
                 run.append(block)
-                index += 2 if block.activation not in (None, block.layer) else 1
-            else:
-                x = close()
-                segments.append(PythonSegment(block, x, shapes[index + 1], gradient))
-                x = segments[-1].y
-                index += 1
+                index += block.activation is behind and behind is not None
+                continue
+            x = close()
+            segments.append(PythonSegment(layer, x, shapes[index], self.training, gradient))
+            x = segments[-1].y
         close()
         return segments
 
@@ -412,7 +246,7 @@ class Plan:
     def forward(self) -> Array:
         """The outputs for `x`: a buffer that the next call overwrites."""
         for segment in self.segments:
-            segment.forward(self.training)
+            segment.forward()
         return self.y
 
     def steps(self, gradient: bool, gather: Parts, update: Parts) -> list[Callable[[], None]]:
@@ -453,7 +287,7 @@ class Plan:
                     return at, 0
                 continue
             for index, block in enumerate(segment.blocks):
-                if layer in (block.layer, block.activation):
+                if block.layer is layer or block.activation is layer:
                     return at, index
         raise ValueError(f"{layer!r} is not in this plan")
 
@@ -471,11 +305,10 @@ class Plan:
         segment = self.segments[at]
         calls: list[Callable[[], None]] = []
         if isinstance(segment, NativeSegment):
-            forward = (block.forward() for block in segment.blocks[index:])
-            calls.append(sum(forward, Parts()).program().run)
+            calls.append(segment.forward_parts(index).program().run)
             at += 1
         for later in self.segments[at:]:
-            calls.append(partial(later.forward, self.training))
+            calls.append(later.forward)
         if self.loss.native is None:
             calls.append(partial(self._python_loss, None))
         else:

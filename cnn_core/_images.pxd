@@ -1,0 +1,26 @@
+"""Images with the channels innermost and a border, as the convolutions read and write them."""
+
+from cnn_core._types cimport real
+
+
+cdef struct Layout:
+    # element (n, y, x, c) of the images proper, without the border, stands at
+    # offset + n * image + y * row + x * channels + c
+    Py_ssize_t offset
+    Py_ssize_t image
+    Py_ssize_t row
+    Py_ssize_t channels
+
+
+cdef class Images:
+    cdef Layout layout
+    cdef void* data
+    cdef bint is_float
+    cdef readonly Py_ssize_t n, height, width, channels
+    cdef readonly object buffer
+    cdef readonly tuple border
+
+
+cdef inline const real* pixel(const real* data, const Layout* at, Py_ssize_t n, Py_ssize_t y,
+                              Py_ssize_t x) noexcept nogil:
+    return data + at.offset + n * at.image + y * at.row + x * at.channels

@@ -1,0 +1,113 @@
+/* Pooling, dropout and batch normalization on adjacent channels. Included once per type. */
+
+/* best = the largest of the taps, which = its number; the first of equals, the first NaN of all. */
+static void NAME(max_taps)(ptrdiff_t n, ptrdiff_t taps, const REAL *x, const ptrdiff_t *at,
+                           const int32_t *numbers, REAL *best, int32_t *which) {
+    FOR_VECTORS(n) {
+        vec most = NAME(load_n)(x + at[0] + i, left, 0);
+        ivec number = (ivec){0} + (lane_int)numbers[0];
+        for (ptrdiff_t t = 1; t < taps; t++) {
+            vec v = NAME(load_n)(x + at[t] + i, left, 0);
+            ivec larger = (v > most) | ((v != v) & (most == most));
+            most = NAME(select)(larger, v, most);
+            number = (((ivec){0} + (lane_int)numbers[t]) & larger) | (number & ~larger);
+        }
+        NAME(store_n)(best + i, left, most);
+        if (which)
+            for (ptrdiff_t j = 0; j < LANES && j < left; j++) which[i + j] = (int32_t)number[j];
+    }
+}
+
+/* y = x where the generator keeps an element, times scale; else 0. x may be y.
+ *
+ * Threefry-4x32 with 20 rounds (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, 2011):
+ * element e of a row takes word (e % 64) / 16 of the counter (e / 64 * 16 + e % 16, stream...), so
+ * that its number depends on the key, the stream and e alone. It is kept if that is >= threshold. */
+typedef uint32_t NAME(word_vec) __attribute__((vector_size(VECTOR_BYTES)));
+#define word_vec NAME(word_vec)
+#define WORD_LANES ((ptrdiff_t)(VECTOR_BYTES / 4))
+
+static INLINE void NAME(threefry)(word_vec w[4], const uint32_t key[5]) {
+    static const int rotations[8][2] = {{10, 26}, {11, 21}, {13, 27}, {23, 5},
+                                        {6, 20},  {17, 11}, {25, 10}, {18, 20}};
+    for (int i = 0; i < 4; i++) w[i] += key[i];
+    UNROLL for (int round = 0; round < 20; round++) {
+        const int r0 = rotations[round % 8][0], r1 = rotations[round % 8][1];
+        const int p = round % 2 ? 3 : 1, q = round % 2 ? 1 : 3;
+        w[0] += w[p];
+        w[p] = (w[p] << r0) | (w[p] >> (32 - r0));
+        w[p] ^= w[0];
+        w[2] += w[q];
+        w[q] = (w[q] << r1) | (w[q] >> (32 - r1));
+        w[q] ^= w[2];
+        if (round % 4 == 3) {
+            const int s = round / 4 + 1;
+            for (int i = 0; i < 4; i++) w[i] += key[(s + i) % 5];
+            w[3] += (uint32_t)s;
+        }
+    }
+}
+
+static void NAME(dropout)(ptrdiff_t n, const uint32_t key[4], const uint32_t stream[3],
+                          uint32_t threshold, REAL scale, const REAL *x, REAL *y) {
+    const uint32_t schedule[5] = {key[0], key[1], key[2], key[3],
+                                  0x1BD11BDAu ^ key[0] ^ key[1] ^ key[2] ^ key[3]};
+    uint32_t random[64];
+    for (ptrdiff_t begin = 0; begin < n; begin += 64) {
+        for (ptrdiff_t part = 0; part < 16; part += WORD_LANES) {
+            word_vec w[4];
+            for (ptrdiff_t j = 0; j < WORD_LANES; j++)
+                w[0][j] = (uint32_t)(begin / 64 * 16 + part + j);
+            for (int i = 1; i < 4; i++) w[i] = (word_vec){0} + stream[i - 1];
+            NAME(threefry)(w, schedule);
+            for (int i = 0; i < 4; i++) memcpy(random + 16 * i + part, &w[i], sizeof w[i]);
+        }
+        ptrdiff_t end = n - begin < 64 ? n - begin : 64;
+        for (ptrdiff_t j = 0; j < end; j++)
+            y[begin + j] = random[j] >= threshold ? x[begin + j] * scale : (REAL)0;
+    }
+}
+#undef word_vec
+#undef WORD_LANES
+
+/* squares += (x - mean)^2 */
+static void NAME(add_squares)(ptrdiff_t n, const REAL *x, const REAL *mean, REAL *squares) {
+    FOR_VECTORS(n) {
+        vec d = NAME(load_n)(x + i, left, 0) - NAME(load_n)(mean + i, left, 0);
+        NAME(store_n)(squares + i, left, NAME(load_n)(squares + i, left, 0) + d * d);
+    }
+}
+
+/* products += x (y - mean) */
+static void NAME(add_products)(ptrdiff_t n, const REAL *x, const REAL *y, const REAL *mean,
+                               REAL *products) {
+    FOR_VECTORS(n) {
+        vec d = NAME(load_n)(y + i, left, 0) - NAME(load_n)(mean + i, left, 0);
+        vec p = NAME(load_n)(products + i, left, 0) + NAME(load_n)(x + i, left, 0) * d;
+        NAME(store_n)(products + i, left, p);
+    }
+}
+
+/* y = a x + b (z - c) + d, the general form of batch normalization forward (a = 0) and backward. */
+static void NAME(combine)(ptrdiff_t n, const REAL *x, const REAL *a, const REAL *z, const REAL *b,
+                          const REAL *c, const REAL *d, REAL *y) {
+    FOR_VECTORS(n) {
+        vec v = (NAME(load_n)(z + i, left, 0) - NAME(load_n)(c + i, left, 0)) *
+                    NAME(load_n)(b + i, left, 0) + NAME(load_n)(d + i, left, 0);
+        if (x) v += NAME(load_n)(x + i, left, 0) * NAME(load_n)(a + i, left, 0);
+        NAME(store_n)(y + i, left, v);
+    }
+}
+
+/* m += (1 - beta1) (g - m); v += (1 - beta2) (g^2 - v); p -= rate m / (sqrt(v) root + epsilon),
+ * rate and root holding the corrections of the biases; g = grad + l2 p; decay shrinks p first. */
+static void NAME(adam)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *m, REAL *v, REAL rate,
+                       REAL root, REAL beta1, REAL beta2, REAL epsilon, REAL l2, REAL decay) {
+    for (ptrdiff_t i = 0; i < n; i++) {
+        REAL value = p[i] - decay * p[i];
+        REAL g = grad[i] + l2 * p[i];
+        m[i] += (1 - beta1) * (g - m[i]);
+        v[i] += (1 - beta2) * (g * g - v[i]);
+        p[i] = value - rate * m[i] / (SQRT(v[i]) * root + epsilon);
+    }
+}

@@ -1,0 +1,435 @@
+"""Blocks: a native layer and perhaps the activation behind it, bound to its buffers.
+
+Between blocks flow rows, arrays (N, ...) in the order of NCHW, or images with the channels
+innermost (`_images.pyx`), whose border is the padding that the next block reads. Where one block
+gives what the next does not take, a conversion stands between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from cnn_core import image_ops, ops
+from cnn_core.image_layers import (
+    AvgPool2D,
+    BatchNorm,
+    Conv2D,
+    Dropout,
+    GlobalAvgPool2D,
+    MaxPool2D,
+)
+from cnn_core.layers import Affine, Flatten, Layer, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+
+Array = npt.NDArray[Any]
+Images = image_ops.Images
+Shape = tuple[int, ...]
+Lane = list[ops.Task]
+Border = tuple[int, int, int, int]
+
+NO_BORDER: Border = (0, 0, 0, 0)
+ACTIVATION_LAYERS = (Sigmoid, Tanh, ReLU, LeakyReLU)
+
+
+@dataclass
+class Parts:
+    """What goes into a program, by the place it has there.
+
+    before   lanes that depend on parameters only: packed weights
+    rows     tasks over the samples: forward, loss, gradients of the inputs. A chunk of samples
+             goes through all of them while it is in the cache; a list of lanes among them is a
+             stage of its own, which all samples must have reached (batch statistics)
+    after    lanes that need all samples: gradients of the parameters, the sum of the loss
+    reduce   lanes that join what `after` has left in parts
+    update   the optimizer
+    """
+
+    before: list[Lane] = field(default_factory=list)
+    rows: list[ops.Task | list[Lane]] = field(default_factory=list)
+    after: list[Lane] = field(default_factory=list)
+    reduce: list[Lane] = field(default_factory=list)
+    update: list[Lane] = field(default_factory=list)
+
+    def __add__(self, other: Parts) -> Parts:
+        return Parts(
+            self.before + other.before,
+            self.rows + other.rows,
+            self.after + other.after,
+            self.reduce + other.reduce,
+            self.update + other.update,
+        )
+
+    def program(self) -> ops.Program:
+        stages: list[list[Lane]] = [self.before, [[]]]
+        for item in self.rows:
+            if isinstance(item, list):
+                stages += [item, [[]]]
+            else:
+                stages[-1][0].append(item)
+        return ops.Program([*stages, self.after, self.reduce, self.update])
+
+
+def flat(array: Array) -> Array:
+    """(N, ...) as (N, size); a view."""
+    return array.reshape(len(array), -1)
+
+
+class Block:
+    """A native layer and perhaps the activation behind it.
+
+    x, y : buffers of inputs and outputs, y after the activation.
+    dy : the gradient by y; after `backward` that by the value before the activation, in place.
+    dx : the gradient by x, or None where nobody needs it.
+    sample_shape : of the outputs, at the interface.
+    """
+
+    #: "rows", "images", or "any": what comes is passed on
+    takes: str = "rows"
+    gives: str = "rows"
+    #: whether `backward` passes dx through the derivative of the previous block's activation
+    takes_activation: ClassVar[bool] = False
+    #: whether dx is dy, changed in place
+    in_place: ClassVar[bool] = False
+
+    x: Any
+    y: Any
+    dy: Any
+    dx: Any = None
+    training = False
+    #: the border that x and dy must have, where they are images
+    x_border: Border = NO_BORDER
+    dy_border: Border = NO_BORDER
+
+    def __init__(
+        self, layer: Layer | None, sample_shape: Shape, activation: Layer | None = None
+    ) -> None:
+        self.layer, self.sample_shape, self.activation = layer, sample_shape, activation
+        self.code = ops.ACTIVATIONS[activation.activation] if activation else 0
+        self.slope = float(getattr(activation, "slope", 0.0))
+
+    def output(self, border: Border) -> Any:
+        """A buffer for the outputs."""
+        n, dtype = len(self.x), self.x.dtype
+        if self.gives == "images" or (self.gives == "any" and isinstance(self.x, Images)):
+            return image_ops.new_images(n, *_sizes(self.sample_shape), border, dtype)
+        return np.empty((n, *self.sample_shape), dtype)
+
+    def input_gradient(self, border: Border) -> Any:
+        """A buffer for the gradient by x."""
+        if self.in_place:
+            return self.dy
+        if isinstance(self.x, Images):
+            n, *sizes = self.x.shape
+            return image_ops.new_images(n, *sizes, border, self.x.dtype)
+        return np.empty_like(self.x)
+
+    def forward(self, training: bool) -> Parts:
+        raise NotImplementedError
+
+    def backward(self, previous: Block | None) -> Parts:
+        """Gradients by x and by the parameters, from dy before the activation."""
+        raise NotImplementedError
+
+    def activation_backward(self) -> Parts:
+        """dy through the derivative of this block's activation, in place."""
+        if isinstance(self.dy, Images):
+            images = ops.native.images.activation_backward
+            return Parts(rows=[images(self.y, self.dy, self.dy, self.code, self.slope)])
+        dy = flat(self.dy)
+        task = ops.native.activations.backward(flat(self.y), dy, dy, self.code, self.slope)
+        return Parts(rows=[task])
+
+
+def _sizes(sample_shape: Shape) -> tuple[int, int, int]:
+    """Channels, height, width; a sample of one dimension is an image of one pixel."""
+    if len(sample_shape) == 1:
+        return sample_shape[0], 1, 1
+    channels, height, width = sample_shape
+    return channels, height, width
+
+
+def _behind(previous: Block | None) -> tuple[Any, int, float]:
+    """What a gradient of the input needs to go through the activation before it."""
+    if previous is None or not previous.code:
+        return None, 0, 0.0
+    return previous.y, previous.code, previous.slope
+
+
+class AffineBlock(Block):
+    takes_activation = True
+    layer: Affine
+
+    def forward(self, training: bool) -> Parts:
+        W, b = self.layer.params["W"], self.layer.params["b"]
+        task = ops.native.affine.forward(self.x, W, b, self.y, self.code, self.slope)
+        return Parts(rows=[task])
+
+    def backward(self, previous: Block | None) -> Parts:
+        affine, W, grads = ops.native.affine, self.layer.params["W"], self.layer.grads
+        parts = Parts(
+            after=[
+                [affine.weight_gradient(self.x, self.dy, grads["W"])],
+                [affine.bias_gradient(self.dy, grads["b"])],
+            ]
+        )
+        if self.dx is not None:
+            packed = ops.packed_buffer(W)
+            parts.before = [[ops.native.gemm.pack_transposed(W, packed)]]
+            y, code, slope = _behind(previous)
+            if y is not None:
+                y = flat(y)
+            parts.rows = [affine.input_gradient(self.dy, packed, self.dx, y, code, slope)]
+        return parts
+
+
+class ConvBlock(Block):
+    takes = gives = "images"
+    takes_activation = True
+    layer: Conv2D
+
+    def __init__(
+        self, layer: Conv2D, input_shape: Shape, sample_shape: Shape, activation: Layer | None
+    ) -> None:
+        super().__init__(layer, sample_shape, activation)
+        self.convolution = layer.convolution(input_shape)
+        self.x_border = self.convolution.padding
+        self.dy_border = self.convolution.gradient_border
+
+    def packed(self, backward: bool) -> tuple[Array, ops.Task]:
+        W = self.layer.params["W"]
+        size = self.convolution.packed_size(backward, W.dtype == np.float32)
+        packed = np.empty(size, W.dtype)
+        return packed, self.convolution.pack(W, packed, backward)
+
+    def forward(self, training: bool) -> Parts:
+        packed, pack = self.packed(False)
+        b = self.layer.params["b"]
+        task = self.convolution.forward(self.x, packed, b, self.y, self.code, self.slope)
+        return Parts(before=[[pack]], rows=[task])
+
+    def backward(self, previous: Block | None) -> Parts:
+        _, n_sums, size = self.convolution.sums(len(self.x))
+        partial = np.empty((n_sums, size), self.x.dtype)
+        grads = self.layer.grads
+        parts = Parts(
+            after=[[self.convolution.weight_gradient(self.x, self.dy, partial)]],
+            reduce=[[self.convolution.reduce(partial, grads["W"], grads["b"])]],
+        )
+        if self.dx is not None:
+            packed, pack = self.packed(True)
+            parts.before = [[pack]]
+            parts.rows = [
+                self.convolution.input_gradient(self.dy, packed, self.dx, *_behind(previous))
+            ]
+        return parts
+
+
+class PoolBlock(Block):
+    takes = gives = "images"
+    takes_activation = True
+    layer: MaxPool2D | AvgPool2D
+
+    def __init__(self, layer: Layer, input_shape: Shape, sample_shape: Shape) -> None:
+        super().__init__(layer, sample_shape)
+        self.average = not isinstance(layer, MaxPool2D)
+        self.window = self.layer.window(input_shape)
+        self.which: npt.NDArray[np.int32] | None = None
+
+    def forward(self, training: bool) -> Parts:
+        if not self.average:
+            self.which = np.zeros(len(self.x) * int(np.prod(self.sample_shape)), np.int32)
+        pool = ops.native.pooling.forward
+        return Parts(rows=[pool(self.x, self.y, self.which, *self.window, self.average)])
+
+    def backward(self, previous: Block | None) -> Parts:
+        if self.dx is None:
+            return Parts()
+        task = ops.native.pooling.backward(
+            self.dy, self.dx, self.which, *self.window, self.average, *_behind(previous)
+        )
+        return Parts(rows=[task])
+
+
+class BatchNormBlock(Block):
+    in_place = True
+    layer: BatchNorm
+
+    def __init__(self, layer: Layer, sample_shape: Shape) -> None:
+        super().__init__(layer, sample_shape)
+        self.takes = self.gives = "images" if len(sample_shape) == 3 else "rows"
+
+    def forward(self, training: bool) -> Parts:
+        layer, dtype = self.layer, self.x.dtype
+        channels = len(layer.params["gamma"])
+        self.table = np.empty((5, channels), dtype)
+        self.partial = np.empty(
+            (ops.native.batch_norm.groups(len(self.x)), 2, channels), dtype
+        )
+        stages = ops.native.batch_norm.forward(
+            image_ops.as_images(self.x), image_ops.as_images(self.y), layer.params["gamma"],
+            layer.params["beta"], layer.state["running_mean"], layer.state["running_var"],
+            self.table, self.partial, layer.momentum, layer.epsilon, training,
+        )
+        return _stages(stages)
+
+    def backward(self, previous: Block | None) -> Parts:
+        dy = image_ops.as_images(self.dy)
+        return _stages(
+            ops.native.batch_norm.backward(
+                image_ops.as_images(self.x), dy, dy, self.layer.params["gamma"], self.table,
+                self.partial, self.layer.grads["gamma"], self.layer.grads["beta"], self.training,
+            )
+        )
+
+
+def _stages(tasks: Sequence[ops.Task]) -> Parts:
+    """All but the last task as stages of their own, the last over the samples."""
+    return Parts(rows=[*([[task]] for task in tasks[:-1]), tasks[-1]])
+
+
+class DropoutBlock(Block):
+    in_place = True
+    layer: Dropout
+
+    def output(self, border: Border) -> Any:
+        return np.empty_like(self.x)
+
+    def task(self, x: Array, y: Array) -> ops.Task:
+        layer = self.layer
+        return ops.native.dropout.dropout(
+            flat(x), flat(y), layer.rate, layer.seed, layer.stream, layer.step
+        )
+
+    def forward(self, training: bool) -> Parts:
+        if training:
+            return Parts(rows=[self.task(self.x, self.y)])
+        identity = ops.native.activations.forward
+        return Parts(rows=[identity(flat(self.x), flat(self.y), 0, 0.0)])
+
+    def backward(self, previous: Block | None) -> Parts:
+        return Parts(rows=[self.task(self.dy, self.dy)] if self.training else [])
+
+
+class ActivationBlock(Block):
+    """An activation that follows no layer which could take it."""
+
+    takes = gives = "any"
+    in_place = True
+
+    def __init__(self, layer: Layer, sample_shape: Shape) -> None:
+        super().__init__(layer, sample_shape, layer)
+
+    def forward(self, training: bool) -> Parts:
+        if isinstance(self.x, Images):
+            images = ops.native.images.activation_forward
+            return Parts(rows=[images(self.x, self.y, self.code, self.slope)])
+        task = ops.native.activations.forward(flat(self.x), flat(self.y), self.code, self.slope)
+        return Parts(rows=[task])
+
+    def backward(self, previous: Block | None) -> Parts:
+        return Parts()
+
+
+class SoftmaxBlock(Block):
+    def forward(self, training: bool) -> Parts:
+        return Parts(rows=[ops.native.activations.softmax_forward(flat(self.x), flat(self.y))])
+
+    def backward(self, previous: Block | None) -> Parts:
+        if self.dx is None:
+            return Parts()
+        softmax = ops.native.activations.softmax_backward
+        return Parts(rows=[softmax(flat(self.y), flat(self.dy), flat(self.dx))])
+
+
+class FlattenBlock(Block):
+    """No work: the same memory under another shape."""
+
+    def output(self, border: Border) -> Any:
+        return flat(self.x)
+
+    def input_gradient(self, border: Border) -> Any:
+        return self.dy.reshape(self.x.shape)
+
+    def forward(self, training: bool) -> Parts:
+        return Parts()
+
+    def backward(self, previous: Block | None) -> Parts:
+        return Parts()
+
+
+class ToImages(Block):
+    """Rows in the order of NCHW to images."""
+
+    gives = "images"
+
+    def forward(self, training: bool) -> Parts:
+        return Parts(rows=[ops.native.images.from_rows(flat(self.x), self.y)])
+
+    def backward(self, previous: Block | None) -> Parts:
+        if self.dx is None:
+            return Parts()
+        return Parts(rows=[ops.native.images.to_rows(self.dy, flat(self.dx))])
+
+
+class ToRows(Block):
+    """Images to rows in the order of NCHW."""
+
+    takes = "images"
+
+    def forward(self, training: bool) -> Parts:
+        return Parts(rows=[ops.native.images.to_rows(self.x, flat(self.y))])
+
+    def backward(self, previous: Block | None) -> Parts:
+        if self.dx is None:
+            return Parts()
+        return Parts(rows=[ops.native.images.from_rows(flat(self.dy), self.dx)])
+
+
+def native_block(
+    layer: Layer, behind: Layer | None, before: Shape, after: Shape
+) -> Block | None:
+    """The block of a layer, with the activation behind it if it takes it; None if not native.
+
+    A subclass of a native layer is not native: its methods may be its own.
+    """
+    activation = behind if type(behind) in ACTIVATION_LAYERS else None
+    kind = type(layer)
+    if kind is Affine:
+        return AffineBlock(layer, after, activation)
+    if kind is Conv2D:
+        return ConvBlock(layer, before, after, activation)  # type: ignore[arg-type]
+    if kind in (MaxPool2D, AvgPool2D, GlobalAvgPool2D):
+        return PoolBlock(layer, before, after)
+    if kind is BatchNorm:
+        return BatchNormBlock(layer, after)
+    if kind is Dropout:
+        return DropoutBlock(layer, after)
+    if kind in ACTIVATION_LAYERS:
+        return ActivationBlock(layer, after)
+    if kind is Softmax and len(after) == 1:
+        return SoftmaxBlock(layer, after)
+    if kind is Flatten:
+        return FlattenBlock(layer, after)
+    return None
+
+
+def convert(blocks: list[Block], input_shape: Shape) -> list[Block]:
+    """The blocks with conversions between rows and images where they are needed; ends in rows."""
+    result: list[Block] = []
+    kind, shape = "rows", input_shape
+    for block in blocks:
+        if block.takes == "images" and kind == "rows":
+            result.append(ToImages(None, shape))
+        elif block.takes == "rows" and kind == "images":
+            result.append(ToRows(None, shape))
+        if block.takes != "any":
+            kind = block.gives
+        result.append(block)
+        shape = block.sample_shape
+    if kind == "images":
+        result.append(ToRows(None, shape))
+    return result
