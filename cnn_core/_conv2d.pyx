@@ -34,6 +34,7 @@ from cnn_core._types cimport real
 cdef enum:
     MOST_IMAGES = 8
     MOST_GROUPS_OF_IMAGES = 32    # partial sums of dW: the most threads that it can use
+    FEW_ROWS = 12                 # of dW that one kernel row gives: less than a tile
 
 
 cdef struct conv_args:
@@ -287,21 +288,57 @@ cdef inline void weight_gradient_image(const conv_args* a, const real* x, const 
         dW += a.kh * a.kw * a.inner * a.outer
 
 
+cdef inline void weight_gradient_few_channels(const conv_args* a, const real* x, const real* dy,
+                                              real* dW, real* windows) noexcept nogil:
+    """The same for few channels, one row of output pixels at a time.
+
+    A kernel row alone would fill too few registers, so the pixels that all taps see along one row
+    are first copied: windows[(r, s, c), OW].
+    """
+    cdef Py_ssize_t widest = max_columns(x), rows = a.kh * a.kw * a.inner, ow = a.out_width
+    cdef Py_ssize_t oy, i, ox, j0, r, s, step = a.sx * a.x.channels
+    cdef const real* source
+    for oy in range(a.out_height):
+        for i in range(rows):
+            r = i // (a.kw * a.inner)
+            s = i // a.inner - r * a.kw
+            source = (x + (oy * a.sy + r * a.dy) * a.x.row + s * a.dx * a.x.channels
+                      + i % a.inner)
+            if step == 1:
+                memcpy(windows + i * ow, source, ow * sizeof(real))
+            else:
+                for ox in range(ow):
+                    windows[i * ow + ox] = source[ox * step]
+        j0 = 0
+        while j0 < a.outer:
+            multiply_add_tile(rows, min(widest, a.outer - j0), ow, windows, ow, 1,
+                              dy + oy * a.y.row + j0, a.y.channels, dW + j0, a.outer)
+            j0 += widest
+
+
 cdef void weight_gradient_sums(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, const real* x,
                                const real* dy, real* partial) noexcept nogil:
     """Partial sums begin..end: of dW, and behind it of db."""
     cdef Py_ssize_t item, n, oy, ox, filters = a.groups * a.outer
     cdef real* sums
     cdef const real* row
+    cdef real* windows = NULL
+    if a.groups == 1 and a.kw * a.inner < FEW_ROWS:
+        windows = <real*>malloc(a.kh * a.kw * a.inner * a.out_width * sizeof(real))
     for item in range(begin, end):
         sums = partial + item * a.partial_size
         memset(sums, 0, a.partial_size * sizeof(real))
         for n in range(item * a.images_per_sum, min((item + 1) * a.images_per_sum, a.n)):
-            weight_gradient_image(a, pixel(x, &a.x, n, 0, 0), pixel(dy, &a.y, n, 0, 0), sums)
+            if windows != NULL:
+                weight_gradient_few_channels(a, pixel(x, &a.x, n, 0, 0), pixel(dy, &a.y, n, 0, 0),
+                                             sums, windows)
+            else:
+                weight_gradient_image(a, pixel(x, &a.x, n, 0, 0), pixel(dy, &a.y, n, 0, 0), sums)
             for oy in range(a.out_height):
                 row = pixel(dy, &a.y, n, oy, 0)
                 for ox in range(a.out_width):
                     add(filters, row + ox * filters, sums + a.partial_size - filters)
+    free(windows)
 
 
 cdef void weight_gradient_kernel(const void* args, Py_ssize_t begin,

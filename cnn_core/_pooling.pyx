@@ -17,7 +17,7 @@ from libc.string cimport memcpy, memset
 
 from cnn_core._images cimport Images, Layout, pixel
 from cnn_core._parallel cimport Task, new_task
-from cnn_core._simd cimport add, add_scaled, activate_backward, max_taps
+from cnn_core._simd cimport activate_backward, add_scaled, max_taps, scatter_taps
 from cnn_core._types cimport real
 
 cdef enum:
@@ -90,7 +90,7 @@ cdef void forward_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end, c
 cdef void backward_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end, const real* dy,
                           const real* previous, real* dx, Py_ssize_t* at,
                           int32_t* numbers) noexcept nogil:
-    cdef Py_ssize_t n, oy, ox, t, taps, j, c = a.x.channels
+    cdef Py_ssize_t n, oy, ox, t, taps, c = a.x.channels
     cdef const real* gradient
     cdef const int32_t* which
     cdef real* image
@@ -101,16 +101,13 @@ cdef void backward_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end, 
         for oy in range(a.out_height):
             for ox in range(a.out_width):
                 gradient = pixel(dy, &a.y, n, oy, ox)
+                taps = window(a, oy, ox, at, numbers)
                 if a.is_average:
-                    taps = window(a, oy, ox, at, numbers)
                     for t in range(taps):
                         add_scaled(c, image + at[t], 1.0 / taps, gradient, image + at[t])
                     continue
                 which = a.which + ((n * a.out_height + oy) * a.out_width + ox) * c
-                for j in range(c):
-                    t = ((oy * a.sy - a.top + which[j] // a.kw) * a.x.row
-                         + (ox * a.sx - a.left + which[j] % a.kw) * c + j)
-                    image[t] += gradient[j]
+                scatter_taps(c, taps, at, numbers, which, gradient, image)
         if previous != NULL:
             for oy in range(a.height):
                 activate_backward(a.activation, a.slope, a.width * c,

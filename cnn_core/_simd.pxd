@@ -48,6 +48,8 @@ cdef extern from "simd/simd.h" nogil:
         void (*add_scaled)(Py_ssize_t, const float*, float, const float*, float*) noexcept nogil
         void (*max_taps)(Py_ssize_t, Py_ssize_t, const float*, const Py_ssize_t*, const int32_t*,
                          float*, int32_t*) noexcept nogil
+        void (*scatter_taps)(Py_ssize_t, Py_ssize_t, const Py_ssize_t*, const int32_t*,
+                             const int32_t*, const float*, float*) noexcept nogil
         void (*dropout)(Py_ssize_t, const uint32_t*, const uint32_t*, uint32_t, float,
                         const float*, float*) noexcept nogil
         void (*add_squares)(Py_ssize_t, const float*, const float*, float*) noexcept nogil
@@ -90,6 +92,8 @@ cdef extern from "simd/simd.h" nogil:
                            double*) noexcept nogil
         void (*max_taps)(Py_ssize_t, Py_ssize_t, const double*, const Py_ssize_t*, const int32_t*,
                          double*, int32_t*) noexcept nogil
+        void (*scatter_taps)(Py_ssize_t, Py_ssize_t, const Py_ssize_t*, const int32_t*,
+                             const int32_t*, const double*, double*) noexcept nogil
         void (*dropout)(Py_ssize_t, const uint32_t*, const uint32_t*, uint32_t, double,
                         const double*, double*) noexcept nogil
         void (*add_squares)(Py_ssize_t, const double*, const double*, double*) noexcept nogil
@@ -275,6 +279,16 @@ cdef inline void max_taps(
         f32.max_taps(n, taps, x, at, numbers, best, which)
     else:
         f64.max_taps(n, taps, x, at, numbers, best, which)
+
+
+cdef inline void scatter_taps(
+    Py_ssize_t n, Py_ssize_t taps, const Py_ssize_t* at, const int32_t* numbers,
+    const int32_t* which, const real* g, real* x,
+) noexcept nogil:
+    if real is float:
+        f32.scatter_taps(n, taps, at, numbers, which, g, x)
+    else:
+        f64.scatter_taps(n, taps, at, numbers, which, g, x)
 
 
 cdef inline void dropout_row(

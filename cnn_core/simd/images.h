@@ -18,6 +18,24 @@ static void NAME(max_taps)(ptrdiff_t n, ptrdiff_t taps, const REAL *x, const ptr
     }
 }
 
+/* x[at[t] + j] += g[j] for the tap t whose number is which[j]. */
+static void NAME(scatter_taps)(ptrdiff_t n, ptrdiff_t taps, const ptrdiff_t *at,
+                               const int32_t *numbers, const int32_t *which, const REAL *g,
+                               REAL *x) {
+    FOR_VECTORS(n) {
+        lane_int lane[VECTOR_BYTES / sizeof(REAL)];
+        ptrdiff_t count = left < LANES ? left : LANES;
+        for (ptrdiff_t j = 0; j < LANES; j++) lane[j] = j < count ? which[i + j] : -1;
+        ivec chosen;
+        memcpy(&chosen, lane, sizeof chosen);
+        vec gradient = NAME(load_n)(g + i, left, 0);
+        for (ptrdiff_t t = 0; t < taps; t++) {
+            vec part = (vec)((ivec)gradient & (chosen == (lane_int)numbers[t]));
+            NAME(store_n)(x + at[t] + i, left, NAME(load_n)(x + at[t] + i, left, 0) + part);
+        }
+    }
+}
+
 /* y = x where the generator keeps an element, times scale; else 0. x may be y.
  *
  * Threefry-4x32 with 20 rounds (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, 2011):

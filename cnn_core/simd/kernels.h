@@ -8,7 +8,7 @@
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")
 #else
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL _Pragma("GCC unroll 32")
 #endif
 #define PASTE_(a, b) a##_##b
 #define PASTE(a, b) PASTE_(a, b)
@@ -23,7 +23,8 @@
     .argmax = NAME(argmax), .add = NAME(add), .scale_u8 = NAME(scale_u8),                         \
     .scale_f32 = NAME(scale_f32), .scale_f64 = NAME(scale_f64), .sgd = NAME(sgd),                 \
     .cross_entropy_columns = NAME(cross_entropy_columns), .add_scaled = NAME(add_scaled),         \
-    .max_taps = NAME(max_taps), .dropout = NAME(dropout), .add_squares = NAME(add_squares),       \
+    .max_taps = NAME(max_taps), .scatter_taps = NAME(scatter_taps), .dropout = NAME(dropout),     \
+    .add_squares = NAME(add_squares),                                                             \
     .add_products = NAME(add_products), .combine = NAME(combine), .adam = NAME(adam)
 
 #define REAL float

@@ -90,6 +90,9 @@ enum activation {
      * first of equals, the first NaN of all. */                                                  \
     void (*max_taps)(ptrdiff_t n, ptrdiff_t taps, const REAL *x, const ptrdiff_t *at,             \
                      const int32_t *numbers, REAL *best, int32_t *which);                         \
+    /* x[at[t] + j] += g[j] for the tap t with numbers[t] == which[j]. */                         \
+    void (*scatter_taps)(ptrdiff_t n, ptrdiff_t taps, const ptrdiff_t *at, const int32_t *numbers,\
+                         const int32_t *which, const REAL *g, REAL *x);                           \
     /* y = scale x where a random number from (key, stream, element) >= threshold, else 0. */     \
     void (*dropout)(ptrdiff_t n, const uint32_t key[4], const uint32_t stream[3],                 \
                     uint32_t threshold, REAL scale, const REAL *x, REAL *y);                      \

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy.typing as npt
 
-from cnn_core.initializers import GlorotNormal, HeNormal, Initializer, Normal
-from cnn_core.layers import Affine, Layer, LeakyReLU, ReLU, Sigmoid, Tanh
+from cnn_core.image_layers import Conv2D, Dropout, MaxPool2D
+from cnn_core.initializers import GlorotNormal, HeNormal, Initializer, Normal, Uniform
+from cnn_core.layers import Affine, Flatten, Layer, LeakyReLU, ReLU, Sigmoid, Tanh
 from cnn_core.losses import Loss
 from cnn_core.network import Sequential
 
@@ -76,3 +77,110 @@ def multi_layer_net(
         layers += [Affine(units, initializer), activation_layer(activation)]
     layers.append(Affine(output_size, initializer))
     return Sequential(layers, input_shape=(input_size,), loss=loss, dtype=dtype, seed=seed)
+
+
+def grokking_conv_net(
+    input_shape: Sequence[int] = (1, 28, 28),
+    output_size: int = 10,
+    *,
+    loss: Loss | None = None,
+    dtype: npt.DTypeLike = "float32",
+    seed: int = 0,
+) -> Sequential:
+    """16 kernels of 3x3, tanh, dropout 0.5, Affine: Trask, Grokking Deep Learning, chapter 10."""
+    layers: list[Layer] = [
+        Conv2D(16, 3, weights=Uniform(-0.01, 0.01)),
+        Tanh(),
+        Flatten(),
+        Dropout(0.5),
+        Affine(output_size, Uniform(-0.1, 0.1)),
+    ]
+    return Sequential(layers, input_shape=input_shape, loss=loss, dtype=dtype, seed=seed)
+
+
+def simple_conv_net(
+    input_shape: Sequence[int] = (1, 28, 28),
+    output_size: int = 10,
+    *,
+    filters: int = 30,
+    filter_size: int = 5,
+    hidden_size: int = 100,
+    weight_init_std: float = 0.01,
+    loss: Loss | None = None,
+    dtype: npt.DTypeLike = "float32",
+    seed: int = 0,
+) -> Sequential:
+    """Conv2D, ReLU, MaxPool2D, Affine, ReLU, Affine: Saito's book, section 7.5 (SimpleConvNet)."""
+    weights = Normal(weight_init_std)
+    layers: list[Layer] = [
+        Conv2D(filters, filter_size, weights=weights),
+        ReLU(),
+        MaxPool2D(2),
+        Flatten(),
+        Affine(hidden_size, weights),
+        ReLU(),
+        Affine(output_size, weights),
+    ]
+    return Sequential(layers, input_shape=input_shape, loss=loss, dtype=dtype, seed=seed)
+
+
+def lenet5(
+    input_shape: Sequence[int] = (1, 28, 28),
+    output_size: int = 10,
+    *,
+    activation: str = "relu",
+    loss: Loss | None = None,
+    dtype: npt.DTypeLike = "float32",
+    seed: int = 0,
+) -> Sequential:
+    """Two 5x5 convolutions of 6 and 16 filters with pools, then 120, 84 and 10 units.
+
+    LeCun et al., Gradient-based learning applied to document recognition (1998), with maximum
+    pooling, as it is taught today; Saito's book, section 7.7.1.
+    """
+    weights = HeNormal() if activation in ("relu", "leaky_relu") else GlorotNormal()
+    layers: list[Layer] = [
+        Conv2D(6, 5, padding=2, weights=weights),
+        activation_layer(activation),
+        MaxPool2D(2),
+        Conv2D(16, 5, weights=weights),
+        activation_layer(activation),
+        MaxPool2D(2),
+        Flatten(),
+        Affine(120, weights),
+        activation_layer(activation),
+        Affine(84, weights),
+        activation_layer(activation),
+        Affine(output_size, weights),
+    ]
+    return Sequential(layers, input_shape=input_shape, loss=loss, dtype=dtype, seed=seed)
+
+
+def deep_conv_net(
+    input_shape: Sequence[int] = (1, 28, 28),
+    output_size: int = 10,
+    *,
+    hidden_size: int = 50,
+    dropout: float = 0.5,
+    loss: Loss | None = None,
+    dtype: npt.DTypeLike = "float32",
+    seed: int = 0,
+) -> Sequential:
+    """Six 3x3 convolutions 16-16-32-32-64-64, three pools, 50, dropout, 10, dropout.
+
+    Saito's book, section 8.1 (DeepConvNet).
+    """
+    layers: list[Layer] = []
+    for filters, paddings in ((16, (1, 1)), (32, (1, 2)), (64, (1, 1))):
+        for padding in paddings:
+            layers += [Conv2D(filters, 3, padding=padding, weights=HeNormal()), ReLU()]
+        layers.append(MaxPool2D(2))
+    layers += [
+        Flatten(),
+        Affine(hidden_size, HeNormal()),
+        ReLU(),
+        Dropout(dropout),
+        Affine(output_size, HeNormal()),
+        Dropout(dropout),
+    ]
+    return Sequential(layers, input_shape=input_shape, loss=loss, dtype=dtype, seed=seed)

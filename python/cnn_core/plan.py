@@ -51,11 +51,14 @@ class NativeSegment:
                 block.dy_border = previous.dy_border
             block.training = self.training
             previous = block
+        #: the first block with something to train, or the first of all: gradients end there
+        trained = (i for i, block in enumerate(self.blocks) if getattr(block.layer, "params", None))
+        self.first = 0 if need_dx else next(trained, len(self.blocks))
         self.dy = dy = np.empty_like(self.y)
-        for index in reversed(range(len(self.blocks))):
+        for index in reversed(range(self.first, len(self.blocks))):
             block = self.blocks[index]
             block.dy = dy
-            if index or need_dx:
+            if index > self.first or need_dx:
                 border = self.blocks[index - 1].dy_border if index else (0, 0, 0, 0)
                 block.dx = dy = block.input_gradient(border)
         self.dx = self.blocks[0].dx
@@ -67,7 +70,7 @@ class NativeSegment:
     def backward_parts(self) -> Parts:
         """Gradients from self.dy, the gradient by self.y."""
         parts, done = Parts(), False
-        for index in reversed(range(len(self.blocks))):
+        for index in reversed(range(self.first, len(self.blocks))):
             block = self.blocks[index]
             previous = self.blocks[index - 1] if index else None
             if block.code and not done:
