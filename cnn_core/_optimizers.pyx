@@ -5,7 +5,7 @@ Sutskever et al., On the importance of initialization and momentum in deep learn
 form that PyTorch uses.
 """
 
-from cnn_core._parallel cimport Task, new_task
+from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport sgd_step
 from cnn_core._types cimport real
 
