@@ -1,4 +1,4 @@
-"""The table of extension modules and how they are compiled; everything else is in pyproject.toml."""
+"""The table of extension modules and how they are compiled; all else is in pyproject.toml."""
 
 import os
 import shutil
@@ -42,8 +42,9 @@ def has_openmp() -> bool:
     compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "probe.c"
-        source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
-        command = [*compiler, *OPENMP[0], str(source), *OPENMP[1], "-o", str(source.with_suffix(""))]
+        source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }")
+        program = str(source.with_suffix(""))
+        command = [*compiler, *OPENMP[0], str(source), *OPENMP[1], "-o", program]
         try:
             return subprocess.run(command, capture_output=True, timeout=60).returncode == 0
         except OSError:

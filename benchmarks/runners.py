@@ -10,7 +10,6 @@ import math
 from typing import Any, Protocol
 
 import numpy as np
-
 from workloads import Workload
 
 
@@ -39,8 +38,13 @@ class CnnCore:
     def steps(self, n: int) -> None:
         per_epoch = math.ceil(len(self.x) / self.batch)
         self.trainer.fit(
-            self.x, self.t, batch_size=self.batch, sampling="replacement", verbose=False,
-            epochs=math.ceil(n / per_epoch), iterations=n,
+            self.x,
+            self.t,
+            batch_size=self.batch,
+            sampling="replacement",
+            verbose=False,
+            epochs=math.ceil(n / per_epoch),
+            iterations=n,
         )
 
 

@@ -14,10 +14,10 @@ import statistics
 import time
 
 import numpy as np
-
-import cnn_core as cc
 from runners import RUNNERS
 from workloads import WORKLOADS
+
+import cnn_core as cc
 
 
 def main() -> None:

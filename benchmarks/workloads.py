@@ -24,9 +24,7 @@ class Workload:
 WORKLOADS = {
     workload.name: workload
     for workload in (
-        Workload(
-            "W1", "784-50-10, sigmoid", (("affine", 50), ("sigmoid",), ("affine", 10)), 100
-        ),
+        Workload("W1", "784-50-10, sigmoid", (("affine", 50), ("sigmoid",), ("affine", 10)), 100),
         Workload("W2", "784-50-10, ReLU", (("affine", 50), ("relu",), ("affine", 10)), 100),
         Workload(
             "W3",

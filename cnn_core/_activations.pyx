@@ -11,7 +11,7 @@
 Saito, Deep Learning from Scratch, sections 3.2, 3.5 and 5.5.
 """
 
-from cnn_core._parallel cimport Task, new_task
+from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (
     activate, activate_backward, softmax_row, softmax_row_backward,
 )

@@ -12,8 +12,8 @@ Saito, Deep Learning from Scratch, section 5.6.
 from libc.string cimport memcpy, memset
 
 from cnn_core._gemm cimport multiply_add, multiply_add_packed
-from cnn_core._parallel cimport Task, new_task
-from cnn_core._simd cimport ACTIVATION_NONE, activate, activate_backward, add, max_columns
+from cnn_core._parallel cimport new_task
+from cnn_core._simd cimport ACTIVATION_NONE, activate, activate_backward, add
 from cnn_core._types cimport real
 
 cdef enum:

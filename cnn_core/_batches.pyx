@@ -4,9 +4,8 @@ The source may be float32, float64 or uint8 (pixels stay bytes until they are us
 """
 
 from libc.stdint cimport int64_t, uint8_t
-from libc.string cimport memcpy
 
-from cnn_core._parallel cimport Task, new_task
+from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport scale_f32, scale_f64, scale_u8
 from cnn_core._types cimport real
 

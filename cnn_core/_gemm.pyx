@@ -14,7 +14,7 @@ level of the cache while the rows of A pass by.
 
 from libc.string cimport memcpy, memset
 
-from cnn_core._parallel cimport Task, new_task
+from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport lanes, max_columns, multiply_add_tile
 from cnn_core._types cimport real
 

@@ -15,7 +15,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 from cnn_core._gemm cimport multiply_add
-from cnn_core._parallel cimport Task, new_task
+from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (
     activate, add_scaled, binary_cross_entropy_row, cross_entropy_columns, squared_error_row,
 )

@@ -10,7 +10,7 @@ each with dx times a scale, which holds 1/N and such. Saito, Deep Learning from 
 
 from libc.stdint cimport int64_t
 
-from cnn_core._parallel cimport Task, new_task
+from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (
     argmax, binary_cross_entropy_row, softmax_cross_entropy_row, squared_error_row,
 )

@@ -7,7 +7,7 @@ form that PyTorch uses.
 
 from libc.math cimport sqrt
 
-from cnn_core._parallel cimport Task, new_task
+from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport adam_step, sgd_step
 from cnn_core._types cimport real
 

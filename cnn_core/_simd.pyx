@@ -5,6 +5,7 @@ import os
 
 cdef extern from "simd/simd.h" nogil:
     const simd_isa* simd_supported()
+    const char* __VERSION__
 
 
 isas = simd_supported()
@@ -35,3 +36,4 @@ def _choose():
 
 
 active_isa = _choose()
+compiler = (<bytes>__VERSION__).decode("ascii", "replace")

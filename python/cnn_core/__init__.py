@@ -1,6 +1,20 @@
 """Neural networks on the CPU: the words of the books, compiled."""
 
-from cnn_core import datasets, initializers, losses, metrics, ops, optimizers
+from typing import Any
+
+from cnn_core import datasets, initializers, losses, metrics, models, ops, optimizers
+from cnn_core._include import get_include
+from cnn_core.callbacks import Callback
+from cnn_core.config import show_config
+from cnn_core.gradient_check import numerical_gradient
+from cnn_core.image_layers import (
+    AvgPool2D,
+    BatchNorm,
+    Conv2D,
+    Dropout,
+    GlobalAvgPool2D,
+    MaxPool2D,
+)
 from cnn_core.initializers import (
     GlorotNormal,
     GlorotUniform,
@@ -22,18 +36,64 @@ from cnn_core.losses import (
 from cnn_core.network import Sequential
 from cnn_core.ops import get_num_threads, set_num_threads
 from cnn_core.optimizers import SGD, Optimizer
-
-
-def show_config():
-    return ops.native_config()
-from cnn_core import models
-from cnn_core.callbacks import Callback
 from cnn_core.trainer import Trainer
-from cnn_core.image_layers import (
-    AvgPool2D,
-    BatchNorm,
-    Conv2D,
-    Dropout,
-    GlobalAvgPool2D,
-    MaxPool2D,
-)
+
+__all__ = [
+    "SGD",
+    "Affine",
+    "AvgPool2D",
+    "BatchNorm",
+    "BinaryCrossEntropy",
+    "Callback",
+    "Conv2D",
+    "Dropout",
+    "Flatten",
+    "GlobalAvgPool2D",
+    "GlorotNormal",
+    "GlorotUniform",
+    "HeNormal",
+    "HeUniform",
+    "Initializer",
+    "Layer",
+    "LeakyReLU",
+    "Loss",
+    "MaxPool2D",
+    "MeanSquaredError",
+    "Normal",
+    "Optimizer",
+    "ReLU",
+    "Sequential",
+    "Sigmoid",
+    "Softmax",
+    "SoftmaxCrossEntropy",
+    "SumSquaredError",
+    "Tanh",
+    "Trainer",
+    "Uniform",
+    "Zeros",
+    "datasets",
+    "get_include",
+    "get_num_threads",
+    "initializers",
+    "losses",
+    "metrics",
+    "models",
+    "numerical_gradient",
+    "ops",
+    "optimizers",
+    "set_num_threads",
+    "show_config",
+]
+
+#: Imported when they are first used: model files need safetensors, pictures matplotlib.
+LAZY_MODULES = ("plotting", "serialization")
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in LAZY_MODULES:
+        return import_module(f"cnn_core.{name}")
+    if name == "load":
+        return import_module("cnn_core.serialization").load_model
+    raise AttributeError(f"module 'cnn_core' has no attribute {name!r}")

@@ -1,3 +1,4 @@
 active_isa: str
+compiler: str
 
 def supported_isas() -> list[str]: ...

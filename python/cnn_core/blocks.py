@@ -127,7 +127,7 @@ class Block:
             return image_ops.new_images(n, *sizes, border, self.x.dtype)
         return np.empty_like(self.x)
 
-    def forward(self, training: bool) -> Parts:
+    def forward(self) -> Parts:
         raise NotImplementedError
 
     def backward(self, previous: Block | None) -> Parts:
@@ -163,7 +163,7 @@ class AffineBlock(Block):
     takes_activation = True
     layer: Affine
 
-    def forward(self, training: bool) -> Parts:
+    def forward(self) -> Parts:
         W, b = self.layer.params["W"], self.layer.params["b"]
         task = ops.native.affine.forward(self.x, W, b, self.y, self.code, self.slope)
         return Parts(rows=[task])
@@ -205,7 +205,7 @@ class ConvBlock(Block):
         packed = np.empty(size, W.dtype)
         return packed, self.convolution.pack(W, packed, backward)
 
-    def forward(self, training: bool) -> Parts:
+    def forward(self) -> Parts:
         packed, pack = self.packed(False)
         b = self.layer.params["b"]
         task = self.convolution.forward(self.x, packed, b, self.y, self.code, self.slope)
@@ -239,7 +239,7 @@ class PoolBlock(Block):
         self.window = self.layer.window(input_shape)
         self.which: npt.NDArray[np.int32] | None = None
 
-    def forward(self, training: bool) -> Parts:
+    def forward(self) -> Parts:
         if not self.average:
             self.which = np.zeros(len(self.x) * int(np.prod(self.sample_shape)), np.int32)
         pool = ops.native.pooling.forward
@@ -262,17 +262,23 @@ class BatchNormBlock(Block):
         super().__init__(layer, sample_shape)
         self.takes = self.gives = "images" if len(sample_shape) == 3 else "rows"
 
-    def forward(self, training: bool) -> Parts:
+    def forward(self) -> Parts:
         layer, dtype = self.layer, self.x.dtype
         channels = len(layer.params["gamma"])
         self.table = np.empty((5, channels), dtype)
-        self.partial = np.empty(
-            (ops.native.batch_norm.groups(len(self.x)), 2, channels), dtype
-        )
+        self.partial = np.empty((ops.native.batch_norm.groups(len(self.x)), 2, channels), dtype)
         stages = ops.native.batch_norm.forward(
-            image_ops.as_images(self.x), image_ops.as_images(self.y), layer.params["gamma"],
-            layer.params["beta"], layer.state["running_mean"], layer.state["running_var"],
-            self.table, self.partial, layer.momentum, layer.epsilon, training,
+            image_ops.as_images(self.x),
+            image_ops.as_images(self.y),
+            layer.params["gamma"],
+            layer.params["beta"],
+            layer.state["running_mean"],
+            layer.state["running_var"],
+            self.table,
+            self.partial,
+            layer.momentum,
+            layer.epsilon,
+            self.training,
         )
         return _stages(stages)
 
@@ -280,8 +286,15 @@ class BatchNormBlock(Block):
         dy = image_ops.as_images(self.dy)
         return _stages(
             ops.native.batch_norm.backward(
-                image_ops.as_images(self.x), dy, dy, self.layer.params["gamma"], self.table,
-                self.partial, self.layer.grads["gamma"], self.layer.grads["beta"], self.training,
+                image_ops.as_images(self.x),
+                dy,
+                dy,
+                self.layer.params["gamma"],
+                self.table,
+                self.partial,
+                self.layer.grads["gamma"],
+                self.layer.grads["beta"],
+                self.training,
             )
         )
 
@@ -304,8 +317,8 @@ class DropoutBlock(Block):
             flat(x), flat(y), layer.rate, layer.seed, layer.stream, layer.step
         )
 
-    def forward(self, training: bool) -> Parts:
-        if training:
+    def forward(self) -> Parts:
+        if self.training:
             return Parts(rows=[self.task(self.x, self.y)])
         identity = ops.native.activations.forward
         return Parts(rows=[identity(flat(self.x), flat(self.y), 0, 0.0)])
@@ -323,7 +336,7 @@ class ActivationBlock(Block):
     def __init__(self, layer: Layer, sample_shape: Shape) -> None:
         super().__init__(layer, sample_shape, layer)
 
-    def forward(self, training: bool) -> Parts:
+    def forward(self) -> Parts:
         if isinstance(self.x, Images):
             images = ops.native.images.activation_forward
             return Parts(rows=[images(self.x, self.y, self.code, self.slope)])
@@ -335,7 +348,7 @@ class ActivationBlock(Block):
 
 
 class SoftmaxBlock(Block):
-    def forward(self, training: bool) -> Parts:
+    def forward(self) -> Parts:
         return Parts(rows=[ops.native.activations.softmax_forward(flat(self.x), flat(self.y))])
 
     def backward(self, previous: Block | None) -> Parts:
@@ -354,7 +367,7 @@ class FlattenBlock(Block):
     def input_gradient(self, border: Border) -> Any:
         return self.dy.reshape(self.x.shape)
 
-    def forward(self, training: bool) -> Parts:
+    def forward(self) -> Parts:
         return Parts()
 
     def backward(self, previous: Block | None) -> Parts:
@@ -366,7 +379,7 @@ class ToImages(Block):
 
     gives = "images"
 
-    def forward(self, training: bool) -> Parts:
+    def forward(self) -> Parts:
         return Parts(rows=[ops.native.images.from_rows(flat(self.x), self.y)])
 
     def backward(self, previous: Block | None) -> Parts:
@@ -380,7 +393,7 @@ class ToRows(Block):
 
     takes = "images"
 
-    def forward(self, training: bool) -> Parts:
+    def forward(self) -> Parts:
         return Parts(rows=[ops.native.images.to_rows(self.x, flat(self.y))])
 
     def backward(self, previous: Block | None) -> Parts:
@@ -389,9 +402,7 @@ class ToRows(Block):
         return Parts(rows=[ops.native.images.from_rows(flat(self.dy), self.dx)])
 
 
-def native_block(
-    layer: Layer, behind: Layer | None, before: Shape, after: Shape
-) -> Block | None:
+def native_block(layer: Layer, behind: Layer | None, before: Shape, after: Shape) -> Block | None:
     """The block of a layer, with the activation behind it if it takes it; None if not native.
 
     A subclass of a native layer is not native: its methods may be its own.

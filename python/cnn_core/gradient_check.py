@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import ops
-from cnn_core.layers import Layer
 from cnn_core.blocks import AffineBlock, flat
+from cnn_core.layers import Layer
 from cnn_core.plan import Plan
 
 Array = npt.NDArray[Any]
@@ -94,8 +94,13 @@ def _compiled(plan: Plan, blocks: list[AffineBlock], h: float) -> dict[str, Arra
         layers.append((W, b, _columns(z), _columns(inputs), block.code, block.slope))
     target = None if plan.target is None else _columns(flat(plan.target))
     chain = ops.native.gradient_check.Chain(
-        layers, _columns(x), ops.LOSSES[str(plan.loss.native)], plan.labels, target,
-        plan.loss.scales(plan.y.shape)[0], h,
+        layers,
+        _columns(x),
+        ops.LOSSES[str(plan.loss.native)],
+        plan.labels,
+        target,
+        plan.loss.scales(plan.y.shape)[0],
+        h,
     )
     dW, db = np.empty(layers[0][0].shape), np.empty(layers[0][1].shape)
     ops.run(chain.weights(dW), chain.biases(db, np.ones((1, len(x)))))

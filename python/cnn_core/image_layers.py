@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from cnn_core import image_ops, initializers, ops
+from cnn_core import image_ops, initializers
 from cnn_core.layers import Array, Layer, Shape, positive, remembered
 
 Pair = int | tuple[int, int]
@@ -80,11 +80,17 @@ class Conv2D(Layer):
         """The compiled geometry for samples of this shape."""
         channels, height, width = image_shape(self, input_shape)
         if channels % self.groups:
-            raise ValueError(f"Conv2D: expected channels a multiple of groups={self.groups},"
-                             f" got {channels}")
+            raise ValueError(
+                f"Conv2D: expected channels a multiple of groups={self.groups}, got {channels}"
+            )
         return image_ops.convolution(
-            (channels, height, width), self.filters, self.kernel_size, self.stride, self.padding,
-            self.dilation, self.groups,
+            (channels, height, width),
+            self.filters,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
         )
 
     def output_shape(self, input_shape: Shape) -> Shape:
@@ -104,8 +110,12 @@ class Conv2D(Layer):
         }
 
     def _options(self) -> dict[str, Any]:
-        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation,
-                "groups": self.groups}
+        return {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
 
     def forward(self, x: Array, training: bool = False) -> Array:
         if not self.params:
@@ -184,7 +194,9 @@ class _Pool2D(Layer):
 
 
 class MaxPool2D(_Pool2D):
-    __doc__ = "The maximum of each window; of equals the first; a NaN wins.\n" + str(_Pool2D.__doc__)
+    __doc__ = "The maximum of each window; of equals the first; a NaN wins.\n" + str(
+        _Pool2D.__doc__
+    )
 
 
 class AvgPool2D(_Pool2D):
@@ -300,8 +312,13 @@ class BatchNorm(Layer):
             self.state = {name: value.astype(x.dtype) for name, value in self.state.items()}
         self._x = x
         y, self._table = image_ops.batch_norm_forward(
-            x, self.params["gamma"], self.params["beta"], self.state["running_mean"],
-            self.state["running_var"], momentum=self.momentum, epsilon=self.epsilon,
+            x,
+            self.params["gamma"],
+            self.params["beta"],
+            self.state["running_mean"],
+            self.state["running_var"],
+            momentum=self.momentum,
+            epsilon=self.epsilon,
             training=training,
         )
         self._training = training

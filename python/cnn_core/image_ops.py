@@ -13,12 +13,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from cnn_core import _batch_norm, _conv2d, _dropout, _images, _pooling
 from cnn_core._checks import as_float, check_shape, output
-from cnn_core._parallel import run
+from cnn_core.ops import native, run
 
 Array = npt.NDArray[Any]
-Images = _images.Images
+Images = native.images.Images
 Border = tuple[int, int, int, int]
 Padding = int | Sequence[int] | Literal["valid", "same"]
 NO_BORDER: Border = (0, 0, 0, 0)
@@ -28,7 +27,7 @@ def new_images(
     n: int, channels: int, height: int, width: int, border: Border, dtype: npt.DTypeLike
 ) -> Images:
     """Images with the channels innermost, all zero."""
-    size = _images.buffer_size(n, height, width, channels, border)
+    size = native.images.buffer_size(n, height, width, channels, border)
     return Images(n, height, width, channels, border, np.zeros(size, dtype))
 
 
@@ -42,13 +41,13 @@ def as_images(value: Array | Images) -> Images:
 
 def to_images(x: Array, border: Border = NO_BORDER) -> Images:
     images = new_images(*x.shape, border, x.dtype)
-    run(_images.from_rows(x.reshape(len(x), -1), images))
+    run(native.images.from_rows(x.reshape(len(x), -1), images))
     return images
 
 
 def to_array(images: Images, out: Array | None = None) -> Array:
     array = np.empty(images.shape, images.dtype) if out is None else out
-    run(_images.to_rows(images, array.reshape(len(array), -1)))
+    run(native.images.to_rows(images, array.reshape(len(array), -1)))
     return array
 
 
@@ -111,7 +110,7 @@ def convolution(
         axes = zip(sizes, kernel, strides, dilations, strict=True)
         (top, bottom), (left, right) = (same_padding(*axis) for axis in axes)
         border = top, bottom, left, right
-    geometry = _conv2d.Convolution(
+    geometry = native.conv2d.Convolution(
         channels, filters, kernel, strides, border, dilations, groups, np.empty
     )
     if min(geometry.output_size(*sizes)) < 1:
@@ -130,7 +129,9 @@ def _geometry(x: Array, W: Array, options: dict[str, Any]) -> Any:
     if channels * groups != x.shape[1]:
         raise ValueError(f"x: expected {channels * groups} channels, as W has, got {x.shape}")
     kernel = (W.shape[2], W.shape[3])
-    return convolution((x.shape[1], x.shape[2], x.shape[3]), filters, kernel, **options, groups=groups)
+    return convolution(
+        (x.shape[1], x.shape[2], x.shape[3]), filters, kernel, **options, groups=groups
+    )
 
 
 def _packed(geometry: Any, W: Array, backward: bool) -> Array:
@@ -220,7 +221,7 @@ def conv2d_backward(
 def pool_output_size(
     sizes: tuple[int, ...], size: tuple[int, int], stride: tuple[int, int], padding: Border
 ) -> tuple[int, int]:
-    height, width = _pooling.output_size(*sizes, size, stride, padding)
+    height, width = native.pooling.output_size(*sizes, size, stride, padding)
     if min(height, width) < 1:
         raise ValueError(
             f"x: images of {sizes[0]} x {sizes[1]} with padding {padding} are smaller than the"
@@ -243,7 +244,7 @@ def pool2d_forward(
     out = output("out", out, shape, x_.dtype, (x,))
     which = None if average else np.zeros(out.size, np.int32)
     y = new_images(*shape, NO_BORDER, x_.dtype)
-    run(_pooling.forward(to_images(x_), y, which, size, stride, padding, average))
+    run(native.pooling.forward(to_images(x_), y, which, size, stride, padding, average))
     return to_array(y, out), which
 
 
@@ -263,11 +264,13 @@ def pool2d_backward(
     check_shape("dout", dout_, (*input_shape[:2], *sizes))
     out = output("out", out, tuple(input_shape), dout_.dtype, (dout,))
     dx = new_images(*input_shape, NO_BORDER, dout_.dtype)
-    run(_pooling.backward(to_images(dout_), dx, which, size, stride, padding, average))
+    run(native.pooling.backward(to_images(dout_), dx, which, size, stride, padding, average))
     return to_array(dx, out)
 
 
-def _window(size: Any, stride: Any, padding: Any) -> tuple[tuple[int, int], tuple[int, int], Border]:
+def _window(
+    size: Any, stride: Any, padding: Any
+) -> tuple[tuple[int, int], tuple[int, int], Border]:
     sizes = pair("size", size)
     border = check_padding(padding)
     if border == "same":
@@ -341,7 +344,7 @@ def dropout(
     out = output("out", out, x_.shape, x_.dtype, (x,))
     if x_.size:
         rows, count = x_.reshape(len(x_), -1), np.array([step], np.int64)
-        run(_dropout.dropout(rows, out.reshape(rows.shape), rate, seed, layer, count))
+        run(native.dropout.dropout(rows, out.reshape(rows.shape), rate, seed, layer, count))
     return out
 
 
@@ -381,13 +384,18 @@ def batch_norm_forward(
         arrays.append(output(name, value, (channels,), dtype, (x,)))
     y = as_images(np.empty_like(x_)) if x_.ndim == 2 else new_images(*x_.shape, NO_BORDER, dtype)
     table = np.empty((5, channels), dtype)
-    partial = np.empty((_batch_norm.groups(len(x_)), 2, channels), dtype)
-    run(*_batch_norm.forward(images, y, *arrays, table, partial, momentum, epsilon, training))
+    partial = np.empty((native.batch_norm.groups(len(x_)), 2, channels), dtype)
+    run(*native.batch_norm.forward(images, y, *arrays, table, partial, momentum, epsilon, training))
     return _norm_array(y, x_), table
 
 
 def batch_norm_backward(
-    dout: npt.ArrayLike, x: npt.ArrayLike, gamma: npt.ArrayLike, table: Array, *, training: bool = True
+    dout: npt.ArrayLike,
+    x: npt.ArrayLike,
+    gamma: npt.ArrayLike,
+    table: Array,
+    *,
+    training: bool = True,
 ) -> tuple[Array, Array, Array]:
     """dx, dgamma (C,) and dbeta (C,) from the table that `batch_norm_forward` returned."""
     x_, images = _norm_images("x", as_float("x", x))
@@ -397,11 +405,13 @@ def batch_norm_backward(
     scale = as_float("gamma", gamma, 1, x_.dtype)
     check_shape("gamma", scale, (channels,))
     check_shape("table", table, (5, channels))
-    dx = as_images(np.empty_like(x_)) if x_.ndim == 2 else new_images(*x_.shape, NO_BORDER, x_.dtype)
+    dx = (
+        as_images(np.empty_like(x_)) if x_.ndim == 2 else new_images(*x_.shape, NO_BORDER, x_.dtype)
+    )
     dgamma, dbeta = np.empty(channels, x_.dtype), np.empty(channels, x_.dtype)
-    partial = np.empty((_batch_norm.groups(len(x_)), 2, channels), x_.dtype)
+    partial = np.empty((native.batch_norm.groups(len(x_)), 2, channels), x_.dtype)
     run(
-        *_batch_norm.backward(
+        *native.batch_norm.backward(
             images, dy, dx, scale, table.copy(), partial, dgamma, dbeta, training
         )
     )

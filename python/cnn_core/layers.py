@@ -223,8 +223,7 @@ class Flatten(Layer):
 
 
 BY_NAME: dict[str, type[Layer]] = {
-    kind.__name__: kind
-    for kind in (Affine, Sigmoid, Tanh, ReLU, LeakyReLU, Softmax, Flatten)
+    kind.__name__: kind for kind in (Affine, Sigmoid, Tanh, ReLU, LeakyReLU, Softmax, Flatten)
 }
 
 

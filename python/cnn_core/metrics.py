@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Beyond this, labels are more likely identifiers than classes, and the matrix would take over 128 MB.
+# Beyond this, labels are more likely identifiers than classes: the matrix would pass 128 MB.
 _MAX_INFERRED_CLASSES = 4096
 
 
@@ -25,7 +25,8 @@ def accuracy(scores_or_labels: npt.ArrayLike, t: npt.ArrayLike) -> float:
     Raises
     ------
     ValueError
-        No samples, different numbers of samples or of classes, a label below 0 or not below C, a NaN score.
+        No samples, different numbers of samples or of classes, a label below 0 or not below C, a
+        NaN score.
     TypeError
         1-D labels that are not integers, or elements that are not real numbers.
     """
@@ -42,7 +43,8 @@ def confusion_matrix(
     ----------
     predicted, t : arrays, as for `accuracy`
     n_classes : int, optional
-        The number of rows and columns. Default: the width C of a 2-D argument, else the largest label of both plus 1.
+        The number of rows and columns. Default: the width C of a 2-D argument, else the largest
+        label of both plus 1.
 
     Returns
     -------
@@ -61,7 +63,7 @@ def confusion_matrix(
         n = width if width is not None else _infer_classes(labels, truth)
     else:
         n = _check_n_classes(n_classes)
-        _check_range("predicted", labels, n)
+        _check_range("predictions", labels, n)
         _check_range("t", truth, n)
     counts = np.bincount(truth * n + labels, minlength=n * n)
     return counts.reshape(n, n).astype(np.int64, copy=False)
@@ -70,12 +72,13 @@ def confusion_matrix(
 def _class_labels(
     predicted: npt.ArrayLike, t: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int | None]:
-    """Return the labels of both arguments and the number of classes, None when neither argument tells it."""
+    """Return the labels of both arguments and the number of classes, None when neither tells."""
     labels, width = _to_labels("predictions", predicted)
     truth, t_width = _to_labels("t", t)
     if labels.size != truth.size:
         raise ValueError(
-            f"predictions and t must have the same number of samples, got {labels.size} and {truth.size}"
+            "predictions and t must have the same number of samples, "
+            f"got {labels.size} and {truth.size}"
         )
     if width is not None and t_width is not None and width != t_width:
         raise ValueError(
@@ -150,6 +153,7 @@ def _infer_classes(labels: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]) 
     n = int(max(labels.max(), truth.max())) + 1
     if n > _MAX_INFERRED_CLASSES:
         raise ValueError(
-            f"n_classes must be given when labels reach {_MAX_INFERRED_CLASSES} or more, got {n - 1}"
+            f"n_classes must be given when labels reach {_MAX_INFERRED_CLASSES} or more, "
+            f"got {n - 1}"
         )
     return n

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy.typing as npt
 
@@ -47,8 +47,14 @@ def two_layer_net(
     loss, dtype, seed : see Sequential.
     """
     return multi_layer_net(
-        input_size, [hidden_size], output_size, activation=activation,
-        initializer=Normal(weight_init_std), loss=loss, dtype=dtype, seed=seed,
+        input_size,
+        [hidden_size],
+        output_size,
+        activation=activation,
+        initializer=Normal(weight_init_std),
+        loss=loss,
+        dtype=dtype,
+        seed=seed,
     )
 
 
@@ -72,6 +78,8 @@ def multi_layer_net(
     """
     if initializer is None:
         initializer = HeNormal() if activation in ("relu", "leaky_relu") else GlorotNormal()
+    if not isinstance(hidden_sizes, Iterable):
+        raise TypeError(f"hidden_sizes: expected a list of integers, got {hidden_sizes!r}")
     layers: list[Layer] = []
     for units in hidden_sizes:
         layers += [Affine(units, initializer), activation_layer(activation)]

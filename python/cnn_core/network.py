@@ -16,16 +16,16 @@ import numpy.typing as npt
 
 from cnn_core import _checks as checks
 from cnn_core import gradient_check, layers, losses, metrics
-from cnn_core.initializers import finite
 from cnn_core.image_layers import BatchNorm, Dropout
+from cnn_core.initializers import finite
 from cnn_core.layers import Layer, Shape
 from cnn_core.plan import Plan, target_kind
 
 Array = npt.NDArray[Any]
 
-ROWS_AT_ONCE = 512    # of a long input: bounds the memory of predict, loss and accuracy
-PLANS_KEPT = 8        # one per batch size and use
-ALIGNMENT = 16        # elements: every parameter begins on a cache line
+ROWS_AT_ONCE = 512  # of a long input: bounds the memory of predict, loss and accuracy
+PLANS_KEPT = 8  # one per batch size and use
+ALIGNMENT = 16  # elements: every parameter begins on a cache line
 
 
 class Sequential:
@@ -165,8 +165,14 @@ class Sequential:
         if plan is None:
             self._bind()
             plan = Plan(
-                self.layers, self._shapes, self.loss_function, n, self.dtype,
-                targets=targets, training=training, gradient=gradient,
+                self.layers,
+                self._shapes,
+                self.loss_function,
+                n,
+                self.dtype,
+                targets=targets,
+                training=training,
+                gradient=gradient,
             )
             self._plans[key] = plan
             if len(self._plans) > PLANS_KEPT:
@@ -188,7 +194,8 @@ class Sequential:
         if array.shape[1:] != self.input_shape or not array.ndim:
             size = math.prod(self.input_shape)
             if array.ndim < 2 or math.prod(array.shape[1:]) != size:
-                raise ValueError(f"x: expected shape (N, {str(self.input_shape)[1:]}, got {array.shape}")
+                expected = f"(N, {str(self.input_shape)[1:]}"
+                raise ValueError(f"x: expected shape {expected}, got {array.shape}")
             array = array.reshape(len(array), *self.input_shape)
         return array
 
@@ -282,7 +289,9 @@ class Sequential:
         """The share of rows whose largest output is the target's class."""
         return self.evaluate(x, t)[1]
 
-    def gradient(self, x: npt.ArrayLike, t: npt.ArrayLike, training: bool = True) -> dict[str, Array]:
+    def gradient(
+        self, x: npt.ArrayLike, t: npt.ArrayLike, training: bool = True
+    ) -> dict[str, Array]:
         """The gradient of the loss by every parameter, by back-propagation: copies by name."""
         array = self.check_rows(x)
         kind, target = self.check_targets(t, len(array))
@@ -305,7 +314,8 @@ class Sequential:
 
     def confusion_matrix(self, x: npt.ArrayLike, t: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Counts of (true class, predicted class): rows true, columns predicted."""
-        return metrics.confusion_matrix(self.predict(x), np.asarray(t), math.prod(self.output_shape))
+        classes = math.prod(self.output_shape)
+        return metrics.confusion_matrix(self.predict(x), np.asarray(t), classes)
 
     # -------------------------------------------------------------------------------- description
 
@@ -314,7 +324,7 @@ class Sequential:
         lines = [f"{'layer':<40} {'output shape':<18} {'parameters':>10}"]
         for layer, shape in zip(self.layers, self._shapes[1:], strict=True):
             count = sum(value.size for value in getattr(layer, "params", {}).values())
-            lines.append(f"{_short(layer):<40} {str(shape):<18} {count:>10,}")
+            lines.append(f"{_short(layer):<40} {shape!s:<18} {count:>10,}")
         lines.append(f"{'total':<40} {'':<18} {self.n_params:>10,}")
         return "\n".join(lines)
 
@@ -358,7 +368,8 @@ class Views(dict[str, Array]):
             raise KeyError(f"params: no parameter named {name!r}; there are {list(self)}")
         view = self[name]
         if np.shape(value) != view.shape:
-            raise ValueError(f"params[{name!r}]: expected shape {view.shape}, got {np.shape(value)}")
+            shapes = f"expected shape {view.shape}, got {np.shape(value)}"
+            raise ValueError(f"params[{name!r}]: {shapes}")
         if value is not view:
             view[...] = value
 
@@ -395,5 +406,8 @@ def _sizes(shape: Any) -> Shape:
 
 
 def _short(layer: Layer) -> str:
-    text = repr(layer)
-    return text if len(text) <= 40 else f"{type(layer).__name__}(...)"
+    """The layer and its numbers, without its initializers."""
+    config = layer.get_config().items()
+    plain = [f"{k}={v!r}" for k, v in config if k != "class" and not isinstance(v, dict)]
+    text = f"{type(layer).__name__}({', '.join(plain)})"
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -9,27 +9,12 @@ an input. One alphabet of axes: N samples, I inputs, O outputs, C classes.
 from __future__ import annotations
 
 import operator
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from cnn_core import (
-    _activations,
-    _affine,
-    _batch_norm,
-    _batches,
-    _dropout,
-    _gemm,
-    _gradient_check,
-    _images,
-    _losses,
-    _optimizers,
-    _parallel,
-    _pooling,
-    _simd,
-)
+from cnn_core import _native
 from cnn_core._checks import (
     FLOATS,
     Array,
@@ -52,23 +37,11 @@ Reduction = Literal["mean", "sum"]
 #: Numbers of the activations in simd/simd.h; None is no activation.
 ACTIVATIONS: dict[str | None, int] = {None: 0, "sigmoid": 1, "tanh": 2, "relu": 3, "leaky_relu": 4}
 LOSSES = {"softmax_cross_entropy": 0, "binary_cross_entropy": 1, "squared_error": 2}
-#: The native modules, for plan.py and the optimizers, which bind kernels to buffers once.
-native = SimpleNamespace(
-    activations=_activations,
-    affine=_affine,
-    batch_norm=_batch_norm,
-    batches=_batches,
-    dropout=_dropout,
-    gemm=_gemm,
-    gradient_check=_gradient_check,
-    images=_images,
-    losses=_losses,
-    optimizers=_optimizers,
-    pooling=_pooling,
-)
-Program = _parallel.Program
-Task = _parallel.Task
-run = _parallel.run
+#: The native modules, for the plan and the optimizers, which bind kernels to buffers once.
+native = _native
+Program = native.parallel.Program
+Task = native.parallel.Task
+run = native.parallel.run
 
 
 # ---------------------------------------------------------------------------------------- affine
@@ -111,7 +84,7 @@ def affine_forward(
         raise ValueError(f"activation: expected one of {list(ACTIVATIONS)}, got {activation!r}")
     out = output("out", out, (x.shape[0], W.shape[1]), x.dtype, inputs)
     if out.size:
-        run(_affine.forward(x, W, b, out, ACTIVATIONS[activation], check_slope(slope)))
+        run(native.affine.forward(x, W, b, out, ACTIVATIONS[activation], check_slope(slope)))
     return out
 
 
@@ -158,15 +131,19 @@ def affine_backward(
         db[...] = 0
         return dx, dW, db
     packed = packed_buffer(W)
-    pack = _gemm.pack_transposed(W, packed)
-    first = [[pack], [_affine.weight_gradient(x, dout, dW)], [_affine.bias_gradient(dout, db)]]
-    Program([first, [[_affine.input_gradient(dout, packed, dx)]]]).run()
+    pack = native.gemm.pack_transposed(W, packed)
+    first = [
+        [pack],
+        [native.affine.weight_gradient(x, dout, dW)],
+        [native.affine.bias_gradient(dout, db)],
+    ]
+    Program([first, [[native.affine.input_gradient(dout, packed, dx)]]]).run()
     return dx, dW, db
 
 
 def packed_buffer(W: Array) -> Array:
     """Room for the packed panels of W^T."""
-    return np.empty(_gemm.packed_size(W.shape[0], W.shape[1], W.dtype == np.float32), W.dtype)
+    return np.empty(native.gemm.packed_size(W.shape[0], W.shape[1], W.dtype == np.float32), W.dtype)
 
 
 # ----------------------------------------------------------------------------------- activations
@@ -180,7 +157,7 @@ def activation_forward(
     x = as_float("x", x)
     out = output("out", out, x.shape, x.dtype, inputs)
     if x.size:
-        run(_activations.forward(as_rows(x), as_rows(out), ACTIVATIONS[activation], slope))
+        run(native.activations.forward(as_rows(x), as_rows(out), ACTIVATIONS[activation], slope))
     return out
 
 
@@ -198,7 +175,7 @@ def activation_backward(
     check_shape("dout", dout, y.shape)
     out = output("out", out, y.shape, y.dtype, inputs)
     if y.size:
-        task = _activations.backward
+        task = native.activations.backward
         run(task(as_rows(y), as_rows(dout), as_rows(out), ACTIVATIONS[activation], slope))
     return out
 
@@ -236,9 +213,7 @@ def relu_backward(dout: npt.ArrayLike, y: npt.ArrayLike, *, out: Array | None = 
     return activation_backward(dout, y, "relu", 0.0, out)
 
 
-def leaky_relu_forward(
-    x: npt.ArrayLike, slope: float = 0.01, *, out: Array | None = None
-) -> Array:
+def leaky_relu_forward(x: npt.ArrayLike, slope: float = 0.01, *, out: Array | None = None) -> Array:
     """y = x where x >= 0, else slope x; slope >= 0."""
     return activation_forward(x, "leaky_relu", check_slope(slope), out)
 
@@ -258,7 +233,7 @@ def softmax_forward(x: npt.ArrayLike, *, out: Array | None = None) -> Array:
         raise ValueError(f"x: expected at least 1 dimension, got shape {x.shape}")
     out = output("out", out, x.shape, x.dtype, inputs)
     if x.size:
-        run(_activations.softmax_forward(as_rows(x), as_rows(out)))
+        run(native.activations.softmax_forward(as_rows(x), as_rows(out)))
     return out
 
 
@@ -272,7 +247,7 @@ def softmax_backward(dout: npt.ArrayLike, y: npt.ArrayLike, *, out: Array | None
         raise ValueError(f"y: expected at least 1 dimension, got shape {y.shape}")
     out = output("out", out, y.shape, y.dtype, inputs)
     if y.size:
-        run(_activations.softmax_backward(as_rows(y), as_rows(dout), as_rows(out)))
+        run(native.activations.softmax_backward(as_rows(y), as_rows(dout), as_rows(out)))
     return out
 
 
@@ -298,10 +273,10 @@ def _loss(
     dx = output("out", out, x.shape, x.dtype, inputs)
     row_losses, totals = np.empty(len(as_rows(x))), np.zeros(4)
     rows = None if t is None else as_rows(t)
-    task = _losses.rows(
+    task = native.losses.rows(
         as_rows(x), rows, labels, LOSSES[loss], scales[1], row_losses, None, as_rows(dx)
     )
-    run(task, _losses.total(row_losses, None, scales[0], totals))
+    run(task, native.losses.total(row_losses, None, scales[0], totals))
     return float(totals[0]), dx
 
 
@@ -424,7 +399,7 @@ def gather_rows(
     if out.size:
         start = np.zeros(1, np.int64)
         flat = rows.reshape(len(rows), -1), out.reshape(len(index), -1)
-        run(_batches.gather_rows(flat[0], index, start, float(scale), flat[1]))
+        run(native.batches.gather_rows(flat[0], index, start, float(scale), flat[1]))
     return out
 
 
@@ -457,7 +432,7 @@ def sgd_update(
     if params.size:
         rate = np.array([float(lr)])
         run(
-            _optimizers.sgd(
+            native.optimizers.sgd(
                 params, grads, velocity, rate, 1.0, float(momentum), nesterov, float(weight_decay)
             )
         )
@@ -474,19 +449,20 @@ def set_num_threads(n: int) -> None:
     count = operator.index(n)
     if not 0 <= count <= 1024:
         raise ValueError(f"n: expected 0..1024 threads, got {n}")
-    _parallel.set_num_threads(count)
+    native.parallel.set_num_threads(count)
 
 
 def get_num_threads() -> int:
     """Threads that a large kernel uses."""
-    return int(_parallel.get_num_threads())
+    return int(native.parallel.get_num_threads())
 
 
 def native_config() -> dict[str, Any]:
     """Instruction set in use and available, OpenMP version date (0: none), threads."""
     return {
-        "isa": _simd.active_isa,
-        "isas": _simd.supported_isas(),
-        "openmp": _parallel.openmp_support(),
+        "isa": native.simd.active_isa,
+        "compiler": native.simd.compiler,
+        "isas": native.simd.supported_isas(),
+        "openmp": native.parallel.openmp_support(),
         "threads": get_num_threads(),
     }

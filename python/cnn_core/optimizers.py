@@ -28,7 +28,8 @@ class Optimizer:
 
     Parameters
     ----------
-    lr : the learning rate; may be changed at any time.
+    lr : the learning rate; may be changed at any time, unlike the rest, which is read when the
+        training begins.
     lr_multipliers : name of a parameter to factor of its learning rate: 0 freezes it, -1 climbs.
     """
 
@@ -119,7 +120,13 @@ class SGD(Optimizer):
     def update_task(self, params: Array, grads: Array, factor: float, part: slice) -> ops.Task:
         velocity = self._velocity[part] if self._velocity is not None and self.momentum else None
         task: ops.Task = ops.native.optimizers.sgd(
-            params, grads, velocity, self._lr, factor, self.momentum, self.nesterov,
+            params,
+            grads,
+            velocity,
+            self._lr,
+            factor,
+            self.momentum,
+            self.nesterov,
             self.weight_decay,
         )
         return task

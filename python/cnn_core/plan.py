@@ -10,18 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cnn_core import ops
-from cnn_core.blocks import Block, Parts, convert, flat, native_block
+from cnn_core.blocks import NO_BORDER, Block, Parts, Shape, convert, flat, native_block
 from cnn_core.layers import Layer
 from cnn_core.losses import Loss
 
 Array = npt.NDArray[Any]
-Shape = tuple[int, ...]
+
 
 # --------------------------------------------------------------------------------------- segments
 
@@ -34,43 +35,42 @@ class NativeSegment:
     ) -> None:
         self.blocks, self.x, self.training = convert(blocks, x.shape[1:]), x, training
         self._lay_out(x)
+        #: the first block that needs a gradient: none before it has parameters
+        self.lowest = 0
+        if not need_dx:
+            layers = (block.layer for block in self.blocks)
+            trained = (i for i, layer in enumerate(layers) if getattr(layer, "params", None))
+            self.lowest = next(trained, len(self.blocks))
         if gradient:
             self._lay_out_gradients(need_dx)
 
     def _lay_out(self, x: Any) -> None:
         for block, behind in zip(self.blocks, [*self.blocks[1:], None], strict=True):
-            block.x = x
-            border = behind.x_border if behind is not None else (0, 0, 0, 0)
-            block.y = x = block.output(border)
+            block.x, block.training = x, self.training
+            block.y = x = block.output(behind.x_border if behind is not None else NO_BORDER)
         self.y: Array = x
 
     def _lay_out_gradients(self, need_dx: bool) -> None:
-        previous = None
-        for block in self.blocks:
-            if block.in_place and previous is not None:
+        for previous, block in pairwise(self.blocks):
+            if block.in_place:
                 block.dy_border = previous.dy_border
-            block.training = self.training
-            previous = block
-        #: the first block with something to train, or the first of all: gradients end there
-        trained = (i for i, block in enumerate(self.blocks) if getattr(block.layer, "params", None))
-        self.first = 0 if need_dx else next(trained, len(self.blocks))
         self.dy = dy = np.empty_like(self.y)
-        for index in reversed(range(self.first, len(self.blocks))):
+        for index in reversed(range(self.lowest, len(self.blocks))):
             block = self.blocks[index]
             block.dy = dy
-            if index > self.first or need_dx:
-                border = self.blocks[index - 1].dy_border if index else (0, 0, 0, 0)
+            if index > self.lowest or need_dx:
+                border = self.blocks[index - 1].dy_border if index else NO_BORDER
                 block.dx = dy = block.input_gradient(border)
         self.dx = self.blocks[0].dx
 
     def forward_parts(self, first: int = 0) -> Parts:
         """The forward pass, from block `first` on."""
-        return sum((block.forward(self.training) for block in self.blocks[first:]), Parts())
+        return sum((block.forward() for block in self.blocks[first:]), Parts())
 
     def backward_parts(self) -> Parts:
         """Gradients from self.dy, the gradient by self.y."""
         parts, done = Parts(), False
-        for index in reversed(range(self.first, len(self.blocks))):
+        for index in reversed(range(self.lowest, len(self.blocks))):
             block = self.blocks[index]
             previous = self.blocks[index - 1] if index else None
             if block.code and not done:
@@ -239,7 +239,7 @@ class Plan:
         y, rows = flat(self.y), None if self.target is None else flat(self.target)
         if rows is None:
             right = y.argmax(axis=1) == self.labels
-        elif y.shape[1] == 1:    # one output: two classes, told apart by a threshold
+        elif y.shape[1] == 1:  # one output: two classes, told apart by a threshold
             right = ((y > 0.5) == (rows > 0.5))[:, 0]
         else:
             right = y.argmax(axis=1) == rows.argmax(axis=1)

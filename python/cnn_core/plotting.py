@@ -1,14 +1,14 @@
 """Figures of a training run and of a classifier, for files and notebooks; needs no display.
 
-matplotlib is an extra, imported when a figure is drawn. Figures are made without `pyplot`, so they neither join its list of
-open figures nor depend on the backend that the user has chosen.
+matplotlib is an extra, imported when a figure is drawn. Figures are made without `pyplot`, so they
+neither join its list of open figures nor depend on the backend that the user has chosen.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Blue and vermilion of Okabe and Ito's palette: told apart with every kind of color vision, and in gray.
+# Blue and vermilion of Okabe and Ito's palette: told apart with every kind of color vision.
 _TRAIN_COLOR = "#0072B2"
 _VALIDATION_COLOR = "#D55E00"
 _TEXT_COLOR = "#333333"
@@ -38,9 +38,10 @@ def plot_history(
     Parameters
     ----------
     history : dict of lists, as `Trainer.fit` returns it
-        `"loss"`, `"accuracy"`, `"val_loss"`, `"val_accuracy"`: one value per epoch, all of the same length. Accuracies are
-        fractions from 0 to 1 and are drawn in percent. Any of the four may be missing or empty; a quantity of which
-        neither is there gets no panel. Other keys are not drawn. A NaN leaves a gap.
+        `"loss"`, `"accuracy"`, `"val_loss"`, `"val_accuracy"`: one value per epoch, all of the same
+        length. Accuracies are fractions from 0 to 1 and are drawn in percent. Any of the four may
+        be missing or empty; a quantity of which neither is there gets no panel. Other keys are not
+        drawn. A NaN leaves a gap.
     path : path, optional
         Where to write the figure; the extension gives the format (.png, .svg, .pdf).
     title : str, optional
@@ -58,7 +59,7 @@ def plot_history(
     """
     curves = _check_history(history)
     panels = [name for name in ("loss", "accuracy") if name in curves or f"val_{name}" in curves]
-    figure = _new_figure(4.6 * len(panels), 3.6)
+    figure = _new_figure(4.8 * len(panels), 3.6, "constrained")
     for column, name in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), column + 1)
         _draw_curves(axes, name, curves.get(name), curves.get(f"val_{name}"))
@@ -77,7 +78,8 @@ def plot_confusion_matrix(
 
     Parameters
     ----------
-    matrix : (C, C) array of counts, true classes in rows, as `cnn_core.metrics.confusion_matrix` returns it
+    matrix : (C, C) array of counts, true classes in rows
+        As `cnn_core.metrics.confusion_matrix` returns it.
     path : path, optional
         Where to write the figure; the extension gives the format (.png, .svg, .pdf).
     class_names : C strings, optional
@@ -91,8 +93,8 @@ def plot_confusion_matrix(
     Raises
     ------
     ValueError
-        The matrix is not square, is empty, or has an element that is negative or not finite; or `class_names` has another
-        length.
+        The matrix is not square, is empty, or has an element that is negative or not finite; or
+        `class_names` has another length.
     ImportError
         matplotlib is not installed.
     """
@@ -105,10 +107,13 @@ def plot_confusion_matrix(
     # A class without samples has no shares: its row stays white.
     shares = np.divide(100.0 * counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     side = 2.4 + 0.42 * min(max(n, 5), _MAX_ANNOTATED_CLASSES)
-    figure = _new_figure(side + 0.7, side)
+    figure = _new_figure(side + 0.7, side, "compressed")
     axes = figure.add_subplot()
     _draw_cells(figure, axes, counts, shares)
     _label_classes(axes, names)
+    if totals.sum() > 0:
+        right = f"{counts.trace() / totals.sum():.2%} of {totals.sum():,.10g} samples are right"
+        axes.set_title(right, color=_TEXT_COLOR, fontsize=11)
     return _finish(figure, path)
 
 
@@ -150,7 +155,9 @@ def _check_matrix(matrix: npt.ArrayLike) -> npt.NDArray[Any]:
     return counts
 
 
-def _new_figure(width: float, height: float) -> Figure:
+def _new_figure(
+    width: float, height: float, layout: Literal["constrained", "compressed"]
+) -> Figure:
     """Return an empty figure of `width` x `height` inches on its own off-screen canvas."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -159,7 +166,7 @@ def _new_figure(width: float, height: float) -> Figure:
         raise ImportError(
             "plotting needs matplotlib, which is not installed: pip install 'cnn-core[plot]'"
         ) from error
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
@@ -178,7 +185,7 @@ def _draw_curves(
 ) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    scale, unit = (100.0, " %") if name == "accuracy" else (1.0, "")
+    scale, unit = (100.0, "%") if name == "accuracy" else (1.0, "")
     styles = (
         ("training", train, _TRAIN_COLOR, "-", "o"),
         ("validation", validation, _VALIDATION_COLOR, "--", "s"),
@@ -186,7 +193,7 @@ def _draw_curves(
     for label, values, color, line, marker in styles:
         if values is None:
             continue
-        last = f"{scale * values[-1]:.{2 if unit else 4}f}{unit}"
+        last = f"{scale * values[-1]:.4g}{unit}"
         axes.plot(
             np.arange(1, values.size + 1),
             scale * values,
@@ -216,7 +223,8 @@ def _draw_cells(
     # The root spreads out the small shares: an error of 1% stays visible beside a diagonal of 98%.
     norm = PowerNorm(0.5, vmin=0.0, vmax=100.0)
     image = axes.imshow(shares, cmap="Blues", norm=norm)
-    bar = figure.colorbar(image, ax=axes, ticks=[0, 1, 5, 10, 25, 50, 100], shrink=0.85)
+    bar = figure.colorbar(image, ax=axes, ticks=[0, 1, 5, 10, 25, 50, 100], pad=0.03)
+    bar.outline.set_visible(False)
     bar.set_label("share of the true class (%)", color=_TEXT_COLOR)
     bar.ax.tick_params(colors=_TEXT_COLOR)
     if len(counts) > _MAX_ANNOTATED_CLASSES:
@@ -237,7 +245,7 @@ def _draw_cells(
 
 def _label_classes(axes: Axes, names: list[str]) -> None:
     n = len(names)
-    ticks = range(0, n, 1 + n // (2 * _MAX_ANNOTATED_CLASSES + 1))
+    ticks = range(0, n, -(-n // _MAX_ANNOTATED_CLASSES))
     shown = [names[tick] for tick in ticks]
     is_long = max(map(len, shown)) > 3
     axes.set_xticks(

@@ -18,8 +18,9 @@ import math
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NoReturn
 
 import numpy as np
@@ -53,6 +54,14 @@ class _FieldError(ValueError):
 
     def __init__(self, field: str, expected: object, got: object) -> None:
         super().__init__(f"{field}: expected {expected}, got {_shorten(got)}")
+
+
+class _UnfitError(_FieldError):
+    """A layer or a loss that could not be made; bears the message of what failed."""
+
+    def __init__(self, field: str, config: object, error: Exception) -> None:
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        ValueError.__init__(self, f"{field}: {_shorten(reason, 200)} (in {_shorten(config)})")
 
 
 def _shorten(value: object, limit: int = 120) -> str:
@@ -89,8 +98,8 @@ def save_model(net: Sequential, path: PathLike) -> None:
     architecture = net.get_config()
     try:
         text = json.dumps({"format": FORMAT, "architecture": architecture}, allow_nan=False)
-        # Through JSON, so that what is checked is what will be read.
-        _, shapes = _measure(json.loads(text)["architecture"])
+        # Checked as `load_model` will, after the way through JSON.
+        _, shapes = _measure(_read_architecture({METADATA_KEY: text}))
     except ValueError as error:
         raise ValueError(f"net: its architecture could not be loaded again: {error}") from error
     from safetensors.numpy import save
@@ -143,10 +152,8 @@ def write_atomically(path: PathLike, data: bytes) -> None:
 
 
 def _remove(path: str) -> None:
-    try:
+    with suppress(FileNotFoundError):
         os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 def _sync_folder(folder: str) -> None:
@@ -204,6 +211,8 @@ def load_model(path: PathLike) -> Sequential:
         raise ModelFileError(f"{name}: not a safetensors file: {_shorten(error)}") from error
     except _FieldError as error:
         raise ModelFileError(f"{name}: {error}") from error
+    except RecursionError as error:
+        raise ModelFileError(f"{name}: architecture: too deeply nested") from error
 
 
 def _read_architecture(metadata: Mapping[str, str] | None) -> dict[str, Any]:
@@ -250,7 +259,7 @@ def _check_architecture(config: dict[str, Any]) -> None:
     if type(config["seed"]) is not int or config["seed"] < 0:
         raise _FieldError("seed", "an integer >= 0", repr(config["seed"]))
     scale = config["input_scale"]
-    if type(scale) not in (int, float) or not abs(scale) < 1e300:
+    if type(scale) not in (int, float) or not abs(scale) <= sys.float_info.max:
         raise _FieldError("input_scale", "a finite number", repr(scale))
     if not isinstance(layer_list, list):
         raise _FieldError("layers", "a list", type(layer_list).__name__)
@@ -281,9 +290,7 @@ def _described(file: Any, dtype: str) -> dict[str, Shape]:
 class _ShapeOnly(Initializer):
     """Zeros of any shape that take no memory."""
 
-    def __call__(
-        self, rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int
-    ) -> Array:
+    def __call__(self, rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> Array:
         return np.broadcast_to(np.float32(0), shape)
 
 
@@ -318,8 +325,10 @@ def _measure(
             _check_sizes(field, output_shape)
             with _initializers_replaced(layer):
                 parameters = {key: a.shape for key, a in layer.build(shape, rng).items()}
+        except _FieldError:
+            raise
         except _UNFIT as error:
-            _refuse(field, layer_config, error)
+            raise _UnfitError(field, layer_config, error) from error
         number += bool(parameters)
         named = {f"{key}{number}": size for key, size in parameters.items()}
         if present is not None:
@@ -335,15 +344,6 @@ def _measure(
     return built, shapes
 
 
-def _refuse(field: str, config: Any, error: BaseException) -> NoReturn:
-    if isinstance(error, _FieldError):
-        raise error
-    if not isinstance(error, ValueError):
-        error = ValueError(f"{type(error).__name__}: {error}")
-    expected = "a layer or loss that fits here"
-    raise _FieldError(field, expected, f"{_shorten(config)} ({_shorten(error, 200)})") from error
-
-
 def _refuse_tensor(name: str, expected: Shape, got: Shape | None) -> NoReturn:
     if got is None:
         raise _FieldError(f"tensor {name!r}", f"shape {expected}", "no tensor of this name")
@@ -357,16 +357,17 @@ def _rebuild(
     try:
         loss = losses.from_config(config["loss"])
     except _UNFIT as error:
-        _refuse("loss", config["loss"], error)
-    net = _without_drawing(config, built, loss)
+        raise _UnfitError("loss", config["loss"], error) from error
+    try:
+        net = _without_drawing(config, built, loss)
+    except _UNFIT as error:
+        raise _UnfitError("architecture", config, error) from error
     for name in shapes:
         np.copyto(net.params[name], file.get_tensor(name), casting="no")
     return net
 
 
 def _without_drawing(config: dict[str, Any], built: list[Layer], loss: losses.Loss) -> Sequential:
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
         for layer in built:
             stack.enter_context(_initializers_replaced(layer))

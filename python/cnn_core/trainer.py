@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from cnn_core import _checks as checks
 from cnn_core import ops
+from cnn_core.blocks import Parts, flat
 from cnn_core.callbacks import Callback
 from cnn_core.layers import positive
 from cnn_core.network import Sequential, check_seed
 from cnn_core.optimizers import Optimizer
-from cnn_core.plan import Parts, Plan, flat
+from cnn_core.plan import Plan
 
 Array = npt.NDArray[Any]
 History = dict[str, list[float]]
@@ -187,7 +188,6 @@ class _Fit:
         #: rows in the order of the epoch, and where the present batch begins in it
         self.indices = np.arange(full) if sampling == "sequential" else np.zeros(full, np.int64)
         self.start = np.zeros(1, np.int64)
-        self.totals = np.zeros(2)
         self.done = 0
         self.began = time.perf_counter()
         self.history: History = {"loss": [], "accuracy": []}
@@ -220,9 +220,8 @@ class _Fit:
                 batches.gather_rows(flat(self.x), self.indices, self.start, scale, flat(plan.x))
             ]
             if plan.target is None:
-                gather.append(
-                    batches.gather_labels(self.t, self.indices, self.start, plan.labels)
-                )
+                assert plan.labels is not None
+                gather.append(batches.gather_labels(self.t, self.indices, self.start, plan.labels))
             else:
                 gather.append(
                     batches.gather_rows(

@@ -65,9 +65,7 @@ class PageGuarded:
         store[...] = SENTINEL
         offset = self.size - used if self.at_end and used > 0 else 0
         strides = (*(self.row * values.itemsize,) * (values.ndim - 1), values.itemsize)
-        self.array = np.ndarray(
-            values.shape, values.dtype, store, offset, strides[: values.ndim]
-        )
+        self.array = np.ndarray(values.shape, values.dtype, store, offset, strides[: values.ndim])
         self.array[...] = values
         self.address = self.start + (offset if used > 0 else self.size if self.at_end else 0)
 

@@ -11,6 +11,25 @@ NONE, SIGMOID, TANH, RELU, LEAKY_RELU = range(5)
 ACTIVATIONS = {"sigmoid": SIGMOID, "tanh": TANH, "relu": RELU, "leaky_relu": LEAKY_RELU}
 
 
+def exact_operands(rng, m, n, k, dtype):
+    """A of powers of two of either sign, B of small integers, C of few digits.
+
+    Products are exact, so that a fused multiply-add and a product followed by a sum round alike.
+    """
+    most = {"float32": 12, "float64": 40}[str(dtype)]  # sums with too many digits are rounded
+    a = np.ldexp(rng.choice([-1.0, 1.0], (m, k)), rng.integers(-most, most + 1, (m, k)))
+    b, c = rng.integers(-15, 16, (k, n)), rng.integers(-99, 100, (m, n)) / 8
+    return a.astype(dtype), b.astype(dtype), c.astype(dtype)
+
+
+def term_by_term(a, b, c):
+    """C + A B after 0, 1, ..., k terms, rounded after each."""
+    sums = [c]
+    for p in range(a.shape[1]):
+        sums.append(sums[-1] + a[:, p : p + 1] * b[p])
+    return sums
+
+
 def address(buffer):
     return 0 if buffer is None else buffer.address
 

@@ -14,8 +14,8 @@ from cnn_core._affine cimport (
 from cnn_core._gemm cimport (
     multiply_add, multiply_add_packed, pack_transposed_panel, packed_elements,
 )
-from cnn_core._parallel cimport Program, Task, new_task
-from cnn_core._simd cimport simd_f32, simd_f64, simd_isa
+from cnn_core._parallel cimport Program, new_task
+from cnn_core._simd cimport simd_f32, simd_f64
 
 
 cdef extern from "<sys/mman.h>" nogil:

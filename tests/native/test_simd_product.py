@@ -1,14 +1,14 @@
 """The micro-kernel of products: C[m, n] += A[m, k] B[k, n] on raw pointers, on every table.
 
-Most operands are such that every product of two elements is exact: then a fused multiply-add and a
-multiplication followed by an addition round alike, and a loop over the terms in NumPy gives the
-bits that the kernel must give, which holds the order of the terms as well.
+Most operands make every product of two elements exact (see `exact_operands`), so that the bits that
+the kernel must give, which tell the order of the terms as well, are known.
 """
 
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import as_strided
 
+from native.c_kernels import exact_operands, term_by_term
 from reference import same_bits
 
 MOST_ROWS = 25  # two tiles of 12 rows and one row more
@@ -17,27 +17,11 @@ TERMS = (0, 1, 2, 3, 127, 128, 129)
 MOST_TERMS = max(TERMS)
 
 
-def exact_operands(rng, m, n, k, dtype):
-    """A of powers of two of either sign, B of small integers, C of few digits."""
-    most = {"float32": 12, "float64": 40}[str(dtype)]  # sums with too many digits are rounded
-    a = np.ldexp(rng.choice([-1.0, 1.0], (m, k)), rng.integers(-most, most + 1, (m, k)))
-    b, c = rng.integers(-15, 16, (k, n)), rng.integers(-99, 100, (m, n)) / 8
-    return a.astype(dtype), b.astype(dtype), c.astype(dtype)
-
-
 def columns(kernels):
     """Numbers of columns around each number of vectors."""
     whole = range(0, kernels.max_columns + 1, kernels.lanes)
     sizes = {n + d for n in whole for d in (-1, 0, 1)}
     return sorted(n for n in sizes if 0 <= n <= kernels.max_columns)
-
-
-def term_by_term(a, b, c):
-    """C + A B after 0, 1, ..., k terms, rounded after each."""
-    sums = [c]
-    for p in range(a.shape[1]):
-        sums.append(sums[-1] + a[:, p : p + 1] * b[p])
-    return sums
 
 
 def test_widths(kernels):
@@ -100,9 +84,7 @@ def test_strides_of_a(kernels, rng, name):
             with kernels.memory() as memory:
                 a_, b_, c_ = memory.input(store), memory.input(b), memory.inout(c[:m])
                 first = a_.address + start * item
-                kernels.call(
-                    "product", m, n, k, first, a_row, a_col, b_.address, n, c_.address, n
-                )
+                kernels.call("product", m, n, k, first, a_row, a_col, b_.address, n, c_.address, n)
             assert same_bits(c_.array, expected[:m]), f"m={m} n={n}"
 
 

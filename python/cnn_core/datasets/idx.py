@@ -4,8 +4,8 @@ An IDX file is a header and the elements of one array in C order, every number b
 
     0 0 | type code (1 byte) | number of dimensions D (1 byte) | D sizes (4 bytes each) | elements
 
-A file may come from anywhere, so nothing that its header claims is believed before it is checked, and the memory that a
-file can ask for is bounded by its own length and by a stated limit.
+A file may come from anywhere, so nothing that its header claims is believed before it is checked,
+and the memory that a file can ask for is bounded by its own length and by a stated limit.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import os
 import stat
 import sys
 import zlib
+from io import BufferedReader
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +36,7 @@ _OUTPUT_BYTES = 256 * 1024  # small enough for the piece to be copied out of the
 
 
 class DatasetError(ValueError):
-    """A data file that is damaged, or is not what it should be; the message names the file and the field."""
+    """A data file that is damaged or not what it should be; the message names file and field."""
 
 
 def _error(path: str, field: str, expected: object, got: object) -> DatasetError:
@@ -45,7 +46,7 @@ def _error(path: str, field: str, expected: object, got: object) -> DatasetError
 class _PlainSource:
     """The bytes of an uncompressed file."""
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
+    def __init__(self, file: BufferedReader, size: int) -> None:
         self._file = file
         self.max_size = size
 
@@ -54,10 +55,11 @@ class _PlainSource:
         return self._file.read(size)
 
     def fill(self, buffer: Array) -> int:
-        """Read into a uint8 buffer and return the number of bytes, fewer than it holds at the end."""
+        """Read into a uint8 buffer and return the number of bytes, fewer at the end."""
+        view = memoryview(buffer.data)
         filled = 0
         while filled < buffer.size:
-            count: int = self._file.readinto(memoryview(buffer.data)[filled:])  # type: ignore[attr-defined]
+            count = self._file.readinto(view[filled:])
             if count == 0:
                 break
             filled += count
@@ -65,9 +67,9 @@ class _PlainSource:
 
 
 class _GzipSource:
-    """The bytes inside a gzip file of one or more members, never more of them than were asked for."""
+    """The bytes inside a gzip file of one or more members, never more than were asked for."""
 
-    def __init__(self, file: BinaryIO, size: int, path: str) -> None:
+    def __init__(self, file: BufferedReader, size: int, path: str) -> None:
         self._file = file
         self._path = path
         self._input = b""
@@ -80,7 +82,7 @@ class _GzipSource:
         return buffer[: self.fill(buffer)].tobytes()
 
     def fill(self, buffer: Array) -> int:
-        """Read into a uint8 buffer and return the number of bytes, fewer than it holds at the end."""
+        """Read into a uint8 buffer and return the number of bytes, fewer at the end."""
         view = memoryview(buffer.data)
         filled = 0
         while filled < buffer.size:
@@ -92,7 +94,7 @@ class _GzipSource:
         return filled
 
     def _next_piece(self, limit: int) -> bytes:
-        """Return 1 to `limit` bytes, or none when the last member has ended and its checksum was right."""
+        """Return 1 to `limit` bytes, or none after the last member, its checksum verified."""
         while True:
             if self._inflater.eof and not self._start_member():
                 return b""
@@ -125,7 +127,7 @@ class _GzipSource:
 _Source: TypeAlias = _PlainSource | _GzipSource
 
 
-def _open_source(file: BinaryIO, path: str) -> _Source:
+def _open_source(file: BufferedReader, path: str) -> _Source:
     size = os.fstat(file.fileno()).st_size
     is_gzip = file.read(2) == _GZIP_MAGIC
     file.seek(0)
@@ -155,7 +157,7 @@ def _read_header(source: _Source, path: str) -> tuple[np.dtype[Any], tuple[int, 
 def _check_size(
     source: _Source, path: str, dtype: np.dtype[Any], shape: tuple[int, ...], max_bytes: int
 ) -> int:
-    """Return the number of bytes of the elements, once the file can hold them and the limit allows them."""
+    """Return the bytes that the elements take, once file and limit are known to allow them."""
     # Zeros are left out of the limit: NumPy cannot make (0, 2**32, 2**32) either.
     if dtype.itemsize * prod(size for size in shape if size) > max_bytes:
         got = f"shape {shape} of {dtype.newbyteorder('=')}"
@@ -178,13 +180,15 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = _DEFAULT_MAX_BYTE
     ----------
     path : path of a regular file
     max_bytes : int, default 4 GiB
-        The most that the elements may take in memory. A header that claims more is refused before anything is allocated,
-        and a gzip file is never decompressed beyond what its header announces, plus one byte to see that it ends there.
+        The most that the elements may take in memory. A header that claims more is refused before
+        anything is allocated, and a gzip file is never decompressed beyond what its header
+        announces, plus one byte to see that it ends there.
 
     Returns
     -------
     ndarray
-        A fresh, writeable array in C order and native byte order: uint8, int8, int16, int32, float32 or float64.
+        A fresh, writeable array in C order and native byte order: uint8, int8, int16, int32,
+        float32 or float64.
 
     Raises
     ------
@@ -273,8 +277,8 @@ def load_idx(
     """Load a data set of gray images stored as MNIST is: four IDX files in one folder.
 
     The files are `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
-    `t10k-labels-idx1-ubyte`, also spelled `train-images.idx3-ubyte` and so on, and also with `.gz` at the end. Where
-    several spellings of one file are present, one without `.gz` is taken.
+    `t10k-labels-idx1-ubyte`, also spelled `train-images.idx3-ubyte` and so on, and also with `.gz`
+    at the end. Where several spellings of one file are present, one without `.gz` is taken.
 
     Parameters
     ----------
@@ -284,8 +288,8 @@ def load_idx(
     flatten : bool, default True
         True: images of shape (N, H * W). False: (N, 1, H, W), channels first.
     one_hot_label : bool, default False
-        True: labels as float64 one-hot rows with 10 columns, or as many as the largest label of the two sets asks for.
-        False: uint8 labels (N,).
+        True: labels as float64 one-hot rows with 10 columns, or as many as the largest label of the
+        two sets asks for. False: uint8 labels (N,).
 
     Returns
     -------
@@ -294,7 +298,8 @@ def load_idx(
     Raises
     ------
     DatasetError
-        A file is damaged, or the files do not fit together (numbers of images and labels, sizes of the images).
+        A file is damaged, or the files do not fit together (numbers of images and labels, sizes of
+        the images).
     FileNotFoundError
         A file is missing; the message lists the names that were looked for.
     """

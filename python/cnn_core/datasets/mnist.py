@@ -14,12 +14,14 @@ def load_mnist(
 ) -> Dataset:
     """Load MNIST: 60,000 training and 10,000 test images of 28 x 28 pixels, digits 0 to 9.
 
-    The arguments and the result are those of `load_mnist` in Saito, *Deep Learning from Scratch*, chapter 3.
+    The arguments and the result are those of `load_mnist` in Saito, *Deep Learning from Scratch*,
+    chapter 3.
 
     Parameters
     ----------
     normalize : bool, default True
-        True: float32 pixels from 0.0 to 1.0. False: uint8 pixels from 0 to 255, a quarter of the memory.
+        True: float32 pixels from 0.0 to 1.0. False: uint8 pixels from 0 to 255, a quarter of the
+        memory.
     flatten : bool, default True
         True: images of shape (N, 784). False: (N, 1, 28, 28), channels first.
     one_hot_label : bool, default False
@@ -32,7 +34,7 @@ def load_mnist(
 
     Notes
     -----
-    MNIST is the work of Yann LeCun, Corinna Cortes and Christopher J. C. Burges and is distributed under CC BY-SA 3.0;
-    see the LICENSE file beside the data.
+    MNIST is the work of Yann LeCun, Corinna Cortes and Christopher J. C. Burges and is distributed
+    under CC BY-SA 3.0; see the LICENSE file beside the data.
     """
     return load_idx(_FOLDER, normalize=normalize, flatten=flatten, one_hot_label=one_hot_label)

@@ -1,0 +1,349 @@
+"""What the commands of `cnn-core` do; their options are in cli.py."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cnn_core import config, datasets, losses, metrics, models, ops, plotting, serialization
+from cnn_core._pictures import image_size, read_image
+from cnn_core.initializers import Normal
+from cnn_core.layers import Softmax
+from cnn_core.network import Sequential
+from cnn_core.optimizers import SGD, Optimizer
+from cnn_core.trainer import Trainer
+
+Array = npt.NDArray[Any]
+Options = argparse.Namespace
+
+TOLERANCE = 1e-6  # of gradcheck: mean difference per parameter
+
+
+# -------------------------------------------------------------------------------- models and data
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network that `--model` names.
+
+    build : makes it from the options, the shape (C, H, W) of the images and the number of classes.
+    defaults : of the options that depend on the model.
+    """
+
+    text: str
+    build: Callable[[Options, tuple[int, ...], int], Sequential]
+    defaults: dict[str, Any]
+
+
+def _two_layer(options: Options, image_shape: tuple[int, ...], n_classes: int) -> Sequential:
+    if len(options.hidden) != 1:
+        raise ValueError(f"--hidden: two_layer has one hidden size, got {len(options.hidden)}")
+    return models.two_layer_net(
+        math.prod(image_shape),
+        options.hidden[0],
+        n_classes,
+        activation=options.activation,
+        weight_init_std=options.weight_init_std,
+        dtype=options.dtype,
+        seed=options.seed,
+    )
+
+
+def _multi_layer(options: Options, image_shape: tuple[int, ...], n_classes: int) -> Sequential:
+    std = options.weight_init_std
+    return models.multi_layer_net(
+        math.prod(image_shape),
+        options.hidden,
+        n_classes,
+        activation=options.activation,
+        initializer=None if std is None else Normal(std),
+        dtype=options.dtype,
+        seed=options.seed,
+    )
+
+
+MODELS = {
+    "two_layer": Model(
+        "one hidden layer, as in the first chapters of the books",
+        _two_layer,
+        {
+            "hidden": [50],
+            "weight_init_std": 0.01,
+            "lr": 0.1,
+            "momentum": 0.0,
+            "batch_size": 100,
+            "epochs": 17,
+        },
+    ),
+    "multi_layer": Model(
+        "any number of hidden layers",
+        _multi_layer,
+        {
+            "hidden": [256],
+            "weight_init_std": None,
+            "lr": 0.2,
+            "momentum": 0.9,
+            "batch_size": 200,
+            "epochs": 5,
+        },
+    ),
+}
+DEFAULT_MODEL = "multi_layer"
+
+OPTIMIZERS: dict[str, Callable[[Options], Optimizer]] = {
+    "sgd": lambda options: SGD(options.lr, options.momentum),
+}
+
+
+def build_network(options: Options, image_shape: tuple[int, ...], n_classes: int) -> Sequential:
+    """The network of the options; those that were not given get the model's defaults."""
+    model = MODELS[options.model]
+    for name, value in model.defaults.items():
+        if getattr(options, name, None) is None:
+            setattr(options, name, value)
+    return model.build(options, image_shape, n_classes)
+
+
+def load_data(name: str) -> datasets.idx.Dataset:
+    """MNIST or a folder of IDX files, images (N, 1, H, W) in bytes.
+
+    Bytes take a quarter of the memory of floats and train as fast: they are scaled by 1/255
+    while a batch is gathered.
+    """
+    if name == "mnist":
+        return datasets.load_mnist(normalize=False, flatten=False)
+    return datasets.load_idx(name, normalize=False, flatten=False)
+
+
+# ------------------------------------------------------------------------------------- commands
+
+
+def train(options: Options) -> int:
+    """cnn-core train."""
+    say: Callable[[str], None] = (lambda text: None) if options.quiet else print
+    (x, t), test = load_data(options.data)
+    n_classes = max(2, *(int(labels.max(initial=0)) + 1 for labels in (t, test[1])))
+    x, t = x[: options.limit_train], t[: options.limit_train]
+    net = build_network(options, x.shape[1:], n_classes)
+    trainer = Trainer(net, OPTIMIZERS[options.optimizer](options))
+    folder = Path(options.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = ops.native_config()
+    say(
+        f"{options.data}: {len(x):,} training and {len(test[0]):,} test images of"
+        f" {x.shape[2]} x {x.shape[3]}, {n_classes} classes"
+    )
+    say(
+        f"{options.model}: {_describe(net)}, {net.n_params:,} parameters, {net.dtype};"
+        f" {environment['threads']} thread(s), {environment['isa']}"
+    )
+    began = time.perf_counter()
+    history = trainer.fit(
+        x,
+        t,
+        epochs=_epochs(options, len(x)),
+        batch_size=options.batch_size,
+        sampling=options.sampling,
+        iterations=options.iterations,
+        validation_data=test,
+        report=options.report,
+        verbose=not options.quiet,
+    )
+    seconds = time.perf_counter() - began
+    test_loss, test_accuracy = net.evaluate(*test)
+    say(f"test accuracy {test_accuracy:.4f} after {trainer.iteration:,} updates in {seconds:.1f} s")
+    if not math.isfinite(test_loss):
+        say("the loss is no longer finite: a smaller --lr may help")
+    _write_results(net, history, folder, f"{options.model} on {options.data}", say)
+    _print_json(
+        options,
+        {
+            "model": options.model,
+            "dataset": options.data,
+            "epochs": len(history["loss"]),
+            "iterations": trainer.iteration,
+            "test_accuracy": test_accuracy,
+            "test_loss": test_loss,
+            "train_seconds": seconds,
+            "parameters": net.n_params,
+            "threads": environment["threads"],
+            "isa": environment["isa"],
+            "dtype": net.dtype.name,
+            "seed": net.seed,
+            "out": os.fspath(folder),
+        },
+    )
+    return 0
+
+
+def _epochs(options: Options, rows: int) -> int:
+    """The number of epochs, or of those that the iterations need where only these are given."""
+    if "epochs" in options.given or options.iterations is None:
+        return int(options.epochs)
+    updates_per_epoch = math.ceil(rows / int(options.batch_size))
+    return math.ceil(int(options.iterations) / updates_per_epoch)
+
+
+def _describe(net: Sequential) -> str:
+    """The layers in one line: 784, Affine 256, ReLU, Affine 10."""
+    words = [" x ".join(map(str, net.input_shape))]
+    for layer in net.layers:
+        units = f" {layer.units}" if hasattr(layer, "units") else ""
+        words.append(type(layer).__name__ + units)
+    return ", ".join(words)
+
+
+def _write_results(
+    net: Sequential,
+    history: dict[str, list[float]],
+    folder: Path,
+    title: str,
+    say: Callable[[str], None],
+) -> None:
+    net.save(folder / "model.safetensors")
+    text = json.dumps(_plain(history), indent=1) + "\n"
+    serialization.write_atomically(folder / "history.json", text.encode())
+    written = ["model.safetensors", "history.json"]
+    try:
+        plotting.plot_history(history, folder / "curves.png", title=title)
+        written.append("curves.png")
+    except ImportError as error:
+        say(f"no curves.png: {error}")
+    say(f"wrote {', '.join(str(folder / name) for name in written)}")
+
+
+def evaluate(options: Options) -> int:
+    """cnn-core evaluate."""
+    net = serialization.load_model(options.file)
+    _, (x, t) = load_data(options.data)
+    classes = _n_classes(net)
+    if t.max(initial=0) >= classes:
+        raise ValueError(f"{options.data}: label {t.max()}, but the model has {classes} classes")
+    by_labels = isinstance(net.loss_function, losses.SoftmaxCrossEntropy)
+    targets = t if by_labels else np.eye(classes, dtype=net.dtype)[t]
+    loss, accuracy = net.evaluate(x, targets)
+    matrix = metrics.confusion_matrix(net.predict(x), t)
+    print(f"{options.file} on {options.data}, {len(x):,} test images")
+    print(f"loss {loss:.4f}  accuracy {accuracy:.4f}")
+    print("confusion matrix: a row per true class, a column per predicted class")
+    print(_format_matrix(matrix))
+    _print_json(
+        options,
+        {
+            "model": options.file,
+            "dataset": options.data,
+            "images": len(x),
+            "loss": loss,
+            "accuracy": accuracy,
+            "confusion_matrix": matrix.tolist(),
+        },
+    )
+    return 0
+
+
+def _n_classes(net: Sequential) -> int:
+    classes = math.prod(net.output_shape)
+    if classes < 2:
+        raise ValueError("the model has one output; a classifier has one per class")
+    return classes
+
+
+def _format_matrix(matrix: Array) -> str:
+    width = max(len(str(matrix.max())), len(str(len(matrix) - 1))) + 1
+    head = " " * width + "".join(f"{name:>{width}}" for name in range(len(matrix)))
+    rows = [
+        f"{name:>{width}}" + "".join(f"{count:>{width}}" for count in row)
+        for name, row in enumerate(matrix.tolist())
+    ]
+    return "\n".join([head, *rows])
+
+
+def predict(options: Options) -> int:
+    """cnn-core predict."""
+    net = serialization.load_model(options.file)
+    _n_classes(net)
+    height, width = image_size(net.input_shape)
+    images = np.stack([read_image(path, height, width) for path in options.images])
+    probabilities = _probabilities(net, images[:, np.newaxis])
+    results = [
+        {"file": path, "class": int(row.argmax()), "probability": float(row.max())}
+        for path, row in zip(options.images, probabilities, strict=True)
+    ]
+    for result in results:
+        print(f"{result['file']}: {result['class']} ({result['probability']:.4f})")
+    _print_json(options, {"model": options.file, "predictions": results})
+    return 0
+
+
+def _probabilities(net: Sequential, images: Array) -> Array:
+    """The outputs (N, C) in float64, made into probabilities where the loss works on scores."""
+    scores = net.predict(images).reshape(len(images), -1).astype(np.float64)
+    if isinstance(net.loss_function, losses.BinaryCrossEntropy):
+        return ops.sigmoid_forward(scores)
+    on_scores = isinstance(net.loss_function, losses.SoftmaxCrossEntropy)
+    if on_scores and not (net.layers and isinstance(net.layers[-1], Softmax)):
+        return ops.softmax_forward(scores)
+    return scores
+
+
+def gradcheck(options: Options) -> int:
+    """cnn-core gradcheck: the comparison of Saito's book, section 5.7.3."""
+    (x, t), _ = load_data("mnist")
+    net = build_network(options, x.shape[1:], 10)
+    x, t = x[: options.rows], t[: options.rows]
+    backward, numerical = net.gradient(x, t), net.numerical_gradient(x, t)
+    differences = {
+        name: float(np.abs(backward[name] - numerical[name]).mean()) for name in net.params
+    }
+    # Written so that a NaN counts as a failure.
+    failed = [name for name, value in differences.items() if not value <= TOLERANCE]
+    print(f"{options.model}: {_describe(net)}, {len(x)} images, {net.dtype}")
+    print("mean absolute difference between back-propagation and the numerical gradient:")
+    for name, value in differences.items():
+        print(f"{name:<4} {value:.3e}{'  FAILED' if name in failed else ''}")
+    print(f"{'above' if failed else 'all within'} {TOLERANCE:g}{f': {failed}' if failed else ''}")
+    _print_json(
+        options,
+        {
+            "model": options.model,
+            "rows": len(x),
+            "differences": differences,
+            "tolerance": TOLERANCE,
+            "passed": not failed,
+        },
+    )
+    return 1 if failed else 0
+
+
+def info(options: Options) -> int:
+    """cnn-core info."""
+    values = config.config()
+    print(config.format_config(values))
+    _print_json(options, values)
+    return 0
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON knows it: numbers that are not finite become null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def _print_json(options: Options, result: dict[str, Any]) -> None:
+    if options.json:
+        print(json.dumps(_plain(result)), file=options.stdout)

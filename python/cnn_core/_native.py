@@ -1,0 +1,48 @@
+"""The native modules under their plain names, for ops.py, which alone hands them on.
+
+libgomp's idle threads spin for 300,000 pauses by default, which is tens of milliseconds on recent
+x86 processors: when another program keeps a core busy, they spin in the place of the thread that
+they wait for. A tenth of a millisecond bridges the gap between two steps of training just as well.
+libgomp reads the variable when it is loaded; what the user has set is left alone.
+"""
+
+import os
+
+_ours = "GOMP_SPINCOUNT" not in os.environ and "OMP_WAIT_POLICY" not in os.environ
+if _ours:
+    os.environ["GOMP_SPINCOUNT"] = "2000"
+try:
+    from cnn_core import _activations as activations
+    from cnn_core import _affine as affine
+    from cnn_core import _batch_norm as batch_norm
+    from cnn_core import _batches as batches
+    from cnn_core import _conv2d as conv2d
+    from cnn_core import _dropout as dropout
+    from cnn_core import _gemm as gemm
+    from cnn_core import _gradient_check as gradient_check
+    from cnn_core import _images as images
+    from cnn_core import _losses as losses
+    from cnn_core import _optimizers as optimizers
+    from cnn_core import _parallel as parallel
+    from cnn_core import _pooling as pooling
+    from cnn_core import _simd as simd
+finally:
+    if _ours:
+        del os.environ["GOMP_SPINCOUNT"]
+
+__all__ = [
+    "activations",
+    "affine",
+    "batch_norm",
+    "batches",
+    "conv2d",
+    "dropout",
+    "gemm",
+    "gradient_check",
+    "images",
+    "losses",
+    "optimizers",
+    "parallel",
+    "pooling",
+    "simd",
+]

@@ -1,0 +1,262 @@
+"""The command line: cnn-core train | evaluate | predict | gradcheck | info."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, get_args
+
+from cnn_core import _commands, config, models, ops
+from cnn_core._commands import DEFAULT_MODEL, MODELS, OPTIMIZERS, Options
+from cnn_core.trainer import Report, Sampling
+
+PROGRAM = "cnn-core"
+
+
+# -------------------------------------------------------------------------------------- options
+
+
+def _number(
+    kind: type, text: str, lowest: float, highest: float = math.inf
+) -> Callable[[str], Any]:
+    """A converter for argparse: a finite number in lowest..highest."""
+
+    def convert(value: str) -> Any:
+        try:
+            number = kind(value)
+        except ValueError:
+            number = math.nan
+        if not lowest <= number <= highest or number == math.inf:
+            raise argparse.ArgumentTypeError(f"expected {text}, got {value!r}")
+        return number
+
+    return convert
+
+
+_count = _number(int, "an integer >= 1", 1)
+_natural = _number(int, "an integer >= 0", 0)
+_amount = _number(float, "a number >= 0", 0)
+_fraction = _number(float, "a number in 0..1", 0, 1)
+_threads = _number(int, "an integer in 1..1024", 1, 1024)
+
+
+def _defaults_of(name: str) -> str:
+    """The defaults of an option, for its help."""
+    texts = []
+    for model, entry in MODELS.items():
+        value = entry.defaults[name]
+        text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        texts.append(f"{model} {'He or Glorot' if value is None else text}")
+    return f"(default: {', '.join(texts)})"
+
+
+def _add_network_options(parser: argparse.ArgumentParser, default_model: str) -> None:
+    add = parser.add_argument
+    known = "; ".join(f"{name}: {model.text}" for name, model in MODELS.items())
+    add(
+        "--model",
+        choices=list(MODELS),
+        default=default_model,
+        help=f"{known} (default: {default_model})",
+    )
+    add(
+        "--activation",
+        choices=sorted(models.ACTIVATIONS),
+        default="relu",
+        help="between the layers (default: relu)",
+    )
+    add(
+        "--hidden",
+        type=_count,
+        nargs="+",
+        metavar="UNITS",
+        help=f"sizes of the hidden layers {_defaults_of('hidden')}",
+    )
+    add(
+        "--weight-init-std",
+        type=_amount,
+        metavar="STD",
+        help=f"normal initial weights of this width {_defaults_of('weight_init_std')}",
+    )
+    add("--seed", type=_natural, default=0, help="everything random follows from it (default: 0)")
+
+
+def _add_common_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threads",
+        type=_threads,
+        metavar="N",
+        help="results do not depend on it (default: one per processor)",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the result as one JSON object on the last line of stdout",
+    )
+
+
+def _add_data_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        default="mnist",
+        metavar="mnist|FOLDER",
+        help="MNIST, which is part of the package, or a folder with its four IDX files",
+    )
+
+
+def _add_train(add_command: Callable[..., argparse.ArgumentParser]) -> None:
+    parser = add_command("train", help="train a network and write it to a folder")
+    parser.set_defaults(run=_commands.train)
+    _add_network_options(parser, DEFAULT_MODEL)
+    _add_data_option(parser)
+    add = parser.add_argument
+    add("--limit-train", type=_count, metavar="N", help="use the first N training images only")
+    add(
+        "--epochs",
+        type=_count,
+        help=f"passes over the training images {_defaults_of('epochs')}; with --iterations as many"
+        " as these need",
+    )
+    add("--iterations", type=_count, metavar="N", help="stop after N updates")
+    add(
+        "--batch-size",
+        type=_count,
+        metavar="N",
+        help=f"images per update {_defaults_of('batch_size')}",
+    )
+    add(
+        "--sampling",
+        choices=get_args(Sampling),
+        default="shuffle",
+        help="order of the images: shuffled anew for each epoch, drawn with replacement as in the"
+        " books, or as they come (default: shuffle)",
+    )
+    add(
+        "--report",
+        choices=get_args(Report),
+        default="running",
+        help="figures of the training images: means over the batches of the epoch, or measured on"
+        " all of them after the first update of each epoch as in the books (default: running)",
+    )
+    add("--optimizer", choices=list(OPTIMIZERS), default="sgd", help="(default: sgd)")
+    add("--lr", type=_amount, help=f"learning rate {_defaults_of('lr')}")
+    add(
+        "--momentum",
+        type=_fraction,
+        help=f"share of the last step that is kept {_defaults_of('momentum')}",
+    )
+    add("--dtype", choices=("float32", "float64"), default="float32", help="(default: float32)")
+    add(
+        "--out",
+        default="cnn-core-run",
+        metavar="FOLDER",
+        help="for model.safetensors, history.json and curves.png (default: cnn-core-run)",
+    )
+    _add_common_options(parser)
+    add("--quiet", action="store_true", help="print nothing but errors, and what --json asks for")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description="Neural networks on the CPU: train, evaluate, predict."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {config.version()}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    add_command: Callable[..., argparse.ArgumentParser] = commands.add_parser
+    _add_train(add_command)
+
+    evaluate_parser = add_command("evaluate", help="loss, accuracy and confusion matrix of a model")
+    evaluate_parser.set_defaults(run=_commands.evaluate)
+    evaluate_parser.add_argument("file", metavar="MODEL", help="a model.safetensors")
+    _add_data_option(evaluate_parser)
+    _add_common_options(evaluate_parser)
+
+    predict_parser = add_command("predict", help="class and probability of pictures")
+    predict_parser.set_defaults(run=_commands.predict)
+    predict_parser.add_argument("file", metavar="MODEL", help="a model.safetensors")
+    predict_parser.add_argument(
+        "images", metavar="IMAGE", nargs="+", help="PNG, JPEG, ... (needs cnn-core[images])"
+    )
+    _add_common_options(predict_parser)
+
+    check_parser = add_command(
+        "gradcheck", help="compare back-propagation with the numerical gradient, in float64"
+    )
+    check_parser.set_defaults(run=_commands.gradcheck, dtype="float64")
+    _add_network_options(check_parser, "two_layer")
+    check_parser.add_argument(
+        "--rows",
+        type=_count,
+        default=3,
+        metavar="N",
+        help="MNIST images to compute them from (default: 3)",
+    )
+    _add_common_options(check_parser)
+
+    info_parser = add_command("info", help="version, instruction set, OpenMP and threads")
+    info_parser.set_defaults(run=_commands.info)
+    _add_common_options(info_parser)
+    return parser
+
+
+# ----------------------------------------------------------------------------------------- main
+
+
+@contextlib.contextmanager
+def _surroundings(options: Options) -> Iterator[None]:
+    """While a command runs: its number of threads and, with --json, only JSON on stdout."""
+    options.stdout = sys.stdout
+    before = ops.get_num_threads()
+    if options.threads is not None:
+        ops.set_num_threads(options.threads)
+    try:
+        with contextlib.ExitStack() as stack:
+            if options.json:
+                stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+            yield
+        sys.stdout.flush()
+    finally:
+        if options.threads is not None:
+            ops.set_num_threads(before)
+
+
+def _explain(error: BaseException) -> str:
+    """An error as one line."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {error}" if str(error) else "not enough memory"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _silence_stdout() -> None:
+    """Send what is still in the buffer of a closed pipe nowhere, so that Python exits quietly."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    0: done; 1: it failed, with a line on stderr, or gradcheck found a difference; 2 (by SystemExit
+    from argparse): wrong options; 130: interrupted.
+    """
+    options = make_parser().parse_args(argv)
+    options.given = {name for name, value in vars(options).items() if value is not None}
+    try:
+        with _surroundings(options):
+            return int(options.run(options))
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        _silence_stdout()
+        return 1
+    except (OSError, ValueError, ImportError, MemoryError) as error:
+        print(f"{PROGRAM}: error: {_explain(error)}", file=sys.stderr)
+        return 1

@@ -1,0 +1,115 @@
+"""Run as a script: every kernel with each argument at the very edge of a page.
+
+The page beyond the edge cannot be touched: reading or writing there ends this process. Each case is
+named on standard output before it runs.
+"""
+
+import sys
+
+import numpy as np
+
+from cnn_core._simd import supported_isas
+from native import c_build
+from native.c_buffers import PageGuarded
+from native.c_kernels import ACTIVATIONS, Kernels
+
+
+def elementwise(k, n):
+    """All kernels on rows of n elements."""
+    x, t = np.linspace(-2, 2, n).astype(k.dtype), np.ones(n, k.dtype)
+    for kind in (0, *ACTIVATIONS.values()):
+        yield "activate", k.activate, (kind, x, 0.1)
+        yield "activate_backward", k.activate_backward, (kind, x, t, 0.1)
+    if n:
+        yield "softmax", k.softmax, (x,)
+        yield "softmax_backward", k.softmax_backward, (x, t)
+        yield "softmax_cross_entropy", k.softmax_cross_entropy, (x, n - 1)
+        yield "softmax_cross_entropy", k.softmax_cross_entropy, (x, t)
+        yield "argmax", k.argmax, (x,)
+    yield "binary_cross_entropy", k.binary_cross_entropy, (x, t)
+    yield "squared_error", k.squared_error, (x, t)
+    yield "add", k.add, (x, t)
+    yield "add_scaled", k.add_scaled, (x, 0.5, t)
+    for kind in ("uint8", "float32", "float64"):
+        yield f"scale {kind}", k.scale, (np.ones(n, kind), 2.0)
+    yield "sgd", k.sgd, (x, t, None, 0.1)
+    yield "sgd", k.sgd, (x, t, t, 0.1, 0.9, True, 0.1)
+    for classes in (1, 3):
+        scores = np.ones((classes, n), k.dtype)
+        yield "columns", k.cross_entropy_columns, (scores, np.zeros(n, np.int64))
+        yield "columns", k.cross_entropy_columns, (scores, scores)
+
+
+def matrices(k, n):
+    """Products with n columns, and what is made of them."""
+    for m in (0, 1, 5, 13):
+        for terms in (0, 1, 2, 17, 128, 130):
+            a, b, c = (np.ones(s, k.dtype) for s in ((m, terms), (terms, n), (m, n)))
+            for gap in (0, 1, 7):
+                yield f"gemm k={terms} gap={gap}", multiply_add, (k, a, b, c, gap)
+            yield f"gemm_packed k={terms}", packed_product, (k, a, b, c)
+            if n <= k.max_columns:
+                yield f"product k={terms}", padded_product, (k, a, b, c)
+    x, W, dout = (np.ones(s, k.dtype) for s in ((13, 6), (6, n), (13, n)))
+    if n:
+        yield "forward_rows", k.forward_rows, (3, 13, x, W, W[0])
+        yield "input_gradient_rows", k.input_gradient_rows, (0, 13, dout, W, x, 1)
+        yield "weight_gradient_rows", k.weight_gradient_rows, (0, 6, x, dout)
+        yield "sum_columns", k.sum_columns, (n // 2, n, dout)
+
+
+def multiply_add(k, a, b, c, gap):
+    actual = k.gemm(a, b, c, b_gap=gap, c_gap=gap)
+    assert (actual == a.shape[1] + 1).all()
+
+
+def packed_product(k, a, b, c):
+    actual = k.gemm_packed(a, k.pack_transposed(np.ascontiguousarray(b.T)), c)
+    assert (actual == a.shape[1] + 1).all()
+
+
+def padded_product(k, a, b, c):
+    """The micro-kernel itself reads each row of B up to a multiple of `lanes`, and not more."""
+    padded = np.full((len(b), -(-b.shape[1] // k.lanes) * k.lanes), np.nan, k.dtype)
+    padded[:, : b.shape[1]] = b
+    (m, terms), n = a.shape, b.shape[1]
+    with k.memory() as memory:
+        a_, b_, c_ = memory.input(a), memory.input(padded), memory.inout(c)
+        args = (a_.address, terms, 1, b_.address, padded.shape[1], c_.address, n)
+        k.call("product", m, n, terms, *args)
+    assert (c_.array == terms + 1).all()
+
+
+def run_all(k, place):
+    around = k.max_columns + 1, 2 * k.max_columns - 1, 2 * k.max_columns + 1
+    cases = [case for n in k.sizes() for case in elementwise(k, n)]
+    cases += [case for n in (*k.sizes(), *around) for case in matrices(k, n)]
+    for name, function, args in cases:
+        print(k, name, [a.shape for a in args if isinstance(a, np.ndarray)], place)
+        function(*args)
+
+
+def over_read(k):
+    """What must crash, or the pages prove nothing: the micro-kernel on rows that are not padded."""
+    for n in range(k.lanes):
+        k.product(np.ones((1, 1), k.dtype), np.ones((1, n), k.dtype), np.ones((1, n), k.dtype))
+
+
+def main(c_level_path, what):
+    PageGuarded.c_level = c_level = c_build.load("c_level", c_level_path)
+    for number, isa in enumerate(supported_isas()):
+        c_level.use_isa(number)
+        for dtype in ("float32", "float64"):
+            k = Kernels(c_level, isa, dtype, PageGuarded)
+            if what == "over-read":
+                over_read(k)
+            else:
+                for at_end in (True, False):
+                    PageGuarded.at_end = at_end
+                    run_all(k, "at the end" if at_end else "at the begin")
+    print("done")
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)
+    main(*sys.argv[1:])

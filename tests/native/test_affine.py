@@ -1,0 +1,112 @@
+"""The affine map at C level: any range of rows alone, any cut, guards, on every table."""
+
+import numpy as np
+import pytest
+
+import reference
+from native.c_kernels import ACTIVATIONS, NONE, exact_operands, term_by_term
+from reference import assert_close, random_array, same_bits
+
+SHAPES = ((1, 1, 1), (7, 5, 3), (13, 129, 65), (49, 20, 10), (3, 784, 50))  # N, I, O
+SLOPE = 0.25
+
+
+def make(rng, shape, dtype):
+    """x (N, I), W (I, O), b (O,), dout (N, O)."""
+    n, i, o = shape
+    return tuple(random_array(rng, size, dtype) for size in ((n, i), (i, o), o, (n, o)))
+
+
+def cuts(n):
+    """Ranges of 0..n: the whole, nothing, and pieces that begin and end anywhere."""
+    return {(0, n), (0, 0), (n, n), (0, n // 2), (n // 2, n), (n // 3, n - n // 4), (n - 1, n)}
+
+
+def check_rows(whole, part, begin, end, note):
+    """Rows begin..end of `part` are those of `whole`; the other rows have not been written."""
+    assert same_bits(part[begin:end], whole[begin:end]), note
+    assert np.isnan(part[:begin]).all() and np.isnan(part[end:]).all(), note
+
+
+@pytest.mark.parametrize("name", [None, *ACTIVATIONS])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_forward_rows(kernels, rng, shape, name):
+    x, W, b, _ = make(rng, shape, kernels.dtype)
+    kind = ACTIVATIONS.get(name, NONE)
+    for bias in (b, None):
+        out = kernels.forward_rows(0, len(x), x, W, bias, kind, SLOPE)
+        expected = reference.affine_forward(x, W, bias, activation=name, slope=SLOPE)
+        size = reference.affine_magnitude(x, W, bias)
+        assert_close(out, expected, kernels.dtype, magnitude=size, terms=len(W))
+        for begin, end in cuts(len(x)):
+            part = kernels.forward_rows(begin, end, x, W, bias, kind, SLOPE)
+            check_rows(out, part, begin, end, f"rows {begin}..{end}")
+
+
+@pytest.mark.parametrize("name", [None, *ACTIVATIONS])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_input_gradient_rows(kernels, rng, shape, name):
+    x, W, _, dout = make(rng, shape, kernels.dtype)
+    kind, y = ACTIVATIONS.get(name, NONE), None
+    expected = reference.affine_backward(dout, x, W)[0]
+    if name:
+        slope = (SLOPE,) if name == "leaky_relu" else ()
+        y = getattr(reference, f"{name}_forward")(x, *slope).astype(kernels.dtype)
+        expected = getattr(reference, f"{name}_backward")(expected, y, *slope)
+    dx = kernels.input_gradient_rows(0, len(x), dout, W, y, kind, SLOPE)
+    size = reference.affine_magnitude(dout, W.T)
+    assert_close(dx, expected, kernels.dtype, magnitude=size, terms=W.shape[1])
+    for begin, end in cuts(len(x)):
+        part = kernels.input_gradient_rows(begin, end, dout, W, y, kind, SLOPE)
+        check_rows(dx, part, begin, end, f"rows {begin}..{end}")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_weight_gradient_rows(kernels, rng, shape):
+    x, W, _, dout = make(rng, shape, kernels.dtype)
+    dW = kernels.weight_gradient_rows(0, len(W), x, dout)
+    size = reference.affine_magnitude(x.T, dout)
+    assert_close(dW, x.T.astype("f8") @ dout.astype("f8"), kernels.dtype, magnitude=size)
+    for begin, end in cuts(len(W)):
+        part = kernels.weight_gradient_rows(begin, end, x, dout)
+        check_rows(dW, part, begin, end, f"rows {begin}..{end}")
+
+
+def test_terms_are_added_in_order_to_the_bias(kernels, rng):
+    x, W, b = exact_operands(rng, 13, kernels.max_columns + 1, 257, kernels.dtype)
+    expected = term_by_term(x, W, np.repeat(b[:1], 13, axis=0))[-1]
+    assert same_bits(kernels.forward_rows(0, 13, x, W, b[0]), expected)
+
+
+# ---- sums of columns -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_columns", [1, 10, 50, 65, 130])
+def test_column_sums(kernels, rng, n_columns):
+    for n_rows in (0, 1, 2, 255, 256, 257, 513):
+        x = random_array(rng, (n_rows, n_columns), kernels.dtype)
+        sums = kernels.sum_columns(0, n_columns, x)
+        size = np.abs(x).sum(axis=0)
+        expected = x.sum(axis=0, dtype=np.float64)
+        assert_close(sums, expected, kernels.dtype, magnitude=size, note=f"{n_rows} rows")
+        for begin, end in cuts(n_columns):
+            part = kernels.sum_columns(begin, end, x)
+            check_rows(sums, part, begin, end, f"columns {begin}..{end}")
+
+
+def test_long_sums_stay_accurate(kernels):
+    """Adding 300 000 equal numbers one by one would be off by far more."""
+    x = np.full((300_000, 1), 0.1, kernels.dtype)
+    exact, eps = 300_000 * float(x[0, 0]), np.finfo(kernels.dtype).eps
+    assert abs(kernels.sum_columns(0, 1, x)[0] - exact) <= 1500 * eps * exact
+    one_by_one = np.add.accumulate(x[:, 0])[-1]
+    assert abs(one_by_one - exact) > 1500 * eps * exact, "the bound says nothing"
+
+
+def test_nan_stays_in_its_column(kernels):
+    for n_columns in (1, 17, 65):
+        for column in range(0, n_columns, 4):
+            x = np.ones((300, n_columns), kernels.dtype)
+            x[299, column] = np.nan
+            nan = np.isnan(kernels.sum_columns(0, n_columns, x))
+            assert np.flatnonzero(nan).tolist() == [column]

@@ -1,0 +1,286 @@
+"""Programs of tasks: chunks, lanes, stages, threads, a fork after use."""
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+import cnn_core as cc
+from cnn_core import _parallel
+from cnn_core._parallel import Program
+from native.c_build import environment
+from reference import same_bits
+
+THREADS = (1, 2, 3, 7, 16)
+MUCH = 1e9  # work per item: never too little for a team
+VISITS, BEGIN, END, THREAD = range(4)  # the columns of a Record
+
+needs_threads = pytest.mark.skipif(
+    not _parallel.openmp_support(), reason="a serial build has one thread"
+)
+
+
+class Record:
+    """A task of n items that notes which chunk and which thread each item came with."""
+
+    def __init__(
+        self, c_level, n, step=1, most=1000, *, work=MUCH, after=None, all_of=False, **more
+    ):
+        self.seen, self.violations = np.zeros((n, 4), np.int64), np.zeros(max(n, 1), np.int64)
+        addresses = {"violations": self.violations.ctypes.data}
+        if after is not None:  # the record that must have its chunk (or all of it) by then
+            addresses["before"] = after.seen.ctypes.data
+            addresses["n_before"] = len(after.seen) if all_of else 0
+        arrays = (self.seen, self.violations, after)
+        seen = self.seen.ctypes.data
+        self.task = c_level.record(n, seen, step, most, work, arrays, **addresses, **more)
+
+    def chunks(self):
+        """The chunks as (begin, end), after a check that they cut 0..n."""
+        chunks = sorted({(int(begin), int(end)) for begin, end in self.seen[:, BEGIN : END + 1]})
+        ends = [0, *(end for _, end in chunks)]
+        assert [begin for begin, _ in chunks] == ends[:-1] and ends[-1] == len(self.seen)
+        for begin, end in chunks:
+            assert len(set(self.seen[begin:end, THREAD].tolist())) == 1, "a chunk on two threads"
+        return chunks
+
+    def threads(self):
+        return set(self.seen[:, THREAD].tolist())
+
+
+# ---- chunks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", THREADS)
+def test_every_item_is_visited_once_in_whole_steps(c_level, threads, count):
+    threads(count)
+    for n in (1, 2, 11, 12, 13, 47, 48, 49, 100, 577):
+        for step, most in ((1, 1), (1, 48), (12, 48), (64, 64), (12, 12)):
+            record = Record(c_level, n, step, most)
+            Program([[[record.task]]]).run()
+            assert (record.seen[:, VISITS] == 1).all(), f"n={n} step={step}"
+            for begin, end in record.chunks():
+                assert begin % step == 0 and (end % step == 0 or end == n), f"n={n} step={step}"
+                assert end - begin <= most, f"n={n} step={step} most={most}"
+
+
+def test_a_program_runs_again_and_again(c_level, threads):
+    threads(2)
+    first = Record(c_level, 40)
+    program = Program([[[first.task]], [[Record(c_level, 30, after=first, all_of=True).task]]])
+    for times in range(1, 4):
+        (program.run if times % 2 else lambda: c_level.run_from_c(program))()
+        assert (first.seen[:, VISITS] == times).all()
+
+
+@needs_threads
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_team_has_as_many_threads_as_were_asked_for(c_level, threads, count):
+    threads(count)
+    record = Record(c_level, 100)
+    Program([[[record.task]]]).run()
+    assert len(record.threads()) == len(record.chunks()) == count
+
+
+def test_small_work_stays_on_the_thread_that_calls(c_level, threads):
+    threads(2)
+    record = Record(c_level, 100, work=10.0)
+    Program([[[record.task]]]).run()
+    assert record.threads() == {threading.get_ident()}
+
+
+# ---- lanes and stages ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", THREADS)
+def test_a_lane_takes_each_chunk_through_its_tasks(c_level, threads, count):
+    threads(count)
+    first = Record(c_level, 500, 1, 100)
+    second = Record(c_level, 500, 12, 64, after=first)
+    third = Record(c_level, 500, 4, 48, after=second)
+    Program([[[first.task, second.task, third.task]]]).run()
+    assert first.chunks() == second.chunks() == third.chunks()
+    for begin, end in first.chunks():
+        assert begin % 12 == 0 and end - begin <= 48, "not what suits all tasks"
+    assert np.array_equal(first.seen[:, THREAD], third.seen[:, THREAD]), "the chunk has moved"
+    assert not second.violations.any() and not third.violations.any()
+
+
+@pytest.mark.parametrize("count", THREADS)
+@pytest.mark.parametrize("sizes", [(1,), (300,), (1, 1, 1), (500, 3, 40, 0, 64)])
+def test_lanes_of_a_stage_are_all_run(c_level, threads, count, sizes):
+    threads(count)
+    records = [Record(c_level, n, 1 + n % 7, 50) for n in sizes]
+    Program([[[record.task] for record in records]]).run()
+    for record in records:
+        assert (record.seen[:, VISITS] == 1).all()
+
+
+@pytest.mark.parametrize("count", THREADS)
+def test_a_stage_waits_for_the_whole_stage_before_it(c_level, threads, count):
+    """The first chunk of each stage dawdles, so that without a barrier others would be early."""
+    threads(count)
+    stages = [Record(c_level, 64, most=8, delay=3000)]
+    for _ in range(4):
+        stages.append(Record(c_level, 64, most=8, delay=3000, after=stages[-1], all_of=True))
+    program = Program([[[stage.task]] for stage in stages])
+    for _ in range(3):
+        program.run()
+    assert all(not stage.violations.any() for stage in stages)
+    assert (stages[-1].seen[:, VISITS] == 3).all()
+
+
+def test_nothing_to_do(c_level):
+    empty = Record(c_level, 0)
+    for plan in ([], [[]], [[[]]], [[[empty.task]]], [[[empty.task]], [[Record(c_level, 3).task]]]):
+        Program(plan).run()
+
+
+def test_tasks_of_a_lane_must_agree(c_level):
+    one, two = Record(c_level, 5), Record(c_level, 6)
+    with pytest.raises(ValueError, match="5 and 6"):
+        Program([[[one.task, two.task]]])
+    for wrong in ([[["task"]]], [["task"]], [[[None]]], [None], None):
+        with pytest.raises((TypeError, AttributeError)):
+            Program(wrong)
+
+
+def test_a_program_keeps_its_arrays_alive(c_level):
+    record = Record(c_level, 5)
+    array, program = weakref.ref(record.seen), Program([[[record.task]]])
+    del record
+    gc.collect()
+    program.run()
+    assert (array()[:, VISITS] == 1).all()
+    del program
+    gc.collect()
+    assert array() is None, "the memory is never given back"
+
+
+def test_programs_of_several_python_threads(c_level, threads):
+    threads(2)
+    records = [Record(c_level, 200, delay=500) for _ in range(4)]
+
+    def work(record):
+        program = Program([[[record.task]]])
+        for _ in range(20):
+            program.run()
+
+    callers = [threading.Thread(target=work, args=(record,)) for record in records]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(60)
+    assert all((record.seen[:, VISITS] == 20).all() for record in records)
+
+
+# ---- numbers of threads --------------------------------------------------------------------------
+
+
+def results(rng):
+    """What the kernels give for sizes that are shared out among threads."""
+    x, W, b, dout = (
+        rng.standard_normal(shape).astype("float32")
+        for shape in ((333, 301), (301, 77), 77, (333, 77))
+    )
+    y = cc.ops.affine_forward(x, W, b, activation="tanh")
+    loss, dy = cc.ops.softmax_cross_entropy(y, rng.integers(0, 77, 333))
+    p, v = W.ravel().copy(), W.ravel().copy()
+    cc.ops.sgd_update(p, W.ravel(), 0.1, momentum=0.9, velocity=v)
+    return (y, np.float64(loss), dy, p, v, *cc.ops.affine_backward(dout, x, W))
+
+
+def test_bits_do_not_depend_on_the_number_of_threads(kernels, threads):
+    threads(1)
+    expected = results(np.random.default_rng(0))
+    for count in THREADS[1:]:
+        threads(count)
+        actual = results(np.random.default_rng(0))
+        assert all(map(same_bits, actual, expected)), f"{count} threads on {kernels}"
+
+
+def test_set_num_threads(threads):
+    threads(0)
+    default = cc.get_num_threads()
+    assert default >= 1
+    for count in THREADS:
+        threads(count)
+        assert cc.get_num_threads() == count
+    threads(0)
+    assert cc.get_num_threads() == default
+    for wrong in (-1, 1025, 2**40):
+        with pytest.raises(ValueError, match=r"\bn\b"):
+            threads(wrong)
+    for wrong in (1.5, "2", None):
+        with pytest.raises(TypeError):
+            threads(wrong)
+    assert cc.get_num_threads() == default
+
+
+@needs_threads
+def test_omp_num_threads_is_the_default():
+    code = "import cnn_core as cc; print(cc.get_num_threads())"
+    done = run_python(code, OMP_NUM_THREADS="3")
+    assert done.stdout.strip() == "3", done.stderr
+
+
+@needs_threads
+def test_fewer_threads_than_asked_for_do_all_the_work():
+    """OpenMP may give a smaller team: its size counts, not the number that was asked for."""
+    code = """if True:
+        import numpy as np
+        import cnn_core as cc
+        x, W = np.random.default_rng(0).standard_normal((2, 400, 400))
+        results = []
+        for count in (1, 7):
+            cc.set_num_threads(count)
+            results.append(cc.ops.affine_forward(x, W, None).tobytes())
+        print(results[0] == results[1], cc.get_num_threads())
+    """
+    done = run_python(code, OMP_THREAD_LIMIT="2")
+    assert done.stdout.strip() == "True 7", done.stderr
+
+
+# ---- fork ----------------------------------------------------------------------------------------
+
+FORK = """
+import os
+import numpy as np
+import cnn_core as cc
+
+cc.set_num_threads(2)
+x, W = np.ones((400, 300), "float32"), np.ones((300, 200), "float32")
+before = cc.ops.affine_forward(x, W, None)  # the team of threads exists from here on
+children = []
+for number in range(3):
+    child = os.fork()
+    if not child:
+        alone = cc.get_num_threads() == 1
+        cc.set_num_threads(2)  # may be asked for, but there are no threads to be had
+        after = cc.ops.affine_forward(x, W, None)
+        # 10 + number: this child, and all is well
+        os._exit(10 + number if alone and np.array_equal(before, after) else 1)
+    children.append(child)
+print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+print(cc.get_num_threads(), np.array_equal(before, cc.ops.affine_forward(x, W, None)))
+"""
+
+
+def run_python(code, **changes):
+    """A child that runs the code; one that hangs is ended and fails the test."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
+    return subprocess.run(
+        command, env=environment(**changes), capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_after_use_works():
+    """The threads of the parent do not exist in the child, which must not wait for them."""
+    done = run_python(FORK)
+    assert done.stdout.split("\n")[:2] == ["[10, 11, 12]", "2 True"], done.stderr
