@@ -26,6 +26,7 @@ MODULES = {
     "_gradient_check": [],
     "_images": [],
     "_conv2d": [],
+    "_conv2d_gradient": [],
     "_pooling": [],
     "_dropout": [],
     "_batch_norm": [],

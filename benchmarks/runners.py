@@ -29,6 +29,10 @@ class CnnCore:
             "sigmoid": cc.Sigmoid,
             "tanh": cc.Tanh,
             "relu": cc.ReLU,
+            "conv": lambda filters, size, padding: cc.Conv2D(filters, size, padding=padding),
+            "pool": cc.MaxPool2D,
+            "flatten": cc.Flatten,
+            "dropout": cc.Dropout,
         }
         layers = [make[str(name)](*arguments) for name, *arguments in workload.layers]
         net = cc.Sequential(layers, input_shape=workload.input_shape, dtype=dtype)
@@ -57,19 +61,24 @@ class PyTorch:
         torch.set_num_threads(threads)
         torch.manual_seed(0)
         self.torch = torch
-        layers: list[Any] = []
-        size = workload.input_shape[0]
-        for name, *arguments in workload.layers:
-            if name == "affine":
-                layers.append(torch.nn.Linear(size, arguments[0]))
-                size = arguments[0]
-            else:
-                kinds = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "ReLU"}
-                layers.append(getattr(torch.nn, kinds[str(name)])())
-        self.net = torch.nn.Sequential(*layers).to(getattr(torch, dtype))
+        nn = torch.nn
+        make = {
+            "affine": nn.LazyLinear,
+            "sigmoid": nn.Sigmoid,
+            "tanh": nn.Tanh,
+            "relu": nn.ReLU,
+            "conv": lambda filters, size, padding: nn.LazyConv2d(filters, size, padding=padding),
+            "pool": nn.MaxPool2d,
+            "flatten": nn.Flatten,
+            "dropout": nn.Dropout,
+        }
+        layers = [make[str(name)](*arguments) for name, *arguments in workload.layers]
+        self.net = nn.Sequential(*layers).to(getattr(torch, dtype))
+        self.x = torch.from_numpy(x).reshape(len(x), *workload.input_shape)
+        self.t = torch.from_numpy(t.astype(np.int64))
+        self.net(self.x[:1])  # the lazy layers learn their sizes
         self.optimizer = torch.optim.SGD(self.net.parameters(), lr=workload.lr)
         self.loss = torch.nn.CrossEntropyLoss()
-        self.x, self.t = torch.from_numpy(x), torch.from_numpy(t.astype(np.int64))
         self.batch = workload.batch
 
     def steps(self, n: int) -> None:

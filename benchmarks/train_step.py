@@ -45,10 +45,10 @@ def measure(name: str, x: np.ndarray, t: np.ndarray, options: argparse.Namespace
     runners = {library: runner(*arguments) for library, runner in RUNNERS.items()}
     counts = {}
     for library, runner in runners.items():
-        runner.steps(20)
+        runner.steps(5)
         start = time.perf_counter()
-        runner.steps(50)
-        counts[library] = max(10, int(50 * options.seconds / (time.perf_counter() - start)))
+        runner.steps(10)
+        counts[library] = max(5, int(10 * options.seconds / (time.perf_counter() - start)))
     rounds: dict[str, list[float]] = {library: [] for library in runners}
     for _ in range(options.rounds):
         for library, runner in runners.items():

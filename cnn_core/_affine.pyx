@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memset
 
 from cnn_core._gemm cimport multiply_add, multiply_add_packed
 from cnn_core._parallel cimport new_task
-from cnn_core._simd cimport ACTIVATION_NONE, activate, activate_backward, add
+from cnn_core._simd cimport ACTIVATION_NONE, activate, activate_backward, add, sum_rows
 from cnn_core._types cimport real
 
 cdef enum:
@@ -80,13 +80,13 @@ cdef void affine_weight_gradient_rows(
 cdef void column_sums(Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows, Py_ssize_t n_columns,
                       const real* x, real* sums, real* scratch) noexcept nogil:
     """sums[j] = sum over rows of x[:, j] for columns begin..end; scratch[end - begin]."""
-    cdef Py_ssize_t i, block, first
+    cdef Py_ssize_t block, first
     memset(sums + begin, 0, (end - begin) * sizeof(real))
     for block in range((n_rows + SUM_BLOCK - 1) // SUM_BLOCK):
         first = block * SUM_BLOCK
         memset(scratch, 0, (end - begin) * sizeof(real))
-        for i in range(first, min(first + SUM_BLOCK, n_rows)):
-            add(end - begin, x + i * n_columns + begin, scratch)
+        sum_rows(min(SUM_BLOCK, n_rows - first), end - begin, x + first * n_columns + begin,
+                 n_columns, scratch)
         add(end - begin, scratch, sums + begin)
 
 
@@ -128,10 +128,16 @@ cdef void bias_gradient_kernel(const void* args, Py_ssize_t begin, Py_ssize_t en
     cdef const affine_args* a = <const affine_args*>args
     cdef float scratch_f32[SUM_COLUMNS]
     cdef double scratch_f64[SUM_COLUMNS]
-    if a.is_float:
-        column_sums(begin, end, a.n_rows, a.n_out, <const float*>a.x, <float*>a.out, scratch_f32)
-    else:
-        column_sums(begin, end, a.n_rows, a.n_out, <const double*>a.x, <double*>a.out, scratch_f64)
+    cdef Py_ssize_t stop
+    while begin < end:
+        stop = min(begin + SUM_COLUMNS, end)
+        if a.is_float:
+            column_sums(begin, stop, a.n_rows, a.n_out, <const float*>a.x, <float*>a.out,
+                        scratch_f32)
+        else:
+            column_sums(begin, stop, a.n_rows, a.n_out, <const double*>a.x, <double*>a.out,
+                        scratch_f64)
+        begin = stop
 
 
 def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[:, ::1] out,

@@ -9,7 +9,8 @@
     dbeta = sum dy        dgamma = sum dy xhat        xhat = (x - mean) / sqrt(var + eps)
     dx = gamma / sqrt(var + eps) (dy - dbeta / M - xhat dgamma / M)        M = N H W
 
-Sums run over fixed groups of images, whose means and squares are joined in order (Chan et al., 1979).
+Sums run over fixed groups of images, whose means and squares are joined in order (Chan et al.,
+1979).
 Ioffe and Szegedy, Batch normalization (2015); Saito, Deep Learning from Scratch, section 6.3.
 """
 
@@ -17,8 +18,8 @@ from libc.math cimport sqrt
 from libc.string cimport memset
 
 from cnn_core._images cimport Images, Layout, pixel
-from cnn_core._parallel cimport Task, new_task
-from cnn_core._simd cimport activate, activate_backward, add, add_products, add_squares, combine
+from cnn_core._parallel cimport new_task
+from cnn_core._simd cimport add, add_products, add_squares, combine
 from cnn_core._types cimport real
 
 cdef enum:
@@ -271,6 +272,13 @@ cdef norm_args shape_of(Images x, Images y):
     return args
 
 
+cdef check_sizes(tuple sizes, norm_args args, Py_ssize_t factors, Py_ssize_t n_groups,
+                 Py_ssize_t sums):
+    if (any(size != args.channels for size in sizes) or factors != 5 or n_groups < args.n_groups
+            or sums != 2):
+        raise ValueError("arrays: expected as many channels as the images have")
+
+
 def forward(Images x, Images y, const real[::1] gamma, const real[::1] beta,
             real[::1] running_mean, real[::1] running_var, real[:, ::1] table,
             real[:, :, ::1] partial, double momentum, double epsilon, bint training):
@@ -279,8 +287,7 @@ def forward(Images x, Images y, const real[::1] gamma, const real[::1] beta,
     cdef Py_ssize_t c = args.channels
     sizes = (gamma.shape[0], beta.shape[0], running_mean.shape[0], running_var.shape[0],
              table.shape[1], partial.shape[2])
-    if any(size != c for size in sizes) or table.shape[0] != 5 or partial.shape[0] < args.n_groups:
-        raise ValueError("arrays: expected as many channels as the images have")
+    check_sizes(sizes, args, table.shape[0], partial.shape[0], partial.shape[1])
     args.gamma, args.beta, args.table = &gamma[0], &beta[0], &table[0, 0]
     args.running_mean, args.running_var = &running_mean[0], &running_var[0]
     args.partial = &partial[0, 0, 0]
@@ -306,6 +313,8 @@ def backward(Images x, Images dy, Images dx, const real[::1] gamma, real[:, ::1]
     cdef Py_ssize_t c = args.channels
     if dx.shape != x.shape or dx.is_float != x.is_float:
         raise ValueError("dx: expected the shape and dtype of x")
+    sizes = (gamma.shape[0], dgamma.shape[0], dbeta.shape[0], table.shape[1], partial.shape[2])
+    check_sizes(sizes, args, table.shape[0], partial.shape[0], partial.shape[1])
     args.dx, args.dx_data = dx.layout, dx.data
     args.training = training
     args.gamma, args.table, args.partial = &gamma[0], &table[0, 0], &partial[0, 0, 0]

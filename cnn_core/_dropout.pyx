@@ -4,12 +4,14 @@
 
 The mask is not stored: the backward pass draws the same numbers again. It depends on the seed, the
 layer, the step, the row and the element alone, so it is the same for any number of threads and any
-instruction set. Srivastava et al., Dropout (2014); Saito, Deep Learning from Scratch, section 6.4.3.
+instruction set.
+
+Srivastava et al., Dropout (2014); Saito, Deep Learning from Scratch, section 6.4.3.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from cnn_core._parallel cimport Task, new_task
+from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport dropout_row
 from cnn_core._types cimport real
 
@@ -50,7 +52,10 @@ cdef void dropout_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noe
 
 def dropout(const real[:, ::1] x, real[:, ::1] y, double rate, uint64_t seed, uint32_t layer,
             const int64_t[::1] step):
-    """Task over rows: y = dropout(x), or dx = dropout(dout); y may be x. step[0] is read when run."""
+    """Task over rows: y = dropout(x), or dx = dropout(dout); y may be x.
+
+    step[0] is read when the task runs.
+    """
     cdef dropout_args args
     if not 0 <= rate < 1:
         raise ValueError("rate: expected 0 <= rate < 1")

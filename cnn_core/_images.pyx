@@ -9,7 +9,7 @@ the images by as much as a micro-kernel may read past the last of them.
 
 from libc.string cimport memcpy, memset
 
-from cnn_core._parallel cimport Task, new_task
+from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport activate, activate_backward
 from cnn_core._types cimport real
 
@@ -28,8 +28,8 @@ cdef class Images:
     def __cinit__(self, Py_ssize_t n, Py_ssize_t height, Py_ssize_t width, Py_ssize_t channels,
                   border, buffer):
         cdef Py_ssize_t top, bottom, left, right
-        cdef float[::1] f32
-        cdef double[::1] f64
+        cdef const float[::1] f32    # a kernel's input may be read-only
+        cdef const double[::1] f64
         top, bottom, left, right = border
         if min(n, height, width, channels) < 1 or min(border) < 0:
             raise ValueError("Images: expected positive sizes and a border of at least 0")
@@ -45,10 +45,10 @@ cdef class Images:
             raise ValueError("buffer is too small")
         if self.is_float:
             f32 = self.buffer
-            self.data = &f32[0]
+            self.data = <void*>&f32[0]
         else:
             f64 = self.buffer
-            self.data = &f64[0]
+            self.data = <void*>&f64[0]
 
     def __len__(self):
         return self.n

@@ -41,11 +41,14 @@ cdef struct loss_args:
 
 cdef inline bint row_is_correct(const loss_args* a, Py_ssize_t i, const real* x,
                                 const real* t) noexcept nogil:
-    cdef Py_ssize_t target
+    """A row with a NaN is never correct."""
+    cdef Py_ssize_t target, best
     if a.n == 1 and t != NULL:    # one output: two classes, told apart by a threshold
-        return (x[i] > (0.0 if a.loss == BINARY_CROSS_ENTROPY else 0.5)) == (t[i] > 0.5)
+        return (x[i] == x[i]
+                and (x[i] > (0.0 if a.loss == BINARY_CROSS_ENTROPY else 0.5)) == (t[i] > 0.5))
     target = a.labels[i] if a.labels != NULL else argmax(a.n, t + i * a.n)
-    return argmax(a.n, x + i * a.n) == target
+    best = argmax(a.n, x + i * a.n)
+    return best == target and x[i * a.n + best] == x[i * a.n + best]
 
 
 cdef inline void loss_rows(const loss_args* a, Py_ssize_t begin, Py_ssize_t end, const real* x,

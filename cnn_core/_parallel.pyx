@@ -152,7 +152,7 @@ cdef fill_lane(Lane* line, list lane_tasks):
         line.kernels[line.n_kernels].kernel = task.kernel
         line.kernels[line.n_kernels].args = task.args
         line.n_kernels += 1
-    line.most = max(line.most, line.step)
+    line.most = max(line.most // line.step, 1) * line.step    # whole steps
 
 
 cdef class Program:

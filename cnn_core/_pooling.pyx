@@ -13,10 +13,10 @@ Saito, Deep Learning from Scratch, section 7.3.
 
 from libc.stdint cimport int32_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from cnn_core._images cimport Images, Layout, pixel
-from cnn_core._parallel cimport Task, new_task
+from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport activate_backward, add_scaled, max_taps, scatter_taps
 from cnn_core._types cimport real
 
@@ -48,26 +48,35 @@ cdef struct pool_args:
     bint is_float
 
 
-cdef Py_ssize_t window(const pool_args* a, Py_ssize_t oy, Py_ssize_t ox, Py_ssize_t* at,
-                       int32_t* numbers) noexcept nogil:
-    """The taps of a window that lie in the image: offsets from the image's first pixel, numbers."""
-    cdef Py_ssize_t count = 0, r, s, y, x
+cdef struct Window:
+    Py_ssize_t taps
+    Py_ssize_t first          # offset of the window's first pixel from the image's
+    bint whole                # whether the tables hold all taps already
+    Py_ssize_t* at            # offsets of the taps from the window's first pixel
+    int32_t* numbers
+
+
+cdef void find_window(const pool_args* a, Py_ssize_t oy, Py_ssize_t ox,
+                      Window* window) noexcept nogil:
+    """The taps of a window that lie in the image; nearly all windows have all of them."""
+    cdef Py_ssize_t count = 0, r, s, y = oy * a.sy - a.top, x = ox * a.sx - a.left
+    cdef bint whole = (y >= 0 and x >= 0 and y + a.kh <= a.height and x + a.kw <= a.width)
+    window.first = y * a.x.row + x * a.x.channels
+    if whole and window.whole:
+        return
     for r in range(a.kh):
-        y = oy * a.sy - a.top + r
-        if y < 0 or y >= a.height:
-            continue
         for s in range(a.kw):
-            x = ox * a.sx - a.left + s
-            if 0 <= x < a.width:
-                at[count] = y * a.x.row + x * a.x.channels
-                numbers[count] = <int32_t>(r * a.kw + s)
+            if 0 <= y + r < a.height and 0 <= x + s < a.width:
+                window.at[count] = r * a.x.row + s * a.x.channels
+                window.numbers[count] = <int32_t>(r * a.kw + s)
                 count += 1
-    return count
+    window.taps = count
+    window.whole = whole
 
 
 cdef void forward_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end, const real* x,
-                         real* y, Py_ssize_t* at, int32_t* numbers) noexcept nogil:
-    cdef Py_ssize_t n, oy, ox, t, taps, c = a.x.channels
+                         real* y, Window* window) noexcept nogil:
+    cdef Py_ssize_t n, oy, ox, t, c = a.x.channels
     cdef const real* source
     cdef real* out
     cdef int32_t* which = NULL
@@ -76,24 +85,26 @@ cdef void forward_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end, c
         for oy in range(a.out_height):
             for ox in range(a.out_width):
                 out = <real*>pixel(y, &a.y, n, oy, ox)
-                taps = window(a, oy, ox, at, numbers)
+                find_window(a, oy, ox, window)
                 if a.is_average:
                     memset(out, 0, c * sizeof(real))
-                    for t in range(taps):
-                        add_scaled(c, out, 1.0 / taps, source + at[t], out)
+                    for t in range(window.taps):
+                        add_scaled(c, out, 1.0 / window.taps,
+                                   source + window.first + window.at[t], out)
                     continue
                 if a.which != NULL:
                     which = a.which + ((n * a.out_height + oy) * a.out_width + ox) * c
-                max_taps(c, taps, source, at, numbers, out, which)
+                max_taps(c, window.taps, source + window.first, window.at, window.numbers, out,
+                         which)
 
 
 cdef void backward_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end, const real* dy,
-                          const real* previous, real* dx, Py_ssize_t* at,
-                          int32_t* numbers) noexcept nogil:
-    cdef Py_ssize_t n, oy, ox, t, taps, c = a.x.channels
+                          const real* previous, real* dx, Window* window) noexcept nogil:
+    cdef Py_ssize_t n, oy, ox, t, c = a.x.channels
     cdef const real* gradient
     cdef const int32_t* which
     cdef real* image
+    cdef real* to
     for n in range(begin, end):
         image = <real*>pixel(dx, &a.x, n, 0, 0)
         for oy in range(a.height):
@@ -101,13 +112,15 @@ cdef void backward_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end, 
         for oy in range(a.out_height):
             for ox in range(a.out_width):
                 gradient = pixel(dy, &a.y, n, oy, ox)
-                taps = window(a, oy, ox, at, numbers)
+                find_window(a, oy, ox, window)
                 if a.is_average:
-                    for t in range(taps):
-                        add_scaled(c, image + at[t], 1.0 / taps, gradient, image + at[t])
+                    for t in range(window.taps):
+                        to = image + window.first + window.at[t]
+                        add_scaled(c, to, 1.0 / window.taps, gradient, to)
                     continue
                 which = a.which + ((n * a.out_height + oy) * a.out_width + ox) * c
-                scatter_taps(c, taps, at, numbers, which, gradient, image)
+                scatter_taps(c, window.taps, window.at, window.numbers, which, gradient,
+                             image + window.first)
         if previous != NULL:
             for oy in range(a.height):
                 activate_backward(a.activation, a.slope, a.width * c,
@@ -117,21 +130,23 @@ cdef void backward_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end, 
 
 cdef void run_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end,
                      bint backward) noexcept nogil:
-    cdef Py_ssize_t* at = <Py_ssize_t*>malloc(a.kh * a.kw * (sizeof(Py_ssize_t) + sizeof(int32_t)))
-    cdef int32_t* numbers = <int32_t*>(at + a.kh * a.kw)
-    if at == NULL:
+    cdef Window window
+    window.at = <Py_ssize_t*>malloc(a.kh * a.kw * (sizeof(Py_ssize_t) + sizeof(int32_t)))
+    window.numbers = <int32_t*>(window.at + a.kh * a.kw)
+    window.whole = False
+    if window.at == NULL:
         return
     if a.is_float and backward:
         backward_images(a, begin, end, <const float*>a.y_data, <const float*>a.previous_data,
-                        <float*>a.x_data, at, numbers)
+                        <float*>a.x_data, &window)
     elif a.is_float:
-        forward_images(a, begin, end, <const float*>a.x_data, <float*>a.y_data, at, numbers)
+        forward_images(a, begin, end, <const float*>a.x_data, <float*>a.y_data, &window)
     elif backward:
         backward_images(a, begin, end, <const double*>a.y_data, <const double*>a.previous_data,
-                        <double*>a.x_data, at, numbers)
+                        <double*>a.x_data, &window)
     else:
-        forward_images(a, begin, end, <const double*>a.x_data, <double*>a.y_data, at, numbers)
-    free(at)
+        forward_images(a, begin, end, <const double*>a.x_data, <double*>a.y_data, &window)
+    free(window.at)
 
 
 cdef void forward_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:

@@ -24,7 +24,8 @@ cdef extern from "simd/simd.h" nogil:
                         const float*, Py_ssize_t, float*, Py_ssize_t) noexcept nogil
         void (*product_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*,
                              const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const float*,
-                             const Py_ssize_t*, Py_ssize_t, float*, Py_ssize_t) noexcept nogil
+                             const Py_ssize_t*, Py_ssize_t, const float*, float*,
+                             Py_ssize_t) noexcept nogil
         void (*activate)(int, float, Py_ssize_t, const float*, float*) noexcept nogil
         void (*activate_backward)(int, float, Py_ssize_t, const float*, const float*,
                                   float*) noexcept nogil
@@ -37,6 +38,7 @@ cdef extern from "simd/simd.h" nogil:
         double (*squared_error)(Py_ssize_t, const float*, const float*, float,
                                 float*) noexcept nogil
         Py_ssize_t (*argmax)(Py_ssize_t, const float*) noexcept nogil
+        void (*sum_rows)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*) noexcept nogil
         void (*add)(Py_ssize_t, const float*, float*) noexcept nogil
         void (*scale_u8)(Py_ssize_t, const uint8_t*, float, float*) noexcept nogil
         void (*scale_f32)(Py_ssize_t, const float*, float, float*) noexcept nogil
@@ -57,7 +59,8 @@ cdef extern from "simd/simd.h" nogil:
                              float*) noexcept nogil
         void (*combine)(Py_ssize_t, const float*, const float*, const float*, const float*,
                         const float*, const float*, float*) noexcept nogil
-        void (*adam)(Py_ssize_t, float*, const float*, float*, float*, float, float, float, float, float, float,
+        void (*adam)(Py_ssize_t, float*, const float*, float*, float*, float, float, float, float,
+                     float, float,
                      float) noexcept nogil
 
     ctypedef struct simd_f64:
@@ -67,7 +70,8 @@ cdef extern from "simd/simd.h" nogil:
                         const double*, Py_ssize_t, double*, Py_ssize_t) noexcept nogil
         void (*product_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*,
                              const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const double*,
-                             const Py_ssize_t*, Py_ssize_t, double*, Py_ssize_t) noexcept nogil
+                             const Py_ssize_t*, Py_ssize_t, const double*, double*,
+                             Py_ssize_t) noexcept nogil
         void (*activate)(int, double, Py_ssize_t, const double*, double*) noexcept nogil
         void (*activate_backward)(int, double, Py_ssize_t, const double*, const double*,
                                   double*) noexcept nogil
@@ -80,6 +84,7 @@ cdef extern from "simd/simd.h" nogil:
         double (*squared_error)(Py_ssize_t, const double*, const double*, double,
                                 double*) noexcept nogil
         Py_ssize_t (*argmax)(Py_ssize_t, const double*) noexcept nogil
+        void (*sum_rows)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*) noexcept nogil
         void (*add)(Py_ssize_t, const double*, double*) noexcept nogil
         void (*scale_u8)(Py_ssize_t, const uint8_t*, double, double*) noexcept nogil
         void (*scale_f32)(Py_ssize_t, const float*, double, double*) noexcept nogil
@@ -101,7 +106,8 @@ cdef extern from "simd/simd.h" nogil:
                              double*) noexcept nogil
         void (*combine)(Py_ssize_t, const double*, const double*, const double*, const double*,
                         const double*, const double*, double*) noexcept nogil
-        void (*adam)(Py_ssize_t, double*, const double*, double*, double*, double, double, double, double, double, double,
+        void (*adam)(Py_ssize_t, double*, const double*, double*, double*, double, double, double,
+                     double, double, double,
                      double) noexcept nogil
 
     ctypedef struct simd_isa:
@@ -144,12 +150,12 @@ cdef inline void multiply_add_tile(
 cdef inline void multiply_add_taps(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Py_ssize_t taps, const real* a,
     const Py_ssize_t* a_at, Py_ssize_t a_row, Py_ssize_t a_col, const real* b,
-    const Py_ssize_t* b_at, Py_ssize_t b_row, real* c, Py_ssize_t c_row,
+    const Py_ssize_t* b_at, Py_ssize_t b_row, const real* start, real* c, Py_ssize_t c_row,
 ) noexcept nogil:
     if real is float:
-        f32.product_taps(m, n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, c, c_row)
+        f32.product_taps(m, n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, start, c, c_row)
     else:
-        f64.product_taps(m, n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, c, c_row)
+        f64.product_taps(m, n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, start, c, c_row)
 
 
 cdef inline void activate(int kind, double slope, Py_ssize_t n, const real* x,
@@ -213,6 +219,14 @@ cdef inline Py_ssize_t argmax(Py_ssize_t n, const real* x) noexcept nogil:
         return f32.argmax(n, x)
     else:
         return f64.argmax(n, x)
+
+
+cdef inline void sum_rows(Py_ssize_t m, Py_ssize_t n, const real* x, Py_ssize_t x_row,
+                          real* y) noexcept nogil:
+    if real is float:
+        f32.sum_rows(m, n, x, x_row, y)
+    else:
+        f64.sum_rows(m, n, x, x_row, y)
 
 
 cdef inline void add(Py_ssize_t n, const real* x, real* y) noexcept nogil:

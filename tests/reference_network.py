@@ -4,6 +4,8 @@ A network is described by a list of words, ``["affine 5", "tanh", "scale"]``: `m
 into layers, and `run` computes loss and gradients of the same network from reference.py in float64.
 """
 
+import copy
+
 import numpy as np
 
 import cnn_core as cc
@@ -192,6 +194,24 @@ def _loss(name, y, t):
         difference = y - t
         return np.log(np.cosh(difference)).mean(), np.tanh(difference) / difference.size
     return getattr(reference, name)(y, t)
+
+
+def one_by_one(net, x, t):
+    """Outputs, loss and gradients of copies of the layers, each called by itself."""
+    layers, loss = copy.deepcopy(net.layers), copy.deepcopy(net.loss_function)
+    y = x
+    for layer in layers:
+        y = layer.forward(y, training=True)
+    value = loss.forward(y, t)
+    dout = loss.backward().astype(y.dtype)
+    for layer in reversed(layers):
+        dout = layer.backward(dout)
+    gradients, number = {}, 0
+    for layer in layers:
+        if getattr(layer, "params", None):
+            number += 1
+            gradients.update({f"{key}{number}": layer.grads[key] for key in layer.params})
+    return y, value, gradients
 
 
 def assert_gradients(actual, expected, dtype, note="", tolerance=None):

@@ -171,6 +171,14 @@ static ptrdiff_t NAME(argmax)(ptrdiff_t n, const REAL *x) {
     return best;
 }
 
+static void NAME(sum_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y) {
+    FOR_VECTORS(n) {
+        vec sum = NAME(load_n)(y + i, left, 0);
+        for (ptrdiff_t r = 0; r < m; r++) sum += NAME(load_n)(x + r * x_row + i, left, 0);
+        NAME(store_n)(y + i, left, sum);
+    }
+}
+
 static void NAME(add)(ptrdiff_t n, const REAL *x, REAL *y) {
     FOR_VECTORS(n) {
         NAME(store_n)(y + i, left, NAME(load_n)(y + i, left, 0) + NAME(load_n)(x + i, left, 0));

@@ -1,5 +1,27 @@
 /* Pooling, dropout and batch normalization on adjacent channels. Included once per type. */
 
+/* Numbers of taps, 32 bits each in memory, one per lane; lanes past n hold -1. */
+static INLINE ivec NAME(load_numbers)(const int32_t *p, ptrdiff_t n) {
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+    const __mmask16 mask = n >= LANES ? 0xFFFF : (__mmask16)((1u << n) - 1);
+    return (ivec)_mm512_mask_loadu_epi32(_mm512_set1_epi32(-1), mask, p);
+#else
+    ivec v = (ivec){0} - 1;
+    for (ptrdiff_t j = 0; j < LANES; j++)
+        if (j < n) v[j] = p[j];
+    return v;
+#endif
+}
+
+static INLINE void NAME(store_numbers)(int32_t *p, ptrdiff_t n, ivec v) {
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+    _mm512_mask_storeu_epi32(p, n >= LANES ? 0xFFFF : (__mmask16)((1u << n) - 1), (__m512i)v);
+#else
+    for (ptrdiff_t j = 0; j < LANES; j++)
+        if (j < n) p[j] = (int32_t)v[j];
+#endif
+}
+
 /* best = the largest of the taps, which = its number; the first of equals, the first NaN of all. */
 static void NAME(max_taps)(ptrdiff_t n, ptrdiff_t taps, const REAL *x, const ptrdiff_t *at,
                            const int32_t *numbers, REAL *best, int32_t *which) {
@@ -13,8 +35,7 @@ static void NAME(max_taps)(ptrdiff_t n, ptrdiff_t taps, const REAL *x, const ptr
             number = (((ivec){0} + (lane_int)numbers[t]) & larger) | (number & ~larger);
         }
         NAME(store_n)(best + i, left, most);
-        if (which)
-            for (ptrdiff_t j = 0; j < LANES && j < left; j++) which[i + j] = (int32_t)number[j];
+        if (which) NAME(store_numbers)(which + i, left, number);
     }
 }
 
@@ -23,11 +44,7 @@ static void NAME(scatter_taps)(ptrdiff_t n, ptrdiff_t taps, const ptrdiff_t *at,
                                const int32_t *numbers, const int32_t *which, const REAL *g,
                                REAL *x) {
     FOR_VECTORS(n) {
-        lane_int lane[VECTOR_BYTES / sizeof(REAL)];
-        ptrdiff_t count = left < LANES ? left : LANES;
-        for (ptrdiff_t j = 0; j < LANES; j++) lane[j] = j < count ? which[i + j] : -1;
-        ivec chosen;
-        memcpy(&chosen, lane, sizeof chosen);
+        ivec chosen = NAME(load_numbers)(which + i, left);
         vec gradient = NAME(load_n)(g + i, left, 0);
         for (ptrdiff_t t = 0; t < taps; t++) {
             vec part = (vec)((ivec)gradient & (chosen == (lane_int)numbers[t]));
@@ -74,8 +91,10 @@ static void NAME(dropout)(ptrdiff_t n, const uint32_t key[4], const uint32_t str
     for (ptrdiff_t begin = 0; begin < n; begin += 64) {
         for (ptrdiff_t part = 0; part < 16; part += WORD_LANES) {
             word_vec w[4];
+            uint32_t counter[16];
             for (ptrdiff_t j = 0; j < WORD_LANES; j++)
-                w[0][j] = (uint32_t)(begin / 64 * 16 + part + j);
+                counter[j] = (uint32_t)(begin / 64 * 16 + part + j);
+            memcpy(&w[0], counter, sizeof w[0]);
             for (int i = 1; i < 4; i++) w[i] = (word_vec){0} + stream[i - 1];
             NAME(threefry)(w, schedule);
             for (int i = 0; i < 4; i++) memcpy(random + 16 * i + part, &w[i], sizeof w[i]);

@@ -4,18 +4,20 @@
 #define PRODUCT_PARAMETERS                                                                        \
     ptrdiff_t n, ptrdiff_t k, ptrdiff_t taps, const REAL *a, const ptrdiff_t *a_at,               \
         ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b, const ptrdiff_t *b_at, ptrdiff_t b_row,  \
-        REAL *c, ptrdiff_t c_row
-#define PRODUCT_ARGUMENTS n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, c, c_row
+        const REAL *start, REAL *c, ptrdiff_t c_row
+#define PRODUCT_ARGUMENTS n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, start, c, c_row
 
 #define DEFINE_TILE(ROWS, VECTORS)                                                                \
     static void NAME(tile_##ROWS##x##VECTORS)(PRODUCT_PARAMETERS) {                               \
         vec sum[ROWS][VECTORS];                                                                   \
         const ptrdiff_t last = n - (VECTORS - 1) * LANES;                                         \
+        const REAL *from = start ? start : c;                                                     \
+        const ptrdiff_t from_row = start ? 0 : c_row;                                             \
         UNROLL for (int i = 0; i < ROWS; i++) {                                                   \
             UNROLL for (int v = 0; v < VECTORS - 1; v++)                                          \
-                sum[i][v] = NAME(load)(c + i * c_row + v * LANES);                                \
+                sum[i][v] = NAME(load)(from + i * from_row + v * LANES);                          \
             sum[i][VECTORS - 1] =                                                                 \
-                NAME(load_n)(c + i * c_row + (VECTORS - 1) * LANES, last, 0);                     \
+                NAME(load_n)(from + i * from_row + (VECTORS - 1) * LANES, last, 0);               \
         }                                                                                         \
         for (ptrdiff_t t = 0; t < taps; t++) {                                                    \
             const REAL *at = a + a_at[t], *bt = b + b_at[t];                                      \
@@ -85,5 +87,6 @@ static void NAME(product)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a, 
                           ptrdiff_t a_col, const REAL *b, ptrdiff_t b_row, REAL *c,
                           ptrdiff_t c_row) {
     const ptrdiff_t taps = 1, a_at[1] = {0}, b_at[1] = {0};
+    const REAL *start = NULL;
     NAME(product_taps)(m, PRODUCT_ARGUMENTS);
 }

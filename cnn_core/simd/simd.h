@@ -40,10 +40,12 @@ enum activation {
                     ptrdiff_t a_col, const REAL *b, ptrdiff_t b_row, REAL *c, ptrdiff_t c_row);   \
                                                                                                   \
     /* C += sum over taps t of A_t B_t, A_t at a + a_at[t] and B_t at b + b_at[t], as `product`.   \
-     * A convolution's taps, or the rows of an image. */                                          \
+     * A convolution's taps, or the rows of an image. Where start[n] is not NULL, every row of C  \
+     * begins with it, and C is not read. */                                                      \
     void (*product_taps)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t taps, const REAL *a,    \
                          const ptrdiff_t *a_at, ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b,  \
-                         const ptrdiff_t *b_at, ptrdiff_t b_row, REAL *c, ptrdiff_t c_row);       \
+                         const ptrdiff_t *b_at, ptrdiff_t b_row, const REAL *start, REAL *c,      \
+                         ptrdiff_t c_row);                                                        \
                                                                                                   \
     /* y = f(x); x may be y. */                                                                   \
     void (*activate)(int activation, REAL slope, ptrdiff_t n, const REAL *x, REAL *y);            \
@@ -68,6 +70,8 @@ enum activation {
                                                                                                   \
     /* The column of the largest of x[n], the first of equals; a NaN counts as largest. */        \
     ptrdiff_t (*argmax)(ptrdiff_t n, const REAL *x);                                              \
+    /* y[j] += sum over i < m of x[i * x_row + j], j < n. */                                      \
+    void (*sum_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y);          \
     /* y += x */                                                                                  \
     void (*add)(ptrdiff_t n, const REAL *x, REAL *y);                                             \
     /* y = scale x, for each type a data set may have. */                                         \

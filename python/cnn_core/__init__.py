@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from cnn_core import datasets, initializers, losses, metrics, models, ops, optimizers
+from cnn_core import datasets, initializers, losses, metrics, models, ops, optimizers, schedules
 from cnn_core._include import get_include
-from cnn_core.callbacks import Callback
+from cnn_core.callbacks import Callback, LearningRateSchedule
 from cnn_core.config import show_config
 from cnn_core.gradient_check import numerical_gradient
 from cnn_core.image_layers import (
@@ -35,11 +35,13 @@ from cnn_core.losses import (
 )
 from cnn_core.network import Sequential
 from cnn_core.ops import get_num_threads, set_num_threads
-from cnn_core.optimizers import SGD, Optimizer
+from cnn_core.optimizers import SGD, Adam, AdamW, Optimizer
 from cnn_core.trainer import Trainer
 
 __all__ = [
     "SGD",
+    "Adam",
+    "AdamW",
     "Affine",
     "AvgPool2D",
     "BatchNorm",
@@ -56,6 +58,7 @@ __all__ = [
     "Initializer",
     "Layer",
     "LeakyReLU",
+    "LearningRateSchedule",
     "Loss",
     "MaxPool2D",
     "MeanSquaredError",
@@ -81,6 +84,7 @@ __all__ = [
     "numerical_gradient",
     "ops",
     "optimizers",
+    "schedules",
     "set_num_threads",
     "show_config",
 ]

@@ -2,116 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cnn_core import config, datasets, losses, metrics, models, ops, plotting, serialization
+from cnn_core import config, datasets, losses, metrics, ops, plotting, serialization
 from cnn_core._pictures import image_size, read_image
-from cnn_core.initializers import Normal
+from cnn_core._recipes import Options, build_network, build_trainer
+from cnn_core.image_layers import Conv2D
 from cnn_core.layers import Softmax
 from cnn_core.network import Sequential
-from cnn_core.optimizers import SGD, Optimizer
-from cnn_core.trainer import Trainer
 
 Array = npt.NDArray[Any]
-Options = argparse.Namespace
 
 TOLERANCE = 1e-6  # of gradcheck: mean difference per parameter
 
 
-# -------------------------------------------------------------------------------- models and data
-
-
-@dataclass(frozen=True)
-class Model:
-    """A network that `--model` names.
-
-    build : makes it from the options, the shape (C, H, W) of the images and the number of classes.
-    defaults : of the options that depend on the model.
-    """
-
-    text: str
-    build: Callable[[Options, tuple[int, ...], int], Sequential]
-    defaults: dict[str, Any]
-
-
-def _two_layer(options: Options, image_shape: tuple[int, ...], n_classes: int) -> Sequential:
-    if len(options.hidden) != 1:
-        raise ValueError(f"--hidden: two_layer has one hidden size, got {len(options.hidden)}")
-    return models.two_layer_net(
-        math.prod(image_shape),
-        options.hidden[0],
-        n_classes,
-        activation=options.activation,
-        weight_init_std=options.weight_init_std,
-        dtype=options.dtype,
-        seed=options.seed,
-    )
-
-
-def _multi_layer(options: Options, image_shape: tuple[int, ...], n_classes: int) -> Sequential:
-    std = options.weight_init_std
-    return models.multi_layer_net(
-        math.prod(image_shape),
-        options.hidden,
-        n_classes,
-        activation=options.activation,
-        initializer=None if std is None else Normal(std),
-        dtype=options.dtype,
-        seed=options.seed,
-    )
-
-
-MODELS = {
-    "two_layer": Model(
-        "one hidden layer, as in the first chapters of the books",
-        _two_layer,
-        {
-            "hidden": [50],
-            "weight_init_std": 0.01,
-            "lr": 0.1,
-            "momentum": 0.0,
-            "batch_size": 100,
-            "epochs": 17,
-        },
-    ),
-    "multi_layer": Model(
-        "any number of hidden layers",
-        _multi_layer,
-        {
-            "hidden": [256],
-            "weight_init_std": None,
-            "lr": 0.2,
-            "momentum": 0.9,
-            "batch_size": 200,
-            "epochs": 5,
-        },
-    ),
-}
-DEFAULT_MODEL = "multi_layer"
-
-OPTIMIZERS: dict[str, Callable[[Options], Optimizer]] = {
-    "sgd": lambda options: SGD(options.lr, options.momentum),
-}
-
-
-def build_network(options: Options, image_shape: tuple[int, ...], n_classes: int) -> Sequential:
-    """The network of the options; those that were not given get the model's defaults."""
-    model = MODELS[options.model]
-    for name, value in model.defaults.items():
-        if getattr(options, name, None) is None:
-            setattr(options, name, value)
-    return model.build(options, image_shape, n_classes)
+# ------------------------------------------------------------------------------------------ data
 
 
 def load_data(name: str) -> datasets.idx.Dataset:
@@ -135,7 +49,7 @@ def train(options: Options) -> int:
     n_classes = max(2, *(int(labels.max(initial=0)) + 1 for labels in (t, test[1])))
     x, t = x[: options.limit_train], t[: options.limit_train]
     net = build_network(options, x.shape[1:], n_classes)
-    trainer = Trainer(net, OPTIMIZERS[options.optimizer](options))
+    trainer = build_trainer(options, net)
     folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
     environment = ops.native_config()
@@ -146,6 +60,10 @@ def train(options: Options) -> int:
     say(
         f"{options.model}: {_describe(net)}, {net.n_params:,} parameters, {net.dtype};"
         f" {environment['threads']} thread(s), {environment['isa']}"
+    )
+    say(
+        f"{options.optimizer}, learning rate {options.lr:g}, {options.schedule};"
+        f" batches of {options.batch_size}"
     )
     began = time.perf_counter()
     history = trainer.fit(
@@ -170,6 +88,8 @@ def train(options: Options) -> int:
         {
             "model": options.model,
             "dataset": options.data,
+            "optimizer": options.optimizer,
+            "schedule": options.schedule,
             "epochs": len(history["loss"]),
             "iterations": trainer.iteration,
             "test_accuracy": test_accuracy,
@@ -195,11 +115,14 @@ def _epochs(options: Options, rows: int) -> int:
 
 
 def _describe(net: Sequential) -> str:
-    """The layers in one line: 784, Affine 256, ReLU, Affine 10."""
+    """The layers in one line: 1 x 28 x 28, Conv2D 6 5x5, ReLU, MaxPool2D 2x2, ..., Affine 10."""
     words = [" x ".join(map(str, net.input_shape))]
     for layer in net.layers:
-        units = f" {layer.units}" if hasattr(layer, "units") else ""
-        words.append(type(layer).__name__ + units)
+        numbers = [getattr(layer, name, None) for name in ("units", "filters", "rate")]
+        sizes = [getattr(layer, name, None) for name in ("kernel_size", "size")]
+        texts = [f"{number}" for number in numbers if number is not None]
+        texts += ["x".join(map(str, size)) for size in sizes if size is not None]
+        words.append(" ".join([type(layer).__name__, *texts]))
     return ", ".join(words)
 
 
@@ -224,6 +147,9 @@ def _write_results(
 
 def evaluate(options: Options) -> int:
     """cnn-core evaluate."""
+    folder = None if options.plots is None else Path(options.plots)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     net = serialization.load_model(options.file)
     _, (x, t) = load_data(options.data)
     classes = _n_classes(net)
@@ -237,9 +163,11 @@ def evaluate(options: Options) -> int:
     print(f"loss {loss:.4f}  accuracy {accuracy:.4f}")
     print("confusion matrix: a row per true class, a column per predicted class")
     print(_format_matrix(matrix))
+    pictures = [] if folder is None else _write_pictures(net, x, t, matrix, folder)
     _print_json(
         options,
         {
+            "plots": pictures,
             "model": options.file,
             "dataset": options.data,
             "images": len(x),
@@ -249,6 +177,14 @@ def evaluate(options: Options) -> int:
         },
     )
     return 0
+
+
+def _write_pictures(net: Sequential, x: Array, t: Array, matrix: Array, folder: Path) -> list[str]:
+    paths = [folder / "confusion_matrix.png", folder / "misclassified.png"]
+    plotting.plot_confusion_matrix(matrix, paths[0])
+    plotting.show_misclassified(net, x, t, paths[1])
+    print(f"wrote {', '.join(map(str, paths))}")
+    return [str(path) for path in paths]
 
 
 def _n_classes(net: Sequential) -> int:
@@ -297,11 +233,22 @@ def _probabilities(net: Sequential, images: Array) -> Array:
 
 
 def gradcheck(options: Options) -> int:
-    """cnn-core gradcheck: the comparison of Saito's book, section 5.7.3."""
+    """cnn-core gradcheck: the comparison of Saito's book, section 5.7.3.
+
+    Where a convolution slides over the empty ground of an image, its output is the bias; with that
+    at 0 all of the ground lies on the kink of the ReLU, where there is no gradient. So biases are
+    moved away from 0 first, and the steps are small enough to rarely cross a kink elsewhere.
+    """
     (x, t), _ = load_data("mnist")
     net = build_network(options, x.shape[1:], 10)
     x, t = x[: options.rows], t[: options.rows]
-    backward, numerical = net.gradient(x, t), net.numerical_gradient(x, t)
+    h = 1e-4
+    if any(isinstance(layer, Conv2D) for layer in net.layers):
+        h, rng = 1e-6, np.random.default_rng(net.seed)
+        for name, value in net.params.items():
+            if name.startswith("b"):
+                value += rng.uniform(0.05, 0.15, value.shape)
+    backward, numerical = net.gradient(x, t), net.numerical_gradient(x, t, h=h)
     differences = {
         name: float(np.abs(backward[name] - numerical[name]).mean()) for name in net.params
     }

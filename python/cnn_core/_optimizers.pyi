@@ -16,3 +16,18 @@ def sgd(
     nesterov: bool,
     weight_decay: float,
 ) -> Task: ...
+def adam(
+    params: _Real,
+    grads: _Real,
+    m: _Real,
+    v: _Real,
+    lr: _Float64,
+    corrections: _Float64,
+    lr_multiplier: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    l2: float,
+    decay: float,
+) -> Task: ...
+def adam_clock(corrections: _Float64, steps: _Float64, beta1: float, beta2: float) -> Task: ...

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from cnn_core import image_ops, ops
+from cnn_core import ops
 from cnn_core.image_layers import (
     AvgPool2D,
     BatchNorm,
@@ -24,9 +24,9 @@ from cnn_core.image_layers import (
     MaxPool2D,
 )
 from cnn_core.layers import Affine, Flatten, Layer, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from cnn_core.ops.images import Images, as_images, new_images
 
 Array = npt.NDArray[Any]
-Images = image_ops.Images
 Shape = tuple[int, ...]
 Lane = list[ops.Task]
 Border = tuple[int, int, int, int]
@@ -115,7 +115,7 @@ class Block:
         """A buffer for the outputs."""
         n, dtype = len(self.x), self.x.dtype
         if self.gives == "images" or (self.gives == "any" and isinstance(self.x, Images)):
-            return image_ops.new_images(n, *_sizes(self.sample_shape), border, dtype)
+            return new_images((n, *_sizes(self.sample_shape)), border, dtype)
         return np.empty((n, *self.sample_shape), dtype)
 
     def input_gradient(self, border: Border) -> Any:
@@ -123,8 +123,7 @@ class Block:
         if self.in_place:
             return self.dy
         if isinstance(self.x, Images):
-            n, *sizes = self.x.shape
-            return image_ops.new_images(n, *sizes, border, self.x.dtype)
+            return new_images(self.x.shape, border, self.x.dtype)
         return np.empty_like(self.x)
 
     def forward(self) -> Parts:
@@ -240,7 +239,7 @@ class PoolBlock(Block):
         self.which: npt.NDArray[np.int32] | None = None
 
     def forward(self) -> Parts:
-        if not self.average:
+        if not self.average and self.which is None:
             self.which = np.zeros(len(self.x) * int(np.prod(self.sample_shape)), np.int32)
         pool = ops.native.pooling.forward
         return Parts(rows=[pool(self.x, self.y, self.which, *self.window, self.average)])
@@ -265,11 +264,13 @@ class BatchNormBlock(Block):
     def forward(self) -> Parts:
         layer, dtype = self.layer, self.x.dtype
         channels = len(layer.params["gamma"])
-        self.table = np.empty((5, channels), dtype)
-        self.partial = np.empty((ops.native.batch_norm.groups(len(self.x)), 2, channels), dtype)
+        if not hasattr(self, "table"):
+            groups = ops.native.batch_norm.groups(len(self.x))
+            self.table = np.empty((5, channels), dtype)
+            self.partial = np.empty((groups, 2, channels), dtype)
         stages = ops.native.batch_norm.forward(
-            image_ops.as_images(self.x),
-            image_ops.as_images(self.y),
+            as_images(self.x),
+            as_images(self.y),
             layer.params["gamma"],
             layer.params["beta"],
             layer.state["running_mean"],
@@ -283,10 +284,10 @@ class BatchNormBlock(Block):
         return _stages(stages)
 
     def backward(self, previous: Block | None) -> Parts:
-        dy = image_ops.as_images(self.dy)
+        dy = as_images(self.dy)
         return _stages(
             ops.native.batch_norm.backward(
-                image_ops.as_images(self.x),
+                as_images(self.x),
                 dy,
                 dy,
                 self.layer.params["gamma"],

@@ -1,7 +1,8 @@
-"""Callbacks: what happens between the epochs of `Trainer.fit`."""
+"""Callbacks: what happens between the steps and epochs of `Trainer.fit`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,3 +29,42 @@ class Callback:
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """After the last step, also when the training was stopped."""
+
+
+class LearningRateSchedule(Callback):
+    """Sets the learning rate before every update: the optimizer's own, times schedule(progress).
+
+    Parameters
+    ----------
+    schedule : a function of the progress, the share of the fit's updates that have been made, to
+        a factor >= 0; see cnn_core.schedules. The progress is that in the middle of the update,
+        so that it is neither 0 nor 1.
+
+    When the fit ends, the optimizer has its own learning rate again.
+
+    Examples
+    --------
+    >>> cosine = cc.LearningRateSchedule(cc.schedules.CosineDecay(warmup=0.1))
+    >>> trainer = cc.Trainer(net, cc.Adam(0.003), callbacks=[cosine])
+    """
+
+    def __init__(self, schedule: Callable[[float], float]) -> None:
+        if not callable(schedule):
+            raise TypeError(f"schedule: expected a function of the progress, got {schedule!r}")
+        self.schedule = schedule
+        self._lr, self._done = 0.0, 0
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        self._lr, self._done = trainer.optimizer.lr, 0
+        self._set(trainer)
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        self._done += 1
+        if self._done < trainer.planned:
+            self._set(trainer)
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        trainer.optimizer.lr = self._lr
+
+    def _set(self, trainer: Trainer) -> None:
+        trainer.optimizer.lr = self._lr * self.schedule((self._done + 0.5) / trainer.planned)

@@ -11,7 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, get_args
 
 from cnn_core import _commands, config, models, ops
-from cnn_core._commands import DEFAULT_MODEL, MODELS, OPTIMIZERS, Options
+from cnn_core._recipes import (
+    DEFAULT_MODEL,
+    MODELS,
+    OPTIMIZER_DEFAULTS,
+    OPTIMIZERS,
+    SCHEDULES,
+    Options,
+)
 from cnn_core.trainer import Report, Sampling
 
 PROGRAM = "cnn-core"
@@ -45,9 +52,11 @@ _threads = _number(int, "an integer in 1..1024", 1, 1024)
 
 
 def _defaults_of(name: str) -> str:
-    """The defaults of an option, for its help."""
+    """The defaults of an option, for its help, by models that have it."""
     texts = []
     for model, entry in MODELS.items():
+        if name not in entry.defaults:
+            continue
         value = entry.defaults[name]
         text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
         texts.append(f"{model} {'He or Glorot' if value is None else text}")
@@ -66,8 +75,7 @@ def _add_network_options(parser: argparse.ArgumentParser, default_model: str) ->
     add(
         "--activation",
         choices=sorted(models.ACTIVATIONS),
-        default="relu",
-        help="between the layers (default: relu)",
+        help=f"between the layers {_defaults_of('activation')}",
     )
     add(
         "--hidden",
@@ -108,6 +116,29 @@ def _add_data_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_optimizer_options(add: Callable[..., Any]) -> None:
+    others = ", ".join(f"{name} {entry['lr']:g}" for name, entry in OPTIMIZER_DEFAULTS.items())
+    add("--optimizer", choices=list(OPTIMIZERS), help=_defaults_of("optimizer"))
+    add(
+        "--lr",
+        type=_amount,
+        help=f"learning rate {_defaults_of('lr')}; of another optimizer than these have: {others}",
+    )
+    add(
+        "--momentum",
+        type=_fraction,
+        help=f"of sgd: share of the last step that is kept {_defaults_of('momentum')}",
+    )
+    add("--weight-decay", type=_amount, help="(default: 0, of adamw 0.01)")
+    add(
+        "--schedule",
+        choices=list(SCHEDULES),
+        help="of the learning rate: constant; a tenth of it after 1/2 and 3/4 of the training;"
+        " exponential decay to 1/100; or a linear rise for the first tenth, then half a cosine"
+        f" wave down to 0 {_defaults_of('schedule')}",
+    )
+
+
 def _add_train(add_command: Callable[..., argparse.ArgumentParser]) -> None:
     parser = add_command("train", help="train a network and write it to a folder")
     parser.set_defaults(run=_commands.train)
@@ -142,13 +173,7 @@ def _add_train(add_command: Callable[..., argparse.ArgumentParser]) -> None:
         help="figures of the training images: means over the batches of the epoch, or measured on"
         " all of them after the first update of each epoch as in the books (default: running)",
     )
-    add("--optimizer", choices=list(OPTIMIZERS), default="sgd", help="(default: sgd)")
-    add("--lr", type=_amount, help=f"learning rate {_defaults_of('lr')}")
-    add(
-        "--momentum",
-        type=_fraction,
-        help=f"share of the last step that is kept {_defaults_of('momentum')}",
-    )
+    _add_optimizer_options(add)
     add("--dtype", choices=("float32", "float64"), default="float32", help="(default: float32)")
     add(
         "--out",
@@ -174,6 +199,11 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate_parser.set_defaults(run=_commands.evaluate)
     evaluate_parser.add_argument("file", metavar="MODEL", help="a model.safetensors")
     _add_data_option(evaluate_parser)
+    evaluate_parser.add_argument(
+        "--plots",
+        metavar="FOLDER",
+        help="write confusion_matrix.png and misclassified.png there (needs cnn-core[plot])",
+    )
     _add_common_options(evaluate_parser)
 
     predict_parser = add_command("predict", help="class and probability of pictures")

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cnn_core import image_ops, initializers
+from cnn_core import _checks as checks
+from cnn_core import initializers
 from cnn_core.layers import Array, Layer, Shape, positive, remembered
+from cnn_core.ops import images
+from cnn_core.ops.images import Border, Padding, pair
 
 Pair = int | tuple[int, int]
-Padding = int | Sequence[int] | Literal["valid", "same"]
-Border = tuple[int, int, int, int]
-
-
-def pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
-    """(vertical, horizontal) from one number or two."""
-    values = list(value) if isinstance(value, (tuple, list)) else [value, value]
-    if len(values) != 2:
-        raise ValueError(f"{name}: expected a number or a pair, got {value!r}")
-    first, second = (positive(name, v) if least else positive(name, v + 1) - 1 for v in values)
-    return first, second
 
 
 def image_shape(layer: Layer, shape: Shape) -> tuple[int, int, int]:
@@ -69,7 +60,7 @@ class Conv2D(Layer):
         self.stride = pair("stride", stride)
         self.dilation = pair("dilation", dilation)
         self.groups = positive("groups", groups)
-        self.padding = image_ops.check_padding(padding)
+        self.padding = images.check_padding(padding)
         self.weights = initializers.GlorotUniform() if weights is None else weights
         self.biases = initializers.Zeros() if biases is None else biases
         if self.filters % self.groups:
@@ -83,7 +74,7 @@ class Conv2D(Layer):
             raise ValueError(
                 f"Conv2D: expected channels a multiple of groups={self.groups}, got {channels}"
             )
-        return image_ops.convolution(
+        return images.convolution(
             (channels, height, width),
             self.filters,
             self.kernel_size,
@@ -118,15 +109,15 @@ class Conv2D(Layer):
         }
 
     def forward(self, x: Array, training: bool = False) -> Array:
+        self._x = x = checks.as_float("x", x, 4)
         if not self.params:
             built = self.build(x.shape[1:], np.random.default_rng(0))
             self.params = {name: value.astype(x.dtype) for name, value in built.items()}
-        self._x = x
-        return image_ops.conv2d_forward(x, self.params["W"], self.params["b"], **self._options())
+        return images.conv2d_forward(x, self.params["W"], self.params["b"], **self._options())
 
     def backward(self, dout: Array) -> Array:
         x = remembered(self, "_x")
-        dx, dW, db = image_ops.conv2d_backward(dout, x, self.params["W"], **self._options())
+        dx, dW, db = images.conv2d_backward(dout, x, self.params["W"], **self._options())
         self.grads = {"W": dW, "b": db}
         return dx
 
@@ -171,16 +162,17 @@ class _Pool2D(Layer):
 
     def output_shape(self, input_shape: Shape) -> Shape:
         channels, *sizes = image_shape(self, input_shape)
-        return (channels, *image_ops.pool_output_size(tuple(sizes), *self.window(input_shape)))
+        return (channels, *images.pool_output_size(tuple(sizes), *self.window(input_shape)))
 
     def forward(self, x: Array, training: bool = False) -> Array:
+        x = checks.as_float("x", x, 4)
         self._input_shape = x.shape
-        y, self._which = image_ops.pool2d_forward(x, *self.window(x.shape[1:]), self.average)
+        y, self._which = images.pool2d_forward(x, *self.window(x.shape[1:]), self.average)
         return y
 
     def backward(self, dout: Array) -> Array:
         shape = tuple(remembered(self, "_input_shape").tolist())
-        return image_ops.pool2d_backward(
+        return images.pool2d_backward(
             dout, self._which, shape, *self.window(shape[1:]), self.average
         )
 
@@ -220,10 +212,11 @@ class GlobalAvgPool2D(_Pool2D):
         return (image_shape(self, input_shape)[0],)
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        return super().forward(x, training).reshape(x.shape[:2])
+        y = super().forward(x, training)
+        return y.reshape(y.shape[:2])
 
     def backward(self, dout: Array) -> Array:
-        return super().backward(np.asarray(dout).reshape(*dout.shape, 1, 1))
+        return super().backward(np.asarray(dout)[..., None, None])
 
     def get_config(self) -> dict[str, Any]:
         return {"class": "GlobalAvgPool2D"}
@@ -257,12 +250,12 @@ class Dropout(Layer):
             return x
         if self._alone:
             self.step[0] += 1
-        return image_ops.dropout(x, self.rate, self.seed, self.stream, int(self.step[0]))
+        return images.dropout(x, self.rate, self.seed, self.stream, int(self.step[0]))
 
     def backward(self, dout: Array) -> Array:
         if not bool(remembered(self, "_training")):
             return dout
-        return image_ops.dropout(dout, self.rate, self.seed, self.stream, int(self.step[0]))
+        return images.dropout(dout, self.rate, self.seed, self.stream, int(self.step[0]))
 
     def get_config(self) -> dict[str, Any]:
         return {"class": "Dropout", "rate": self.rate}
@@ -302,16 +295,18 @@ class BatchNorm(Layer):
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> dict[str, Array]:
         channels = self.output_shape(input_shape)[0]
-        self.state = {"running_mean": np.zeros(channels), "running_var": np.ones(channels)}
-        return {"gamma": np.ones(channels), "beta": np.zeros(channels)}
+        # Views of one number: they are copied where they are used, and measured where they are not.
+        zeros, ones = (np.broadcast_to(value, (channels,)) for value in (0.0, 1.0))
+        self.state = {"running_mean": zeros, "running_var": ones}
+        return {"gamma": ones, "beta": zeros}
 
     def forward(self, x: Array, training: bool = False) -> Array:
+        self._x = x = checks.as_float("x", x)
         if not self.params:
             built = self.build(x.shape[1:], np.random.default_rng(0))
             self.params = {name: value.astype(x.dtype) for name, value in built.items()}
             self.state = {name: value.astype(x.dtype) for name, value in self.state.items()}
-        self._x = x
-        y, self._table = image_ops.batch_norm_forward(
+        y, self._table = images.batch_norm_forward(
             x,
             self.params["gamma"],
             self.params["beta"],
@@ -326,7 +321,7 @@ class BatchNorm(Layer):
 
     def backward(self, dout: Array) -> Array:
         x = remembered(self, "_x")
-        dx, dgamma, dbeta = image_ops.batch_norm_backward(
+        dx, dgamma, dbeta = images.batch_norm_backward(
             dout, x, self.params["gamma"], self._table, training=self._training
         )
         self.grads = {"gamma": dgamma, "beta": dbeta}

@@ -132,6 +132,33 @@ def simple_conv_net(
     return Sequential(layers, input_shape=input_shape, loss=loss, dtype=dtype, seed=seed)
 
 
+def quick_conv_net(
+    input_shape: Sequence[int] = (1, 28, 28),
+    output_size: int = 10,
+    *,
+    loss: Loss | None = None,
+    dtype: npt.DTypeLike = "float32",
+    seed: int = 0,
+) -> Sequential:
+    """16 kernels 5x5 with stride 2, 32 kernels 3x3, pool, 64, 10, with ReLUs.
+
+    What `cnn-core train` trains unless told otherwise: the stride makes it several times as fast as
+    networks that look at every pixel, and MNIST loses nothing by it.
+    """
+    layers: list[Layer] = [
+        Conv2D(16, 5, stride=2, padding=2, weights=HeNormal()),
+        ReLU(),
+        Conv2D(32, 3, weights=HeNormal()),
+        ReLU(),
+        MaxPool2D(2),
+        Flatten(),
+        Affine(64, HeNormal()),
+        ReLU(),
+        Affine(output_size),
+    ]
+    return Sequential(layers, input_shape=input_shape, loss=loss, dtype=dtype, seed=seed)
+
+
 def lenet5(
     input_shape: Sequence[int] = (1, 28, 28),
     output_size: int = 10,

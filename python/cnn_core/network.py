@@ -23,7 +23,8 @@ from cnn_core.plan import Plan, target_kind
 
 Array = npt.NDArray[Any]
 
-ROWS_AT_ONCE = 512  # of a long input: bounds the memory of predict, loss and accuracy
+ROWS_AT_ONCE = 512  # of a long input, at most: bounds the memory of predict, loss and accuracy
+ELEMENTS_AT_ONCE = 2**20  # of the largest layer: the batch stays in the cache
 PLANS_KEPT = 8  # one per batch size and use
 ALIGNMENT = 16  # elements: every parameter begins on a cache line
 
@@ -45,6 +46,9 @@ class Sequential:
     ----------
     params, grads : dict of name to array: live views of `flat_params` and `flat_grads`, to be
         changed in place. Layers that have parameters number them: W1, b1, W2, b2, ...
+    state : dict of name to array: what training changes other than by gradients, the running
+        statistics of BatchNorm (running_mean2, ...); saved with the parameters.
+    step : int64 array of one number, the updates made; the masks of Dropout depend on it.
     layers, loss_function, input_shape, output_shape, dtype, seed, n_params
 
     Examples
@@ -117,6 +121,8 @@ class Sequential:
                 layer.state = {k: v.astype(self.dtype) for k, v in layer.state.items()}
                 self.state |= {f"{key}{number}": value for key, value in layer.state.items()}
         self.output_shape = self._shapes[-1]
+        largest = max(math.prod(shape) for shape in self._shapes)
+        self.rows_at_once = max(1, min(ROWS_AT_ONCE, ELEMENTS_AT_ONCE // largest))
         self._lay_out(initial)
 
     def _lay_out(self, initial: dict[str, tuple[Layer, str, Array]]) -> None:
@@ -128,14 +134,18 @@ class Sequential:
             end += -(-value.size // ALIGNMENT) * ALIGNMENT
         self.flat_params = np.zeros(end, self.dtype)
         self.flat_grads = np.zeros(end, self.dtype)
-        params: dict[str, Array] = {}
-        self.grads: dict[str, Array] = {}
+        self._make_views({name: value.shape for name, (_, _, value) in initial.items()})
         for name, (_, _, value) in initial.items():
-            part = self.slices[name]
-            params[name] = self.flat_params[part].reshape(value.shape)
-            params[name][...] = value
-            self.grads[name] = self.flat_grads[part].reshape(value.shape)
-        self.params: dict[str, Array] = Views(params)
+            self.params[name][...] = value
+
+    def _make_views(self, shapes: dict[str, Shape]) -> None:
+        """params and grads by name, into the flat arrays; then the layers' own."""
+        parts = {name: (self.slices[name], shape) for name, shape in shapes.items()}
+        views = {n: self.flat_params[part].reshape(shape) for n, (part, shape) in parts.items()}
+        self.params: dict[str, Array] = Views(views)
+        self.grads: dict[str, Array] = {
+            n: self.flat_grads[part].reshape(shape) for n, (part, shape) in parts.items()
+        }
         self._bind()
 
     def _bind(self) -> None:
@@ -231,8 +241,8 @@ class Sequential:
             np.copyto(target, t)
 
     def _batches(self, n: int) -> Iterator[slice]:
-        for start in range(0, n, ROWS_AT_ONCE):
-            yield slice(start, min(start + ROWS_AT_ONCE, n))
+        for start in range(0, n, self.rows_at_once):
+            yield slice(start, min(start + self.rows_at_once, n))
 
     # ------------------------------------------------------------------------------------ answers
 
@@ -249,7 +259,7 @@ class Sequential:
     def predict(self, x: npt.ArrayLike) -> Array:
         """The outputs (scores) for any number of rows, in inference mode and bounded memory."""
         array = self.check_input(x)
-        if len(array) <= ROWS_AT_ONCE:
+        if len(array) <= self.rows_at_once:
             return self.forward(array)
         out = np.empty((len(array), *self.output_shape), self.dtype)
         for part in self._batches(len(array)):
@@ -304,18 +314,45 @@ class Sequential:
     def numerical_gradient(
         self, x: npt.ArrayLike, t: npt.ArrayLike, training: bool = True, h: float = 1e-4
     ) -> dict[str, Array]:
-        """The same dict by central differences (f(p + h) - f(p - h)) / 2h; see gradient_check."""
+        """The same dict by central differences (f(p + h) - f(p - h)) / 2h; see gradient_check.
+
+        `state` stays as it is, although each loss in training mode moves running statistics.
+        """
         array = self.check_rows(x)
         kind, target = self.check_targets(t, len(array))
         with self._lock:
             plan = self.plan(len(array), kind, training)
             self.fill(plan, array, target)
-            return gradient_check.numerical_gradients(plan, self._owners, h)
+            kept = {name: value.copy() for name, value in self.state.items()}
+            try:
+                return gradient_check.numerical_gradients(plan, self._owners, h)
+            finally:
+                for name, value in kept.items():
+                    self.state[name][...] = value
 
     def confusion_matrix(self, x: npt.ArrayLike, t: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Counts of (true class, predicted class): rows true, columns predicted."""
-        classes = math.prod(self.output_shape)
-        return metrics.confusion_matrix(self.predict(x), np.asarray(t), classes)
+        scores, classes = self.predict(x), math.prod(self.output_shape)
+        if classes > 1:
+            return metrics.confusion_matrix(scores, np.asarray(t), classes)
+        threshold = 0.0 if self.loss_function.native == "binary_cross_entropy" else 0.5
+        labels = (np.asarray(t).reshape(-1) > 0.5).astype(np.int64)
+        predicted = (scores.reshape(-1) > threshold).astype(np.int64)
+        return metrics.confusion_matrix(predicted, labels, 2)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copy.deepcopy: without the lock, the compiled plans, and the views."""
+        state = dict(vars(self))
+        for name in ("_lock", "_plans", "params", "grads"):
+            del state[name]
+        state["_param_shapes"] = {name: value.shape for name, value in self.params.items()}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        shapes = state.pop("_param_shapes")
+        vars(self).update(state)
+        self._lock, self._plans = threading.RLock(), OrderedDict()
+        self._make_views(shapes)
 
     # -------------------------------------------------------------------------------- description
 

@@ -23,6 +23,13 @@ def rate(name: str, value: float, most: float = math.inf) -> float:
     return number
 
 
+def _share(name: str, value: float) -> float:
+    number = rate(name, value, 1.0)
+    if number == 1:
+        raise ValueError(f"{name}: expected a number below 1, got {value!r}")
+    return number
+
+
 class Optimizer:
     """Base class: the learning rate and the factors of it per parameter.
 
@@ -74,6 +81,10 @@ class Optimizer:
             else:
                 parts.append((factor, part))
         return parts
+
+    def clock_tasks(self) -> list[ops.Task]:
+        """What counts the steps: it must have run when the first of `tasks` begins."""
+        return []
 
     def update_task(self, params: Array, grads: Array, factor: float, part: slice) -> ops.Task:
         raise NotImplementedError
@@ -130,3 +141,95 @@ class SGD(Optimizer):
             self.weight_decay,
         )
         return task
+
+
+class Adam(Optimizer):
+    """Steps of about the size lr, whatever the size of the gradients.
+
+    g = grad + weight_decay p; m += (1 - beta1) (g - m); v += (1 - beta2) (g^2 - v);
+    p -= lr mhat / (sqrt(vhat) + epsilon), with mhat = m / (1 - beta1^t), vhat = v / (1 - beta2^t)
+    at step t, as in PyTorch.
+
+    Parameters
+    ----------
+    lr : learning rate, >= 0, default 0.001.
+    beta1, beta2 : how much of the mean gradient and of the mean square is kept at each step,
+        0 <= beta < 1, defaults 0.9 and 0.999.
+    epsilon : > 0, default 1e-8.
+    weight_decay : factor of the L2 penalty's gradient, default 0; see AdamW.
+    lr_multipliers : see `Optimizer`.
+
+    Source: Kingma and Ba, Adam (2015); Saito, Deep Learning from Scratch, section 6.1.6.
+    """
+
+    decoupled = False
+
+    def __init__(
+        self,
+        lr: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        lr_multipliers: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(lr, lr_multipliers)
+        self.beta1, self.beta2 = _share("beta1", beta1), _share("beta2", beta2)
+        self.epsilon = rate("epsilon", epsilon)
+        if not self.epsilon:
+            raise ValueError(f"epsilon: expected a number > 0, got {epsilon!r}")
+        self.weight_decay = rate("weight_decay", weight_decay)
+        self._params: Array | None = None
+
+    def tasks(self, params: Array, grads: Array, slices: Mapping[str, slice]) -> list[ops.Task]:
+        # Kept between calls for the same parameters; another network begins at rest.
+        if self._params is not params:
+            self._params = params
+            self._mean, self._square = np.zeros_like(params), np.zeros_like(params)
+            self._steps, self._corrections = np.zeros(1), np.ones(2)
+        return super().tasks(params, grads, slices)
+
+    def clock_tasks(self) -> list[ops.Task]:
+        clock = ops.native.optimizers.adam_clock
+        return [clock(self._corrections, self._steps, self.beta1, self.beta2)]
+
+    def update_task(self, params: Array, grads: Array, factor: float, part: slice) -> ops.Task:
+        task: ops.Task = ops.native.optimizers.adam(
+            params,
+            grads,
+            self._mean[part],
+            self._square[part],
+            self._lr,
+            self._corrections,
+            factor,
+            self.beta1,
+            self.beta2,
+            self.epsilon,
+            0.0 if self.decoupled else self.weight_decay,
+            self.weight_decay if self.decoupled else 0.0,
+        )
+        return task
+
+
+class AdamW(Adam):
+    """Adam whose weight decay does not pass through the moments: p -= lr weight_decay p.
+
+    Parameters are those of `Adam`; weight_decay is 0.01 by default, as in PyTorch.
+
+    Source: Loshchilov and Hutter, Decoupled weight decay regularization (2019).
+    """
+
+    decoupled = True
+
+    def __init__(
+        self,
+        lr: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.01,
+        *,
+        lr_multipliers: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(lr, beta1, beta2, epsilon, weight_decay, lr_multipliers=lr_multipliers)

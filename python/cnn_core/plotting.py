@@ -1,4 +1,4 @@
-"""Figures of a training run and of a classifier, for files and notebooks; needs no display.
+"""Figures of a training run, a classifier and its insides, for files and notebooks; no display.
 
 matplotlib is an extra, imported when a figure is drawn. Figures are made without `pyplot`, so they
 neither join its list of open figures nor depend on the backend that the user has chosen.
@@ -8,23 +8,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from cnn_core._figures import GRID_COLOR, TEXT_COLOR
+from cnn_core._figures import finish as _finish
+from cnn_core._figures import new_figure as _new_figure
+from cnn_core._image_plots import show_activations, show_filters, show_misclassified
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+__all__ = [
+    "plot_confusion_matrix",
+    "plot_history",
+    "show_activations",
+    "show_filters",
+    "show_misclassified",
+]
+
 # Blue and vermilion of Okabe and Ito's palette: told apart with every kind of color vision.
 _TRAIN_COLOR = "#0072B2"
 _VALIDATION_COLOR = "#D55E00"
-_TEXT_COLOR = "#333333"
-_GRID_COLOR = "#dddddd"
 _MAX_ANNOTATED_CLASSES = 20
 _MAX_MARKED_EPOCHS = 40
-_DPI = 150
 
 
 def plot_history(
@@ -64,7 +74,7 @@ def plot_history(
         axes = figure.add_subplot(1, len(panels), column + 1)
         _draw_curves(axes, name, curves.get(name), curves.get(f"val_{name}"))
     if title is not None:
-        figure.suptitle(title, color=_TEXT_COLOR, fontsize=13, parse_math=False)
+        figure.suptitle(title, color=TEXT_COLOR, fontsize=13, parse_math=False)
     return _finish(figure, path)
 
 
@@ -113,7 +123,7 @@ def plot_confusion_matrix(
     _label_classes(axes, names)
     if totals.sum() > 0:
         right = f"{counts.trace() / totals.sum():.2%} of {totals.sum():,.10g} samples are right"
-        axes.set_title(right, color=_TEXT_COLOR, fontsize=11)
+        axes.set_title(right, color=TEXT_COLOR, fontsize=11)
     return _finish(figure, path)
 
 
@@ -155,28 +165,6 @@ def _check_matrix(matrix: npt.ArrayLike) -> npt.NDArray[Any]:
     return counts
 
 
-def _new_figure(
-    width: float, height: float, layout: Literal["constrained", "compressed"]
-) -> Figure:
-    """Return an empty figure of `width` x `height` inches on its own off-screen canvas."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "plotting needs matplotlib, which is not installed: pip install 'cnn-core[plot]'"
-        ) from error
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _finish(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
-    if path is not None:
-        figure.savefig(path, dpi=_DPI)
-    return figure
-
-
 def _draw_curves(
     axes: Axes,
     name: str,
@@ -204,15 +192,15 @@ def _draw_curves(
             markersize=4,
             label=f"{label} (last: {last})",
         )
-    axes.set_xlabel("epoch", color=_TEXT_COLOR)
-    axes.set_ylabel("accuracy (%)" if unit else "loss", color=_TEXT_COLOR)
+    axes.set_xlabel("epoch", color=TEXT_COLOR)
+    axes.set_ylabel("accuracy (%)" if unit else "loss", color=TEXT_COLOR)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(color=_GRID_COLOR, linewidth=0.8)
+    axes.grid(color=GRID_COLOR, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#999999")
-    axes.tick_params(colors=_TEXT_COLOR)
-    axes.legend(frameon=False, labelcolor=_TEXT_COLOR, fontsize=9)
+    axes.tick_params(colors=TEXT_COLOR)
+    axes.legend(frameon=False, labelcolor=TEXT_COLOR, fontsize=9)
 
 
 def _draw_cells(
@@ -225,8 +213,8 @@ def _draw_cells(
     image = axes.imshow(shares, cmap="Blues", norm=norm)
     bar = figure.colorbar(image, ax=axes, ticks=[0, 1, 5, 10, 25, 50, 100], pad=0.03)
     bar.outline.set_visible(False)
-    bar.set_label("share of the true class (%)", color=_TEXT_COLOR)
-    bar.ax.tick_params(colors=_TEXT_COLOR)
+    bar.set_label("share of the true class (%)", color=TEXT_COLOR)
+    bar.ax.tick_params(colors=TEXT_COLOR)
     if len(counts) > _MAX_ANNOTATED_CLASSES:
         return
     is_integer = counts.dtype.kind != "f"
@@ -239,7 +227,7 @@ def _draw_cells(
                 ha="center",
                 va="center",
                 fontsize=8,
-                color="white" if norm(shares[row, column]) > 0.6 else _TEXT_COLOR,
+                color="white" if norm(shares[row, column]) > 0.6 else TEXT_COLOR,
             )
 
 
@@ -256,9 +244,9 @@ def _label_classes(axes: Axes, names: list[str]) -> None:
         parse_math=False,
     )
     axes.set_yticks(ticks, shown, parse_math=False)
-    axes.set_xlabel("predicted class", color=_TEXT_COLOR)
-    axes.set_ylabel("true class", color=_TEXT_COLOR)
-    axes.tick_params(colors=_TEXT_COLOR, length=0)
+    axes.set_xlabel("predicted class", color=TEXT_COLOR)
+    axes.set_ylabel("true class", color=TEXT_COLOR)
+    axes.tick_params(colors=TEXT_COLOR, length=0)
     if n <= _MAX_ANNOTATED_CLASSES:
         axes.set_xticks(np.arange(n + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(n + 1) - 0.5, minor=True)

@@ -1,7 +1,7 @@
-"""Model files: the parameters and the architecture of a network, in the safetensors format.
+"""Model files: parameters, state and architecture of a network, in the safetensors format.
 
-The tensors are the parameters by name, float32 or float64 in row-major order. The metadata has one
-entry of our own, "cnn_core", in JSON::
+The tensors are the parameters and the running statistics by name (`Sequential.params`, `.state`),
+float32 or float64 in row-major order. The metadata has one entry of our own, "cnn_core", in JSON::
 
     {"format": 1, "architecture": {"layers": [...], "input_shape": [...], ...}}
 
@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from cnn_core import layers, losses
+from cnn_core import image_layers, layers, losses
 from cnn_core.initializers import Initializer
 from cnn_core.layers import Layer
 from cnn_core.network import Sequential
@@ -41,6 +41,7 @@ METADATA_KEY = "cnn_core"
 _TYPE_CODES = {"float32": "F32", "float64": "F64"}
 _CONFIG_KEYS = frozenset(("layers", "input_shape", "loss", "dtype", "seed", "input_scale"))
 _MAX_ELEMENTS = 2**48  # of one sample: far beyond any memory, and no product of them overflows
+_MAX_WINDOW = 2**24  # of kernels, strides, padding and dilation, for the same reason
 #: what constructors raise for arguments that they cannot use
 _UNFIT = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
 
@@ -74,7 +75,7 @@ def _shorten(value: object, limit: int = 120) -> str:
 
 
 def save_model(net: Sequential, path: PathLike) -> None:
-    """Write a network's parameters and architecture to a safetensors file.
+    """Write a network's parameters, running statistics and architecture to a safetensors file.
 
     The file appears complete or not at all: it is written under another name in the same folder,
     brought to the disk, and renamed. An existing file is replaced.
@@ -105,17 +106,21 @@ def save_model(net: Sequential, path: PathLike) -> None:
     from safetensors.numpy import save
 
     with net.locked():
-        tensors = {
-            name: net.flat_params[net.slices[name]].reshape(shape) for name, shape in shapes.items()
-        }
+        tensors = {name: _array_of(net, name).reshape(shape) for name, shape in shapes.items()}
         data = save(tensors, {METADATA_KEY: text})
     write_atomically(path, data)
+
+
+def _array_of(net: Sequential, name: str) -> Array:
+    """The network's own memory of a parameter (flat) or of a running statistic."""
+    return net.flat_params[net.slices[name]] if name in net.slices else net.state[name]
 
 
 def _check_classes(net: Sequential) -> None:
     """Refuse classes that `load_model` does not know: a subclass may bear a known name."""
     for position, layer in enumerate(net.layers):
-        if layers.BY_NAME.get(type(layer).__name__) is not type(layer):
+        name = type(layer).__name__
+        if (layers.BY_NAME | image_layers.BY_NAME).get(name) is not type(layer):
             raise TypeError(
                 f"layers[{position}]: expected a layer of cnn_core, got one of"
                 f" {type(layer).__module__}.{type(layer).__qualname__}, which could not be loaded"
@@ -184,8 +189,8 @@ def load_model(path: PathLike) -> Sequential:
     Returns
     -------
     Sequential
-        With the saved layers, loss, dtype, seed and parameters. The state of an optimizer is not
-        part of the file.
+        With the saved layers, loss, dtype, seed, parameters and running statistics. The state of
+        an optimizer is not part of the file, nor is the number of updates made.
 
     Raises
     ------
@@ -308,7 +313,7 @@ def _initializers_replaced(layer: Layer) -> Iterator[None]:
 def _measure(
     config: dict[str, Any], present: dict[str, Shape] | None = None
 ) -> tuple[list[Layer], dict[str, Shape]]:
-    """The layers of an architecture and the shapes of its parameters, none of them allocated.
+    """The layers of an architecture and the shapes of its tensors, none of them allocated.
 
     present : the shapes to be found; compared layer by layer, so that a layer of absurd size is
         refused before the next one is looked at.
@@ -321,6 +326,7 @@ def _measure(
         field = f"layers[{position}]"
         try:
             layer = layers.from_config(layer_config)
+            _check_windows(field, layer, shape)
             output_shape = layer.output_shape(shape)
             _check_sizes(field, output_shape)
             with _initializers_replaced(layer):
@@ -330,6 +336,7 @@ def _measure(
         except _UNFIT as error:
             raise _UnfitError(field, layer_config, error) from error
         number += bool(parameters)
+        parameters |= {key: a.shape for key, a in getattr(layer, "state", {}).items()}
         named = {f"{key}{number}": size for key, size in parameters.items()}
         if present is not None:
             for name, size in named.items():
@@ -342,6 +349,18 @@ def _measure(
     if surplus:
         raise _FieldError("tensors", f"only {sorted(shapes)}", f"also {surplus}")
     return built, shapes
+
+
+def _check_windows(field: str, layer: Layer, shape: Shape) -> None:
+    """The sizes of a convolution or a pool, which no tensor tells in full."""
+    for name in ("size", "kernel_size", "stride", "padding", "dilation"):
+        sizes = getattr(layer, name, ())
+        if not isinstance(sizes, str) and max(sizes, default=0) > _MAX_WINDOW:
+            raise _FieldError(f"{field}: {name}", f"at most {_MAX_WINDOW}", sizes)
+    if isinstance(layer, image_layers.Conv2D):
+        channels, height, width = image_layers.image_shape(layer, shape)
+        top, bottom, left, right = layer.convolution(shape).padding
+        _check_sizes(f"{field}: padding", (channels, height + top + bottom, width + left + right))
 
 
 def _refuse_tensor(name: str, expected: Shape, got: Shape | None) -> NoReturn:
@@ -363,7 +382,8 @@ def _rebuild(
     except _UNFIT as error:
         raise _UnfitError("architecture", config, error) from error
     for name in shapes:
-        np.copyto(net.params[name], file.get_tensor(name), casting="no")
+        target = net.params[name] if name in net.params else net.state[name]
+        np.copyto(target, file.get_tensor(name), casting="no")
     return net
 
 

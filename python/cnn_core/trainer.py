@@ -32,7 +32,7 @@ class Trainer:
     Parameters
     ----------
     network : a Sequential.
-    optimizer : SGD(...) or another Optimizer; belongs to this trainer from now on.
+    optimizer : SGD(...), Adam(...) or another Optimizer; belongs to this trainer from now on.
     callbacks : see callbacks.Callback.
     seed : of the batches' drawing; the network's seed by default.
 
@@ -40,6 +40,7 @@ class Trainer:
     ----------
     history : figures of the last fit, one value per epoch.
     epoch, iteration : how many have begun, how many updates have been made.
+    planned : how many updates the present fit makes unless it is stopped.
     stop : set by a callback to end the training.
 
     Examples
@@ -70,7 +71,7 @@ class Trainer:
             [network.seed if seed is None else check_seed(seed), 0x5EED]
         )
         self.history: History = {}
-        self.epoch = self.iteration = 0
+        self.epoch = self.iteration = self.planned = 0
         self.stop = False
         #: the plan and the optimizer of the last `step`, and what it runs
         self._compiled: tuple[Plan, Optimizer, list[Callable[[], None]]] | None = None
@@ -78,7 +79,8 @@ class Trainer:
     def _update(self) -> Parts:
         network = self.network
         updates = self.optimizer.tasks(network.flat_params, network.flat_grads, network.slices)
-        return Parts(update=[[task] for task in updates])
+        clock = self.optimizer.clock_tasks()
+        return Parts(before=[[task] for task in clock], update=[[task] for task in updates])
 
     def step(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
         """One update from one batch; returns the loss before it.
@@ -100,6 +102,7 @@ class Trainer:
             for call in made[2]:
                 call()
             self.iteration += 1
+            network.step[0] += 1
             return float(plan.totals[0])
 
     def fit(
@@ -142,7 +145,7 @@ class Trainer:
         limit = epochs * run.steps_per_epoch
         if iterations is not None:
             limit = min(limit, positive("iterations", iterations))
-        self.stop = False
+        self.stop, self.planned = False, limit
         self.history = run.history
         self._call("on_fit_begin")
         try:
@@ -228,7 +231,7 @@ class _Fit:
                         flat(self.t), self.indices, self.start, 1.0, flat(plan.target)
                     )
                 )
-            self.compiled[n] = plan, plan.steps(True, Parts(rows=gather), self.update)
+            self.compiled[n] = plan, plan.steps(True, Parts(rows=[*gather]), self.update)
         return self.compiled[n]
 
     def epoch(self, limit: int, progress: _Progress) -> None:
@@ -249,6 +252,7 @@ class _Fit:
                 plan, calls = self.steps(n)
                 for call in calls:
                     call()
+                network.step[0] += 1
                 loss += float(plan.totals[0]) * n
                 correct += float(plan.totals[1])
             seen += n

@@ -153,6 +153,84 @@ class Kernels:
             self.call("cross_entropy_columns", n, m_, *args)
         return losses.array
 
+    # ---- images ----------------------------------------------------------------------------------
+
+    def product_taps(self, store, a_at, strides, b, b_at, c, k, *, start=None, b_gap=0, c_gap=0):
+        """C (or `start`) + sum of A_t B_t; A_t at store[a_at[t]], B_t at row b_at[t]."""
+        (m_, n), row = c.shape, b.shape[1] + b_gap
+        with self.memory() as m:
+            a_, b_, c_ = m.input(store), m.input(b, b_gap), m.inout(c, c_gap)
+            a_at_ = m.input(np.array(a_at, np.intp))
+            b_at_ = m.input(np.array(b_at, np.intp) * row)
+            start_ = None if start is None else m.input(start)
+            args = (a_.address, a_at_.address, *strides, b_.address, b_at_.address, b_.row)
+            last = (address(start_), c_.address, c_.row)
+            self.call("product_taps", m_, n, k, len(a_at), *args, *last)
+        return c_.array
+
+    def sum_rows(self, x, y, *, gap=0):
+        with self.memory() as m:
+            x_, y_ = m.input(x, gap), m.inout(y)
+            self.call("sum_rows", *x.shape, x_.address, x_.row, y_.address)
+        return y_.array
+
+    def max_taps(self, x, at, numbers, n, *, which=True):
+        with self.memory() as m:
+            x_, best = m.input(x), m.output(n, self.dtype)
+            at_, numbers_ = m.input(np.array(at, np.intp)), m.input(np.array(numbers, np.int32))
+            which_ = m.inout(np.full(n, -7, np.int32)) if which else None
+            args = (x_.address, at_.address, numbers_.address, best.address, address(which_))
+            self.call("max_taps", n, len(at), *args)
+        return best.array, which_ and which_.array
+
+    def scatter_taps(self, at, numbers, which, g, x):
+        with self.memory() as m:
+            at_, numbers_ = m.input(np.array(at, np.intp)), m.input(np.array(numbers, np.int32))
+            which_, g_, x_ = m.input(which), m.input(g), m.inout(x)
+            args = (at_.address, numbers_.address, which_.address, g_.address, x_.address)
+            self.call("scatter_taps", len(g), len(at), *args)
+        return x_.array
+
+    def dropout(self, x, key, stream, threshold, scale, *, in_place=False):
+        with self.memory() as m:
+            x_ = m.inout(x) if in_place else m.input(x)
+            y = x_ if in_place else m.output(x.shape, self.dtype)
+            key_, stream_ = (m.input(np.array(words, np.uint32)) for words in (key, stream))
+            args = (key_.address, stream_.address, threshold, scale, x_.address, y.address)
+            self.call("dropout", x.size, *args)
+        return y.array
+
+    def add_squares(self, x, mean, squares):
+        with self.memory() as m:
+            x_, mean_, squares_ = m.input(x), m.input(mean), m.inout(squares)
+            self.call("add_squares", x.size, x_.address, mean_.address, squares_.address)
+        return squares_.array
+
+    def add_products(self, x, y, mean, products):
+        with self.memory() as m:
+            addresses = [m.input(value).address for value in (x, y, mean)]
+            products_ = m.inout(products)
+            self.call("add_products", x.size, *addresses, products_.address)
+        return products_.array
+
+    def combine(self, x, a, z, b, c, d, *, into=None):
+        """into: None for a new array, or the name of the input that the result replaces."""
+        with self.memory() as m:
+            buffers = {}
+            for name, value in {"x": x, "a": a, "z": z, "b": b, "c": c, "d": d}.items():
+                take = m.inout if name == into else m.input
+                buffers[name] = None if value is None else take(value)
+            y = m.output(z.shape, self.dtype) if into is None else buffers[into]
+            self.call("combine", z.size, *map(address, buffers.values()), y.address)
+        return y.array
+
+    def adam(self, p, grad, m_, v, *numbers):
+        with self.memory() as m:
+            p_, grad_, first, second = m.inout(p), m.input(grad), m.inout(m_), m.inout(v)
+            args = (p_.address, grad_.address, first.address, second.address)
+            self.call("adam", p.size, *args, *numbers)
+        return p_.array, first.array, second.array
+
     # ---- matrices --------------------------------------------------------------------------------
 
     def product(self, a, b, c, *, b_gap=0, c_gap=0, name="product"):

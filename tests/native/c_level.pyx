@@ -5,7 +5,7 @@
 called again, for everything else in the process.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uintptr_t
 
 from cnn_core cimport _simd
 from cnn_core._affine cimport (
@@ -174,6 +174,86 @@ def cross_entropy_columns(bint single, Py_ssize_t n, Py_ssize_t m, address x, ad
     else:
         f64.cross_entropy_columns(n, m, <double*>x, <double*>t, <int64_t*>labels,
                                   <double*>losses, <double*>scratch)
+
+
+def product_taps(bint single, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Py_ssize_t taps, address a,
+                 address a_at, Py_ssize_t a_row, Py_ssize_t a_col, address b, address b_at,
+                 Py_ssize_t b_row, address start, address c, Py_ssize_t c_row):
+    if single:
+        f32.product_taps(m, n, k, taps, <float*>a, <Py_ssize_t*>a_at, a_row, a_col, <float*>b,
+                         <Py_ssize_t*>b_at, b_row, <float*>start, <float*>c, c_row)
+    else:
+        f64.product_taps(m, n, k, taps, <double*>a, <Py_ssize_t*>a_at, a_row, a_col, <double*>b,
+                         <Py_ssize_t*>b_at, b_row, <double*>start, <double*>c, c_row)
+
+
+def sum_rows(bint single, Py_ssize_t m, Py_ssize_t n, address x, Py_ssize_t x_row, address y):
+    if single:
+        f32.sum_rows(m, n, <float*>x, x_row, <float*>y)
+    else:
+        f64.sum_rows(m, n, <double*>x, x_row, <double*>y)
+
+
+def max_taps(bint single, Py_ssize_t n, Py_ssize_t taps, address x, address at, address numbers,
+             address best, address which):
+    if single:
+        f32.max_taps(n, taps, <float*>x, <Py_ssize_t*>at, <int32_t*>numbers, <float*>best,
+                     <int32_t*>which)
+    else:
+        f64.max_taps(n, taps, <double*>x, <Py_ssize_t*>at, <int32_t*>numbers, <double*>best,
+                     <int32_t*>which)
+
+
+def scatter_taps(bint single, Py_ssize_t n, Py_ssize_t taps, address at, address numbers,
+                 address which, address g, address x):
+    if single:
+        f32.scatter_taps(n, taps, <Py_ssize_t*>at, <int32_t*>numbers, <int32_t*>which, <float*>g,
+                         <float*>x)
+    else:
+        f64.scatter_taps(n, taps, <Py_ssize_t*>at, <int32_t*>numbers, <int32_t*>which, <double*>g,
+                         <double*>x)
+
+
+def dropout(bint single, Py_ssize_t n, address key, address stream, uint32_t threshold,
+            double scale, address x, address y):
+    if single:
+        f32.dropout(n, <uint32_t*>key, <uint32_t*>stream, threshold, <float>scale, <float*>x,
+                    <float*>y)
+    else:
+        f64.dropout(n, <uint32_t*>key, <uint32_t*>stream, threshold, scale, <double*>x, <double*>y)
+
+
+def add_squares(bint single, Py_ssize_t n, address x, address mean, address squares):
+    if single:
+        f32.add_squares(n, <float*>x, <float*>mean, <float*>squares)
+    else:
+        f64.add_squares(n, <double*>x, <double*>mean, <double*>squares)
+
+
+def add_products(bint single, Py_ssize_t n, address x, address y, address mean, address products):
+    if single:
+        f32.add_products(n, <float*>x, <float*>y, <float*>mean, <float*>products)
+    else:
+        f64.add_products(n, <double*>x, <double*>y, <double*>mean, <double*>products)
+
+
+def combine(bint single, Py_ssize_t n, address x, address a, address z, address b, address c,
+            address d, address y):
+    if single:
+        f32.combine(n, <float*>x, <float*>a, <float*>z, <float*>b, <float*>c, <float*>d, <float*>y)
+    else:
+        f64.combine(n, <double*>x, <double*>a, <double*>z, <double*>b, <double*>c, <double*>d,
+                    <double*>y)
+
+
+def adam(bint single, Py_ssize_t n, address p, address grad, address m, address v, double rate,
+         double root, double beta1, double beta2, double epsilon, double l2, double decay):
+    if single:
+        f32.adam(n, <float*>p, <float*>grad, <float*>m, <float*>v, <float>rate, <float>root,
+                 <float>beta1, <float>beta2, <float>epsilon, <float>l2, <float>decay)
+    else:
+        f64.adam(n, <double*>p, <double*>grad, <double*>m, <double*>v, rate, root, beta1, beta2,
+                 epsilon, l2, decay)
 
 
 # ---- matrices ------------------------------------------------------------------------------------

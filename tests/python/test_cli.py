@@ -1,11 +1,8 @@
-"""The command line: what it prints, what it writes, and how it fails."""
+"""The command line: evaluate, predict, gradcheck, info, and how commands fail."""
 
-import builtins
-import gzip
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -14,274 +11,8 @@ import numpy as np
 import pytest
 
 import cnn_core as cc
-from cnn_core import _commands, config, serialization
-from cnn_core.cli import main
-
-JSON_KEYS = {"model", "dataset", "epochs", "test_accuracy", "train_seconds", "parameters"}
-JSON_KEYS |= {"threads", "isa", "dtype"}
-
-
-def write_idx(path, array):
-    head = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-    path.write_bytes(gzip.compress(head + array.astype(np.uint8).tobytes()))
-
-
-def make_images(n, seed):
-    """Pictures of 6 x 6 with one bright row: the class is which row."""
-    rng = np.random.default_rng(seed)
-    t = np.arange(n) % 3
-    x = rng.integers(0, 60, (n, 6, 6))
-    x[np.arange(n), 2 * t] = 255
-    return x, t
-
-
-@pytest.fixture(scope="module")
-def data_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("idx")
-    for part, n, seed in (("train", 240, 0), ("t10k", 60, 1)):
-        x, t = make_images(n, seed)
-        write_idx(folder / f"{part}-images-idx3-ubyte.gz", x)
-        write_idx(folder / f"{part}-labels-idx1-ubyte.gz", t)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def model_file(data_folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("model")
-    options = ["--epochs", "10", "--hidden", "16", "--batch-size", "20", "--quiet"]
-    assert main(["train", "--data", data_folder, "--out", str(out), *options]) == 0
-    return str(out / "model.safetensors")
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capfd):
-    """Run a command in an empty folder; returns its exit code and what it printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*argv):
-        capfd.readouterr()
-        try:
-            code = main([str(word) for word in argv])
-        except SystemExit as end:
-            code = end.code
-        return code, *capfd.readouterr()
-
-    return call
-
-
-def failed(result, code, *words):
-    """The command ended with this code and explained it, in one line at its end."""
-    got, _, err = result
-    assert got == code and "Traceback" not in err, err
-    lines = err.strip().splitlines()
-    assert code == 2 or len(lines) == 1, err
-    for word in words:
-        assert word in lines[-1], err
-
-
-# ---- train ---------------------------------------------------------------------------------------
-
-
-def test_train_prints_a_line_per_epoch_and_writes_three_files(run, data_folder, tmp_path):
-    pytest.importorskip("matplotlib")
-    code, out, err = run("train", "--data", data_folder, "--epochs", 3, "--out", "deep/run")
-    assert code == 0 and not err and out.count("\nepoch ") == 3
-    assert "240 training and 60 test images of 6 x 6, 3 classes" in out
-    assert cc.ops.native_config()["isa"] in out
-    folder = tmp_path / "deep" / "run"
-    assert sorted(os.listdir(folder)) == ["curves.png", "history.json", "model.safetensors"]
-    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
-    history = json.loads((folder / "history.json").read_text())
-    assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy", "seconds"}
-    assert all(len(values) == 3 for values in history.values())
-    for name in os.listdir(folder):
-        assert str(Path("deep", "run", name)) in out
-
-
-def test_the_written_model_is_the_trained_one(run, data_folder):
-    code, out, _ = run(
-        "train",
-        "--data",
-        data_folder,
-        "--epochs",
-        5,
-        "--model",
-        "multi_layer",
-        "--hidden",
-        12,
-        7,
-        "--activation",
-        "tanh",
-        "--dtype",
-        "float64",
-        "--seed",
-        5,
-        "--batch-size",
-        16,
-        "--json",
-    )
-    result = json.loads(out.splitlines()[-1])
-    net = serialization.load_model("cnn-core-run/model.safetensors")
-    x, t = make_images(60, 1)
-    assert code == 0 and net.accuracy(x.astype(np.uint8), t) == result["test_accuracy"]
-    assert [type(layer) for layer in net.layers] == [
-        cc.Affine,
-        cc.Tanh,
-        cc.Affine,
-        cc.Tanh,
-        cc.Affine,
-    ]
-    assert net.seed == 5 and net.dtype == np.float64 and net.output_shape == (3,)
-    assert [layer.units for layer in net.layers[::2]] == [12, 7, 3]
-
-
-def test_the_options_reach_the_training(run, data_folder):
-    code, _, _ = run(
-        "train",
-        "--data",
-        data_folder,
-        "--model",
-        "two_layer",
-        "--epochs",
-        2,
-        "--lr",
-        0.05,
-        "--momentum",
-        0.5,
-        "--batch-size",
-        7,
-        "--sampling",
-        "replacement",
-        "--hidden",
-        9,
-        "--seed",
-        3,
-        "--weight-init-std",
-        0.2,
-        "--limit-train",
-        50,
-        "--threads",
-        1,
-        "--quiet",
-    )
-    assert code == 0
-    (x, t), _ = cc.datasets.load_idx(data_folder, normalize=False)
-    net = cc.models.two_layer_net(36, 9, 3, weight_init_std=0.2, seed=3)
-    cc.Trainer(net, cc.SGD(0.05, 0.5)).fit(
-        x[:50], t[:50], epochs=2, batch_size=7, sampling="replacement", verbose=False
-    )
-    loaded = serialization.load_model("cnn-core-run/model.safetensors")
-    assert loaded.flat_params.tobytes() == net.flat_params.tobytes()
-
-
-def test_json_is_the_only_thing_on_stdout(run, data_folder):
-    code, out, err = run("train", "--data", data_folder, "--epochs", 2, "--json")
-    assert code == 0 and out.count("\n") == 1 and err.count("epoch ") == 2
-    result = json.loads(out)
-    assert result.keys() >= JSON_KEYS
-    assert result["model"] == _commands.DEFAULT_MODEL and result["dataset"] == data_folder
-    assert result["epochs"] == 2 and result["dtype"] == "float32"
-    assert 0 <= result["test_accuracy"] <= 1 and result["train_seconds"] > 0
-    assert result["parameters"] == 36 * 256 + 256 + 256 * 3 + 3
-
-
-def test_quiet_is_quiet(run, data_folder):
-    assert run("train", "--data", data_folder, "--epochs", 1, "--quiet") == (0, "", "")
-    code, out, err = run("train", "--data", data_folder, "--epochs", 1, "--quiet", "--json")
-    assert code == 0 and not err and json.loads(out)["epochs"] == 1
-
-
-def test_the_seeds_program_reports_after_the_first_update_of_each_epoch(run):
-    code, out, _ = run(
-        "train",
-        "--model",
-        "two_layer",
-        "--activation",
-        "sigmoid",
-        "--iterations",
-        27,
-        "--epochs",
-        9,
-        "--sampling",
-        "replacement",
-        "--report",
-        "book",
-        "--limit-train",
-        400,
-        "--quiet",
-    )
-    assert code == 0 and not out
-    history = json.loads(Path("cnn-core-run/history.json").read_text())
-    (x, t), test = cc.datasets.load_mnist(normalize=False)
-    x, t = x[:400], t[:400]
-    # Four updates of 100 rows are an epoch: reports follow updates 1, 5, 9, ..., 25.
-    net = cc.models.two_layer_net(activation="sigmoid")
-    assert [layer.units for layer in net.layers[::2]] == [50, 10]
-    trainer = cc.Trainer(net, cc.SGD(0.1))
-    expected = []
-    for update in range(27):
-        if update % 4 == 0:
-            order = trainer.rng.integers(0, 400, 400)
-        rows = order[update % 4 * 100 :][:100]
-        trainer.step(x[rows], t[rows])
-        if update % 4 == 0:
-            expected.append((*net.evaluate(x, t), *net.evaluate(*test)))
-    names = ("loss", "accuracy", "val_loss", "val_accuracy")
-    assert len(expected) == 7
-    np.testing.assert_allclose(np.transpose([history[name] for name in names]), expected, 1e-5)
-    loaded = serialization.load_model("cnn-core-run/model.safetensors")
-    np.testing.assert_allclose(loaded.params["W1"], net.params["W1"], rtol=0, atol=1e-6)
-
-
-def test_ten_thousand_updates_of_the_seeds_are_17_lines(run, data_folder):
-    options = ["--data", data_folder, "--sampling", "replacement", "--report", "book"]
-    options += ["--batch-size", 24, "--iterations", 167]
-    # 240 rows by 24 are 10 updates per epoch: the same 16 2/3 epochs as 10,000 of 600.
-    code, out, _ = run("train", "--epochs", 17, *options)
-    assert code == 0 and out.count("\nepoch ") == 17
-    code, out, _ = run("train", *options)
-    assert code == 0 and out.count("\nepoch ") == 17
-    assert "after 167 updates" in out
-
-
-def test_the_number_of_threads_is_put_back(run, data_folder, threads):
-    threads(2)
-    code, out, _ = run("train", "--data", data_folder, "--epochs", 1, "--threads", 1, "--json")
-    assert code == 0 and json.loads(out)["threads"] == 1 and cc.get_num_threads() == 2
-
-
-def test_a_diverged_training_is_still_json(run, data_folder):
-    code, out, err = run("train", "--data", data_folder, "--lr", 1e30, "--epochs", 2, "--json")
-    assert code == 0 and "smaller --lr" in err
-
-    def refuse(name):
-        raise AssertionError(name)
-
-    assert json.loads(out, parse_constant=refuse)["test_loss"] is None
-    text = Path("cnn-core-run/history.json").read_text()
-    assert None in json.loads(text, parse_constant=refuse)["loss"]
-
-
-def test_without_matplotlib_training_goes_on(run, data_folder, monkeypatch):
-    hide(monkeypatch, "matplotlib")
-    code, out, err = run("train", "--data", data_folder, "--epochs", 1)
-    assert code == 0 and not err and "pip install 'cnn-core[plot]'" in out
-    assert sorted(os.listdir("cnn-core-run")) == ["history.json", "model.safetensors"]
-
-
-def hide(monkeypatch, package):
-    """Let imports of a package fail, as if it were not installed."""
-    real_import = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.split(".")[0] == package:
-            raise ModuleNotFoundError(f"No module named {name!r}")
-        return real_import(name, *args, **kwargs)
-
-    for name in [name for name in sys.modules if name.split(".")[0] == package]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(builtins, "__import__", without)
-
+from cli_tools import JSON_KEYS, failed, hide, make_images
+from cnn_core import config, serialization
 
 # ---- evaluate, predict, gradcheck, info ----------------------------------------------------------
 
@@ -300,9 +31,34 @@ def test_evaluate_prints_the_confusion_matrix(run, data_folder, model_file):
     assert result["confusion_matrix"] == np.diag([20, 20, 20]).tolist()
 
 
+def test_evaluate_writes_pictures(run, data_folder, model_file, tmp_path):
+    pytest.importorskip("matplotlib")
+    options = ["--data", data_folder, "--plots", "deep/plots"]
+    code, out, err = run("evaluate", model_file, *options)
+    folder = tmp_path / "deep" / "plots"
+    assert code == 0 and not err and "wrote" in out
+    assert sorted(os.listdir(folder)) == ["confusion_matrix.png", "misclassified.png"]
+    for name in os.listdir(folder):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+        assert str(Path("deep", "plots", name)) in out
+    plots = json.loads(run("evaluate", model_file, *options, "--json")[1])["plots"]
+    assert [Path(path).name for path in plots] == ["confusion_matrix.png", "misclassified.png"]
+    assert json.loads(run("evaluate", model_file, *options[:2], "--json")[1])["plots"] == []
+
+
+def test_evaluate_with_pictures_needs_matplotlib_and_a_folder(
+    run, data_folder, model_file, monkeypatch
+):
+    Path("file").write_bytes(b"")
+    failed(run("evaluate", model_file, "--data", data_folder, "--plots", "file"), 1, "file")
+    hide(monkeypatch, "matplotlib")
+    options = ["--data", data_folder, "--plots", "plots"]
+    failed(run("evaluate", model_file, *options), 1, "pip install 'cnn-core[plot]'")
+
+
 @pytest.mark.parametrize("loss", [cc.MeanSquaredError, cc.BinaryCrossEntropy])
 def test_evaluate_takes_losses_on_rows(loss, run, data_folder):
-    net = cc.Sequential([cc.Affine(3)], input_shape=(36,), loss=loss())
+    net = cc.Sequential([cc.Affine(3)], input_shape=(100,), loss=loss())
     net.save("m")
     x, t = make_images(60, 1)
     code, out, _ = run("evaluate", "m", "--data", data_folder, "--json")
@@ -332,7 +88,7 @@ def test_predict_reads_pictures_of_many_kinds(run, model_file, tmp_path):
         ]
         deep = Image.fromarray(pixels.astype(np.uint16) * 257)
         deep.save(tmp_path / f"{name}.16bit.png")
-        see_through = np.zeros((6, 6, 4), np.uint8)
+        see_through = np.zeros((10, 10, 4), np.uint8)
         see_through[..., 3] = pixels
         Image.fromarray(see_through).save(tmp_path / f"{name}.alpha.png")
         paths += [str(tmp_path / f"{name}.16bit.png"), str(tmp_path / f"{name}.alpha.png")]
@@ -381,8 +137,8 @@ def test_predict_refuses_what_is_no_picture(content, run, model_file, tmp_path):
 
 
 def test_predict_refuses_networks_that_take_no_pictures(run, tmp_path):
-    path = save_picture(tmp_path / "one.png", np.zeros((6, 6)))
-    for shape, units, word in (((7,), 3, "(7,)"), ((36,), 1, "one output")):
+    path = save_picture(tmp_path / "one.png", np.zeros((10, 10)))
+    for shape, units, word in (((7,), 3, "(7,)"), ((100,), 1, "one output")):
         cc.Sequential([cc.Affine(units)], input_shape=shape).save("m")
         failed(run("predict", "m", path), 1, word)
 
@@ -450,6 +206,9 @@ def test_a_serial_build_says_so(monkeypatch, capsys):
         (["train", "--hidden"], "--hidden"),
         (["train", "--model", "huge"], "huge"),
         (["train", "--dtype", "int8"], "int8"),
+        (["train", "--optimizer", "magic"], "magic"),
+        (["train", "--schedule", "zigzag"], "zigzag"),
+        (["train", "--weight-decay", "-1"], "--weight-decay"),
         (["train", "--seed", "-1"], "--seed"),
         (["evaluate"], "MODEL"),
         (["predict", "m"], "IMAGE"),
@@ -471,7 +230,7 @@ def test_wrong_files_end_with_1(run, data_folder, model_file, tmp_path):
         "--hidden",
         "two_layer",
     )
-    failed(run("train", "--data", data_folder, "--hidden", 10**13), 1)
+    failed(run("train", "--data", data_folder, "--model", "multi_layer", "--hidden", 10**13), 1)
     failed(run("evaluate", "nowhere"), 1, "nowhere")
     failed(run("evaluate", "junk"), 1, "junk", "safetensors")
     failed(run("evaluate", "empty"), 1, "empty")

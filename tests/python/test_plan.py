@@ -1,7 +1,5 @@
 """Plans: fused kernels against the same layers one by one, the buffers, and the cache of plans."""
 
-import copy
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +8,7 @@ from hypothesis import strategies as st
 import cnn_core as cc
 from cnn_core import blocks, network, plan
 from reference import DTYPES, same_bits
-from reference_network import LOSSES, Sine, assert_gradients, make, make_batch
+from reference_network import LOSSES, Sine, assert_gradients, make, make_batch, one_by_one
 
 # Stacks of compiled layers only; "|" marks where a new block is expected to begin.
 BLOCKS = {
@@ -27,24 +25,6 @@ BLOCKS = {
 
 def words_of(text):
     return text.replace(" | ", ", ").split(", ")
-
-
-def one_by_one(net, x, t):
-    """Outputs, loss and gradients of copies of the layers, each called by itself."""
-    layers, loss = copy.deepcopy(net.layers), copy.deepcopy(net.loss_function)
-    y = x
-    for layer in layers:
-        y = layer.forward(y, training=True)
-    value = loss.forward(y, t)
-    dout = loss.backward().astype(y.dtype)
-    for layer in reversed(layers):
-        dout = layer.backward(dout)
-    gradients, number = {}, 0
-    for layer in layers:
-        if getattr(layer, "params", None):
-            number += 1
-            gradients.update({f"{key}{number}": layer.grads[key] for key in layer.params})
-    return y, value, gradients
 
 
 # ---- fused or not, the same ----------------------------------------------------------------------
@@ -92,7 +72,7 @@ def test_any_row_of_layers_equals_its_layers_one_by_one(words, dtype, n, seed):
 @pytest.mark.parametrize("text", BLOCKS)
 def test_an_activation_joins_the_affine_before_it(text):
     net = make(words_of(text))
-    found = blocks.blocks_of(net.layers, net._shapes)
+    found = net.plan(2, "rows").segments[0].blocks
     names = [
         ", ".join(
             type(layer).__name__.lower()
@@ -120,7 +100,11 @@ def test_compiled_layers_are_one_program_and_a_python_layer_cuts_it():
 
 def test_a_subclass_is_never_taken_for_its_base():
     net = make(["doubled 4", "shifted"])
-    assert blocks.blocks_of(net.layers, net._shapes) == net.layers
+    shapes = net._shapes
+    for index, layer in enumerate(net.layers):
+        assert blocks.native_block(layer, None, shapes[index], shapes[index + 1]) is None
+    made = net.plan(2, "rows")
+    assert [segment.layer for segment in made.segments] == net.layers
 
 
 def test_no_gradient_is_computed_before_the_first_parameters():

@@ -1,4 +1,4 @@
-"""The kernels for images (N, C, H, W) as functions on arrays; see ops.py for the conventions.
+"""Convolution, pooling, dropout and batch normalization of arrays (N, C, H, W); see ops.
 
 Inside, the channels are innermost: the functions convert on the way in and out. A network's plan
 keeps that layout from layer to layer instead.
@@ -13,20 +13,20 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from cnn_core._checks import as_float, check_shape, output
-from cnn_core.ops import native, run
+from cnn_core._checks import as_float, check_apart, check_shape, in_place, output
+from cnn_core._images import Images as Images
+from cnn_core.ops.dense import native, run
 
 Array = npt.NDArray[Any]
-Images = native.images.Images
+Shape = tuple[int, ...]
 Border = tuple[int, int, int, int]
 Padding = int | Sequence[int] | Literal["valid", "same"]
 NO_BORDER: Border = (0, 0, 0, 0)
 
 
-def new_images(
-    n: int, channels: int, height: int, width: int, border: Border, dtype: npt.DTypeLike
-) -> Images:
-    """Images with the channels innermost, all zero."""
+def new_images(shape: Shape, border: Border, dtype: npt.DTypeLike) -> Images:
+    """Images of shape (N, C, H, W) with the channels innermost, all zero."""
+    n, channels, height, width = shape
     size = native.images.buffer_size(n, height, width, channels, border)
     return Images(n, height, width, channels, border, np.zeros(size, dtype))
 
@@ -40,7 +40,7 @@ def as_images(value: Array | Images) -> Images:
 
 
 def to_images(x: Array, border: Border = NO_BORDER) -> Images:
-    images = new_images(*x.shape, border, x.dtype)
+    images = new_images(x.shape, border, x.dtype)
     run(native.images.from_rows(x.reshape(len(x), -1), images))
     return images
 
@@ -61,28 +61,41 @@ def check_images(name: str, x: npt.ArrayLike, dtype: Any = None) -> Array:
 # -------------------------------------------------------------------------------- convolution
 
 
-def pair(name: str, value: Any) -> tuple[int, int]:
+def whole(name: str, value: Any, least: int, expected: str) -> int:
+    """`value` as an integer >= least."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected {expected}, got {value!r}") from None
+    if number < least:
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    return number
+
+
+def pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
+    """(vertical, horizontal) from one integer or two."""
+    expected = f"an integer >= {least} or a pair of them"
     values = list(value) if isinstance(value, (tuple, list)) else [value, value]
-    numbers = [operator.index(v) for v in values]
-    if len(numbers) != 2 or min(numbers) < 1:
-        raise ValueError(f"{name}: expected a number >= 1 or a pair of them, got {value!r}")
-    return numbers[0], numbers[1]
+    if len(values) != 2:
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    return whole(name, values[0], least, expected), whole(name, values[1], least, expected)
 
 
-def check_padding(padding: Padding) -> Literal["valid", "same"] | Border:
+def check_padding(padding: Padding) -> Literal["same"] | Border:
     """Padding as "same" or (top, bottom, left, right)."""
+    expected = "1, 2 or 4 integers >= 0, 'valid' or 'same'"
     if isinstance(padding, str):
         if padding not in ("valid", "same"):
-            raise ValueError(f"padding: expected numbers, 'valid' or 'same', got {padding!r}")
+            raise ValueError(f"padding: expected {expected}, got {padding!r}")
         return "same" if padding == "same" else NO_BORDER
     values = list(padding) if isinstance(padding, (tuple, list)) else [padding]
-    numbers = [operator.index(v) for v in values]
-    if len(numbers) not in (1, 2, 4) or min(numbers) < 0:
-        raise ValueError(f"padding: expected 1, 2 or 4 numbers >= 0, got {padding!r}")
+    numbers = [whole("padding", v, 0, expected) for v in values]
     if len(numbers) == 1:
         numbers *= 4
     elif len(numbers) == 2:
         numbers = [numbers[0], numbers[0], numbers[1], numbers[1]]
+    elif len(numbers) != 4:
+        raise ValueError(f"padding: expected {expected}, got {padding!r}")
     return numbers[0], numbers[1], numbers[2], numbers[3]
 
 
@@ -122,9 +135,9 @@ def convolution(
 
 
 def _geometry(x: Array, W: Array, options: dict[str, Any]) -> Any:
-    groups = operator.index(options.pop("groups"))
+    groups = whole("groups", options.pop("groups"), 1, "an integer >= 1")
     filters, channels = W.shape[:2]
-    if groups < 1 or filters % groups:
+    if filters % groups:
         raise ValueError(f"groups: expected a divisor of {filters} filters, got {groups}")
     if channels * groups != x.shape[1]:
         raise ValueError(f"x: expected {channels * groups} channels, as W has, got {x.shape}")
@@ -159,9 +172,8 @@ def conv2d_forward(
     -------
     (N, F, OH, OW)
     """
-    x_, W_ = check_images("x", x), check_images("W", W)
-    if W_.dtype != x_.dtype:
-        raise TypeError(f"W: expected dtype {x_.dtype} as of x, got {W_.dtype}")
+    x_ = check_images("x", x)
+    W_ = check_images("W", W, x_.dtype)
     options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     geometry = _geometry(x_, W_, options)
     bias = None
@@ -172,7 +184,7 @@ def conv2d_forward(
     shape = (len(x_), len(W_), *size)
     inputs = (x, W) if b is None else (x, W, b)
     out = output("out", out, shape, x_.dtype, inputs)
-    y = new_images(*shape, NO_BORDER, x_.dtype)
+    y = new_images(shape, NO_BORDER, x_.dtype)
     images = to_images(x_, geometry.padding)
     run(geometry.forward(images, _packed(geometry, W_, False), bias, y, 0, 0.0))
     return to_array(y, out)
@@ -199,12 +211,14 @@ def conv2d_backward(
     geometry = _geometry(x_, W_, options)
     check_shape("dout", dout_, (len(x_), len(W_), *geometry.output_size(*x_.shape[2:])))
     given = (None, None, None) if out is None else out
+    if len(given) != 3:
+        raise ValueError(f"out: expected three arrays (dx, dW, db), got {len(given)}")
     inputs = (dout, x, W)
     dx = output("out[0]", given[0], x_.shape, x_.dtype, inputs)
     dW = output("out[1]", given[1], W_.shape, x_.dtype, (*inputs, dx))
     db = output("out[2]", given[2], (len(W_),), x_.dtype, (*inputs, dx, dW))
     dy = to_images(dout_, geometry.gradient_border)
-    dx_images = new_images(*x_.shape, NO_BORDER, x_.dtype)
+    dx_images = new_images(x_.shape, NO_BORDER, x_.dtype)
     _, n_sums, size = geometry.sums(len(x_))
     partial = np.empty((n_sums, size), x_.dtype)
     run(
@@ -219,9 +233,12 @@ def conv2d_backward(
 
 
 def pool_output_size(
-    sizes: tuple[int, ...], size: tuple[int, int], stride: tuple[int, int], padding: Border
+    sizes: Shape, size: tuple[int, int], stride: tuple[int, int], padding: Border
 ) -> tuple[int, int]:
-    height, width = native.pooling.output_size(*sizes, size, stride, padding)
+    # A window of padding only would have no maximum.
+    if 2 * max(padding[:2]) > size[0] or 2 * max(padding[2:]) > size[1]:
+        raise ValueError(f"padding: expected at most half of the window {size}, got {padding}")
+    height, width = native.pooling.output_size(sizes[0], sizes[1], size, stride, padding)
     if min(height, width) < 1:
         raise ValueError(
             f"x: images of {sizes[0]} x {sizes[1]} with padding {padding} are smaller than the"
@@ -243,7 +260,7 @@ def pool2d_forward(
     shape = (*x_.shape[:2], *pool_output_size(x_.shape[2:], size, stride, padding))
     out = output("out", out, shape, x_.dtype, (x,))
     which = None if average else np.zeros(out.size, np.int32)
-    y = new_images(*shape, NO_BORDER, x_.dtype)
+    y = new_images(shape, NO_BORDER, x_.dtype)
     run(native.pooling.forward(to_images(x_), y, which, size, stride, padding, average))
     return to_array(y, out), which
 
@@ -251,7 +268,7 @@ def pool2d_forward(
 def pool2d_backward(
     dout: npt.ArrayLike,
     which: npt.NDArray[np.int32] | None,
-    input_shape: tuple[int, ...],
+    input_shape: Shape,
     size: tuple[int, int],
     stride: tuple[int, int],
     padding: Border,
@@ -260,10 +277,12 @@ def pool2d_backward(
 ) -> Array:
     """The gradient by the input of `pool2d_forward`, from the second value that it returned."""
     dout_ = check_images("dout", dout)
+    if len(input_shape) != 4:
+        raise ValueError(f"input_shape: expected (N, C, H, W), got {input_shape}")
     sizes = pool_output_size(input_shape[2:], size, stride, padding)
     check_shape("dout", dout_, (*input_shape[:2], *sizes))
     out = output("out", out, tuple(input_shape), dout_.dtype, (dout,))
-    dx = new_images(*input_shape, NO_BORDER, dout_.dtype)
+    dx = new_images(tuple(input_shape), NO_BORDER, dout_.dtype)
     run(native.pooling.backward(to_images(dout_), dx, which, size, stride, padding, average))
     return to_array(dx, out)
 
@@ -272,9 +291,9 @@ def _window(
     size: Any, stride: Any, padding: Any
 ) -> tuple[tuple[int, int], tuple[int, int], Border]:
     sizes = pair("size", size)
-    border = check_padding(padding)
-    if border == "same":
-        raise ValueError("padding: expected numbers, got 'same'")
+    if isinstance(padding, str):
+        raise ValueError(f"padding: expected 1, 2 or 4 integers >= 0, got {padding!r}")
+    border: Any = check_padding(padding)
     return sizes, sizes if stride is None else pair("stride", stride), border
 
 
@@ -293,7 +312,7 @@ def max_pool2d_forward(
 def max_pool2d_backward(
     dout: npt.ArrayLike,
     which: npt.NDArray[np.int32],
-    input_shape: tuple[int, ...],
+    input_shape: Shape,
     size: Any,
     *,
     stride: Any = None,
@@ -303,7 +322,11 @@ def max_pool2d_backward(
     """dx (N, C, H, W): each gradient goes to the pixel that was the maximum."""
     window = _window(size, stride, padding)
     limit = window[0][0] * window[0][1]
-    if which.size != np.size(dout) or (which.size and not 0 <= which.min() <= which.max() < limit):
+    if (
+        not (isinstance(which, np.ndarray) and which.dtype == np.int32)
+        or which.shape != (np.size(dout),)
+        or (which.size and not 0 <= which.min() <= which.max() < limit)
+    ):
         raise ValueError("which: expected the second result of max_pool2d_forward")
     return pool2d_backward(dout, which, input_shape, *window, False, out)
 
@@ -317,7 +340,7 @@ def avg_pool2d_forward(
 
 def avg_pool2d_backward(
     dout: npt.ArrayLike,
-    input_shape: tuple[int, ...],
+    input_shape: Shape,
     size: Any,
     *,
     stride: Any = None,
@@ -339,8 +362,13 @@ def dropout(
     The gradient is the same function of dout. x : (N, ...).
     """
     x_ = as_float("x", x)
+    if not x_.ndim:
+        raise ValueError(f"x: expected at least 1 dimension, got shape {x_.shape}")
     if not 0 <= rate < 1:
         raise ValueError(f"rate: expected 0 <= rate < 1, got {rate}")
+    for name, value, bits in (("seed", seed, 64), ("layer", layer, 32), ("step", step, 63)):
+        if whole(name, value, 0, f"an integer in 0..2**{bits} - 1") >> bits:
+            raise ValueError(f"{name}: expected an integer in 0..2**{bits} - 1, got {value!r}")
     out = output("out", out, x_.shape, x_.dtype, (x,))
     if x_.size:
         rows, count = x_.reshape(len(x_), -1), np.array([step], np.int64)
@@ -348,15 +376,19 @@ def dropout(
     return out
 
 
-def _norm_images(name: str, x: Array) -> tuple[Array, Images]:
+def _norm_images(name: str, x: Array) -> Images:
     if x.ndim not in (2, 4) or 0 in x.shape:
         raise ValueError(f"{name}: expected (N, C) or (N, C, H, W), got shape {x.shape}")
-    return x, as_images(x) if x.ndim == 2 else to_images(x)
+    return as_images(x) if x.ndim == 2 else to_images(x)
 
 
-def _norm_array(images: Images, like: Array) -> Array:
-    array: Array = images.buffer.reshape(like.shape) if like.ndim == 2 else to_array(images)
-    return array
+def _norm_result(out: Array) -> Images:
+    """Where the result for `out` is computed: in `out` itself, where that is rows."""
+    return as_images(out) if out.ndim == 2 else new_images(out.shape, NO_BORDER, out.dtype)
+
+
+def _norm_partial(n: int, channels: int, dtype: npt.DTypeLike) -> Array:
+    return np.empty((native.batch_norm.groups(n), 2, channels), dtype)
 
 
 def batch_norm_forward(
@@ -369,24 +401,33 @@ def batch_norm_forward(
     momentum: float = 0.1,
     epsilon: float = 1e-5,
     training: bool = False,
+    out: Array | None = None,
 ) -> tuple[Array, Array]:
     """(y, table): normalized x (N, C) or (N, C, H, W), and what `batch_norm_backward` needs.
 
     In training running_mean and running_var (C,) are changed in place. See layers.BatchNorm.
     """
-    x_, images = _norm_images("x", as_float("x", x))
+    x_ = as_float("x", x)
+    images = _norm_images("x", x_)
     channels, dtype = x_.shape[1], x_.dtype
-    arrays = []
-    for name, value in (("gamma", gamma), ("beta", beta)):
-        arrays.append(as_float(name, value, 1, dtype))
-        check_shape(name, arrays[-1], (channels,))
-    for name, value in (("running_mean", running_mean), ("running_var", running_var)):
-        arrays.append(output(name, value, (channels,), dtype, (x,)))
-    y = as_images(np.empty_like(x_)) if x_.ndim == 2 else new_images(*x_.shape, NO_BORDER, dtype)
-    table = np.empty((5, channels), dtype)
-    partial = np.empty((native.batch_norm.groups(len(x_)), 2, channels), dtype)
-    run(*native.batch_norm.forward(images, y, *arrays, table, partial, momentum, epsilon, training))
-    return _norm_array(y, x_), table
+    scale, shift = as_float("gamma", gamma, 1, dtype), as_float("beta", beta, 1, dtype)
+    check_shape("gamma", scale, (channels,))
+    check_shape("beta", shift, (channels,))
+    mean = in_place("running_mean", running_mean, dtype)
+    var = in_place("running_var", running_var, dtype)
+    given = (x, gamma, beta)
+    for name, running in (("running_mean", mean), ("running_var", var)):
+        check_shape(name, running, (channels,))
+        check_apart(name, running, given)
+    check_apart("running_var", var, (mean,))
+    out = output("out", out, x_.shape, dtype, (*given, mean, var))
+    y, table = _norm_result(out), np.empty((5, channels), dtype)
+    partial = _norm_partial(len(x_), channels, dtype)
+    stages = native.batch_norm.forward(
+        images, y, scale, shift, mean, var, table, partial, momentum, epsilon, training
+    )
+    run(*stages)
+    return out if x_.ndim == 2 else to_array(y, out), table
 
 
 def batch_norm_backward(
@@ -396,23 +437,39 @@ def batch_norm_backward(
     table: Array,
     *,
     training: bool = True,
+    out: tuple[Array | None, Array | None, Array | None] | None = None,
 ) -> tuple[Array, Array, Array]:
-    """dx, dgamma (C,) and dbeta (C,) from the table that `batch_norm_forward` returned."""
-    x_, images = _norm_images("x", as_float("x", x))
-    dout_, dy = _norm_images("dout", as_float("dout", dout, None, x_.dtype))
+    """dx, dgamma (C,) and dbeta (C,) from the table that `batch_norm_forward` returned.
+
+    out : three arrays, or None, for dx, dgamma and dbeta.
+    """
+    x_ = as_float("x", x)
+    dout_ = as_float("dout", dout, None, x_.dtype)
+    images = _norm_images("x", x_)
     check_shape("dout", dout_, x_.shape)
-    channels = x_.shape[1]
-    scale = as_float("gamma", gamma, 1, x_.dtype)
+    channels, dtype = x_.shape[1], x_.dtype
+    scale = as_float("gamma", gamma, 1, dtype)
     check_shape("gamma", scale, (channels,))
-    check_shape("table", table, (5, channels))
-    dx = (
-        as_images(np.empty_like(x_)) if x_.ndim == 2 else new_images(*x_.shape, NO_BORDER, x_.dtype)
+    factors = as_float("table", table, 2, dtype).copy()
+    check_shape("table", factors, (5, channels))
+    given = (None, None, None) if out is None else out
+    if len(given) != 3:
+        raise ValueError(f"out: expected three arrays (dx, dgamma, dbeta), got {len(given)}")
+    inputs = (dout, x, gamma, table)
+    dx = output("out[0]", given[0], x_.shape, dtype, inputs)
+    dgamma = output("out[1]", given[1], (channels,), dtype, (*inputs, dx))
+    dbeta = output("out[2]", given[2], (channels,), dtype, (*inputs, dx, dgamma))
+    result = _norm_result(dx)
+    stages = native.batch_norm.backward(
+        images,
+        _norm_images("dout", dout_),
+        result,
+        scale,
+        factors,
+        _norm_partial(len(x_), channels, dtype),
+        dgamma,
+        dbeta,
+        training,
     )
-    dgamma, dbeta = np.empty(channels, x_.dtype), np.empty(channels, x_.dtype)
-    partial = np.empty((native.batch_norm.groups(len(x_)), 2, channels), x_.dtype)
-    run(
-        *native.batch_norm.backward(
-            images, dy, dx, scale, table.copy(), partial, dgamma, dbeta, training
-        )
-    )
-    return _norm_array(dx, x_), dgamma, dbeta
+    run(*stages)
+    return dx if x_.ndim == 2 else to_array(result, dx), dgamma, dbeta

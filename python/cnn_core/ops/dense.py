@@ -1,10 +1,4 @@
-"""The kernels as functions on arrays: checks the arguments, allocates the results, calls.
-
-This is the only module that imports the native half. Arrays are float32 or float64, all of one
-call alike; any strides are accepted (a copy is made where the kernel needs adjacent elements).
-``out=`` must be C-contiguous, writeable, of the right shape and dtype, and share no memory with
-an input. One alphabet of axes: N samples, I inputs, O outputs, C classes.
-"""
+"""Fully connected layers, activations, losses, mini-batches, updates and threads; see ops."""
 
 from __future__ import annotations
 

@@ -1,0 +1,48 @@
+"""The shape of a convolution, as its kernels take it."""
+
+from cnn_core._images cimport Layout
+from cnn_core._simd cimport lanes
+from cnn_core._types cimport real
+
+
+cdef struct conv_args:
+    Py_ssize_t groups
+    Py_ssize_t inner             # channels of x per group
+    Py_ssize_t outer             # channels of y per group
+    Py_ssize_t kh
+    Py_ssize_t kw
+    Py_ssize_t sy
+    Py_ssize_t sx
+    Py_ssize_t dy
+    Py_ssize_t dx
+    Py_ssize_t n
+    Py_ssize_t out_height
+    Py_ssize_t out_width
+    Layout x                     # at the top left of the padding
+    Layout y
+    Layout previous              # of the activation whose derivative is taken last
+    const void* x_data
+    const void* weights          # packed
+    const void* b
+    void* y_data
+    const void* previous_data
+    int activation
+    double slope
+    const Py_ssize_t* x_taps
+    const Py_ssize_t* w_taps
+    Py_ssize_t taps
+    Py_ssize_t k                 # terms of one tap
+    Py_ssize_t images_per_sum
+    void* partial
+    Py_ssize_t partial_size
+    bint flip
+    bint is_float
+
+
+cdef inline Py_ssize_t round_up(Py_ssize_t n, Py_ssize_t unit) noexcept nogil:
+    return (n + unit - 1) // unit * unit
+
+
+cdef inline Py_ssize_t packed_group(const conv_args* a, Py_ssize_t inner, Py_ssize_t outer,
+                                    const real* like) noexcept nogil:
+    return a.kh * a.kw * inner * round_up(outer, lanes(like))

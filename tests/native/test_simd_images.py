@@ -1,0 +1,257 @@
+"""The micro-kernels of the layers for images: taps, maxima, random numbers, moments, Adam.
+
+On every table, amid guards, at edge sizes; see test_simd_product.py for the exact operands.
+"""
+
+import numpy as np
+import pytest
+from numpy.lib.stride_tricks import as_strided
+
+import reference_images
+from native.c_kernels import exact_operands, term_by_term
+from reference import TIGHT, assert_close, random_array, same_bits
+
+# Of Random123: counter and key alike all zeros, all ones, and digits of pi.
+KNOWN_ANSWERS = (
+    ((0, 0, 0, 0), (0, 0, 0, 0), "9c6ca96a e17eae66 fc10ecd4 5256a7d8"),
+    ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 4, "2a881696 57012287 f6c7446e a16a6732"),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0, 0x082EFA98, 0xEC4E6C89),
+        "59cd1dbb b8879579 86b5d00c ac8b6d84",
+    ),
+)
+
+
+# ---- products over taps --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("taps", [0, 1, 2, 3, 7])
+def test_taps_are_added_in_their_order(kernels, rng, taps):
+    """A_t overlap, as the taps of a convolution do, and stand in any order; so do the B_t."""
+    most_m, most_k, n_max = 13, 5, kernels.max_columns
+    a_at = rng.permutation(taps) * 3
+    b_at = rng.permutation(taps) * most_k
+    a_row, a_col = 2, 1
+    length = 3 * taps + (most_m - 1) * a_row + most_k
+    store, b, _ = exact_operands(rng, 1, n_max, length, kernels.dtype)
+    store, b = store[0], np.resize(b, (max(taps, 1) * most_k, n_max))
+    c = (rng.integers(-99, 100, (most_m, n_max)) / 8).astype(kernels.dtype)
+    item = kernels.dtype.itemsize
+    for k in (0, 1, 2, most_k):
+        views = [
+            as_strided(store[begin:], (most_m, k), (a_row * item, a_col * item)) for begin in a_at
+        ]
+        rows = [b[begin : begin + k] for begin in b_at]
+        expected = c
+        for view, part in zip(views, rows, strict=True):
+            expected = term_by_term(view, part, expected)[-1]
+        for n in sorted({1, 2, kernels.lanes, kernels.lanes + 1, n_max - 1, n_max}):
+            for m in (0, 1, 2, 4, 5, 6, 7, 8, 12, 13):
+                actual = kernels.product_taps(
+                    store, a_at, (a_row, a_col), b[:, :n], b_at, c[:m, :n], k, b_gap=3, c_gap=2
+                )
+                assert same_bits(actual, expected[:m, :n]), f"m={m} n={n} k={k}"
+
+
+def test_taps_from_a_row_on(kernels, rng):
+    """With `start`, what C held does not matter: it holds NaN."""
+    a, b, c = exact_operands(rng, 13, kernels.max_columns, 9, kernels.dtype)
+    first = c[0]
+    expected = term_by_term(a, b, np.repeat(c[:1], 13, axis=0))[-1]
+    for n in sorted({1, 2, kernels.lanes, kernels.lanes + 1, kernels.max_columns}):
+        for m in (1, 2, 5, 6, 7, 12, 13):
+            nan = np.full((m, n), np.nan, kernels.dtype)
+            args = a.ravel(), [0, 3, 6], (9, 1), b[:, :n], [0, 3, 6], nan, 3
+            actual = kernels.product_taps(*args, start=first[:n], c_gap=1)
+            assert same_bits(actual, expected[:m, :n]), f"m={m} n={n}"
+
+
+def test_sums_of_rows(kernels, rng):
+    for n in kernels.sizes():
+        for m in (0, 1, 2, 7, 8, 9, 33):
+            x = (rng.integers(-64, 65, (m, n)) / 8).astype(kernels.dtype)
+            y = (rng.integers(-64, 65, n) / 8).astype(kernels.dtype)
+            for gap in (0, 5):
+                actual = kernels.sum_rows(x, y, gap=gap)
+                assert same_bits(actual, y + x.sum(axis=0, dtype=kernels.dtype)), f"m={m} n={n}"
+
+
+def test_a_tap_per_product_is_the_product(kernels, rng):
+    a, b, c = (
+        random_array(rng, shape, kernels.dtype)
+        for shape in ((13, 9), (9, kernels.max_columns), (13, kernels.max_columns))
+    )
+    taps = kernels.product_taps(a.ravel(), [0, 3, 6], (9, 1), b, [0, 3, 6], c, 3)
+    assert same_bits(taps, kernels.product(a, b, c))
+
+
+# ---- maxima and where they stood -----------------------------------------------------------------
+
+
+def make_taps(rng, n, taps, dtype, values):
+    """x, offsets and numbers of the taps: overlapping, the numbers with gaps."""
+    at = np.sort(rng.choice(3 * taps, taps, replace=False))
+    numbers = np.sort(rng.choice(2 * taps, taps, replace=False))
+    return rng.choice(values, 3 * taps + n).astype(dtype), at, numbers
+
+
+def first_largest(values):
+    for place, value in enumerate(values):
+        if np.isnan(value):
+            return place
+    return int(np.argmax(values))
+
+
+@pytest.mark.parametrize("values", ["ties", "nan", "any"])
+def test_max_taps(kernels, rng, values):
+    values = {
+        "ties": np.array([-1.0, -0.0, 0.0, 1.0]),
+        "nan": np.array([np.nan, -np.inf, np.inf, 1.0, 2.0]),
+        "any": rng.standard_normal(500),
+    }[values]
+    for n in kernels.sizes():
+        for taps in (1, 2, 4, 9):
+            x, at, numbers = make_taps(rng, n, taps, kernels.dtype, values)
+            best, which = kernels.max_taps(x, at, numbers, n)
+            seen = x[at[:, None] + np.arange(n)]
+            place = np.array([first_largest(seen[:, j]) for j in range(n)], int)
+            assert same_bits(best, seen[place, np.arange(n)]), f"n={n} taps={taps}"
+            assert same_bits(which, numbers[place].astype(np.int32)), f"n={n} taps={taps}"
+            alone, nothing = kernels.max_taps(x, at, numbers, n, which=False)
+            assert nothing is None and same_bits(alone, best)
+
+
+def test_scatter_taps_adds_where_the_maximum_stood(kernels, rng):
+    for n in kernels.sizes():
+        for taps in (1, 2, 4, 9):
+            x, at, numbers = make_taps(rng, n, taps, kernels.dtype, np.arange(-9.0, 9.0) / 8)
+            g = (rng.integers(-64, 65, n) / 8).astype(kernels.dtype)
+            which = rng.choice([*numbers, 99], n).astype(np.int32)  # 99: a tap that is not there
+            expected = x.copy()
+            for j in range(n):
+                for offset, number in zip(at, numbers, strict=True):
+                    expected[offset + j] += g[j] if number == which[j] else 0
+            actual = kernels.scatter_taps(at, numbers, which, g, x)
+            assert np.array_equal(actual, expected), f"n={n} taps={taps}"
+
+
+def test_a_nan_gradient_reaches_its_own_pixel_only(kernels):
+    n = 2 * kernels.lanes + 1
+    at, numbers, which = [0, n, 2 * n], [0, 1, 2], np.full(n, 1, np.int32)
+    g = np.full(n, np.nan, kernels.dtype)
+    x = kernels.scatter_taps(at, numbers, which, g, np.ones(3 * n, kernels.dtype))
+    assert np.isnan(x[n : 2 * n]).all() and (x[:n] == 1).all() and (x[2 * n :] == 1).all()
+
+
+# ---- random numbers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("counter", "key", "words"), KNOWN_ANSWERS)
+def test_the_reference_gives_the_published_numbers(counter, key, words):
+    actual = reference_images.threefry4x32(counter, key)
+    assert " ".join(f"{word:08x}" for word in actual) == words
+
+
+KEYS = (
+    ((0, 0, 0, 0), (0, 0, 0)),
+    ((1, 2, 3, 0), (4, 5, 6)),
+    ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 3),
+)
+
+
+@pytest.mark.parametrize(("key", "stream"), KEYS)
+def test_dropout_draws_the_references_numbers(kernels, rng, key, stream):
+    """The number of an element is found by thresholds around it."""
+    n = 2 * 64 + 17
+    words = reference_images.random_words(n, key, stream)
+    x = random_array(rng, n, kernels.dtype)
+    for threshold in (0, int(np.median(words)), int(words[70]), int(words[70]) + 1, 2**32 - 1):
+        y = kernels.dropout(x, key, stream, threshold, 2.0)
+        expected = np.where(words >= threshold, 2 * x, 0).astype(kernels.dtype)
+        assert same_bits(y, expected), threshold
+
+
+def test_dropout_at_edge_sizes(kernels, rng):
+    key, stream = KEYS[1]
+    sizes = sorted({*kernels.sizes(), 15, 16, 17, 63, 64, 65, 127, 128, 129, 191, 192, 193})
+    whole = random_array(rng, sizes[-1], kernels.dtype)
+    expected = kernels.dropout(whole, key, stream, 2**31, 1.25)
+    for n in sizes:
+        for in_place in (False, True):
+            y = kernels.dropout(whole[:n], key, stream, 2**31, 1.25, in_place=in_place)
+            assert same_bits(y, expected[:n]), n
+
+
+def test_dropout_of_special_values(kernels):
+    x = np.resize(np.array([np.nan, np.inf, -np.inf, -0.0], kernels.dtype), 200)
+    key, stream = KEYS[1]
+    kept = reference_images.random_words(200, key, stream) >= 2**31
+    with np.errstate(invalid="ignore"):
+        expected = np.where(kept, 2 * x, 0).astype(kernels.dtype)
+    y = kernels.dropout(x, key, stream, 2**31, 2.0)
+    assert np.array_equal(y, expected, equal_nan=True) and kept.any() and not kept.all()
+
+
+# ---- batch normalization -------------------------------------------------------------------------
+
+
+def eighths(rng, n, dtype):
+    """Multiples of 1/8, whose products and sums are exact."""
+    return (rng.integers(-64, 65, n) / 8).astype(dtype)
+
+
+def test_sums_of_squares_and_products(kernels, rng):
+    for n in kernels.sizes():
+        x, y, mean, sums = (eighths(rng, n, kernels.dtype) for _ in range(4))
+        assert same_bits(kernels.add_squares(x, mean, sums), sums + (x - mean) ** 2), n
+        assert same_bits(kernels.add_products(x, y, mean, sums), sums + x * (y - mean)), n
+
+
+def test_combine(kernels, rng):
+    for n in kernels.sizes():
+        x, a, z, b, c, d = (eighths(rng, n, kernels.dtype) for _ in range(6))
+        most = b * (z - c) + d
+        for into in (None, "z"):
+            assert same_bits(kernels.combine(None, None, z, b, c, d, into=into), most), n
+        for into in (None, "x", "z"):
+            assert same_bits(kernels.combine(x, a, z, b, c, d, into=into), a * x + most), n
+
+
+def test_nan_stays_in_its_channel(kernels):
+    n = 2 * kernels.lanes + 1
+    one = np.ones(n, kernels.dtype)
+    for i in range(n):
+        x = one.copy()
+        x[i] = np.nan
+        for actual in (
+            kernels.add_squares(x, one, one),
+            kernels.add_products(one, x, one, one),
+            kernels.combine(x, one, one, one, one, one),
+            kernels.combine(None, None, x, one, one, one),
+        ):
+            assert np.flatnonzero(np.isnan(actual)).tolist() == [i]
+
+
+# ---- Adam ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("l2", "decay"), [(0.0, 0.0), (0.01, 0.0), (0.0, 0.003)])
+def test_adam(kernels, rng, l2, decay):
+    numbers = (0.002, 1.7, 0.9, 0.999, 1e-8, l2, decay)
+    rounded = [float(kernels.dtype.type(number)) for number in numbers]
+    for n in kernels.sizes():
+        p, grad, m, v = (random_array(rng, n, kernels.dtype) for _ in range(4))
+        v = np.abs(v)
+        wide = [value.astype(np.float64) for value in (p, grad, m, v)]
+        expected = reference_images.adam(*wide, *rounded)
+        sizes = (
+            np.abs(wide[0]) + 1e-2,
+            *(np.abs(wide[i]) + np.abs(wide[1]) + wide[1] ** 2 for i in (2, 3)),
+        )
+        for actual, value, size in zip(
+            kernels.adam(p, grad, m, v, *numbers), expected, sizes, strict=True
+        ):
+            assert_close(
+                actual, value, kernels.dtype, magnitude=size + 1, table=TIGHT, note=f"n={n}"
+            )

@@ -1,0 +1,348 @@
+"""Plans with convolutions: fused kernels against the same layers one by one, and the buffers."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cnn_core as cc
+from cnn_core import _images, blocks
+from reference import DTYPES, same_bits
+from reference_network import LOSSES, Sine, assert_gradients, make_batch, one_by_one
+
+
+class PerChannel(cc.Layer):
+    """A user's layer with parameters: y = a x + c, numbers per channel, on images or rows."""
+
+    def build(self, input_shape, rng):
+        channels = input_shape[0]
+        return {"a": 1 + 0.3 * rng.standard_normal(channels), "c": np.full(channels, 0.1)}
+
+    def _along(self, values):
+        return values.reshape(-1, *(1,) * (self.x.ndim - 2))
+
+    def forward(self, x, training=False):
+        self.x = x
+        return self._along(self.params["a"]) * x + self._along(self.params["c"])
+
+    def backward(self, dout):
+        axes = (0, *range(2, dout.ndim))
+        self.grads = {"a": (dout * self.x).sum(axis=axes), "c": dout.sum(axis=axes)}
+        return dout * self._along(self.params["a"])
+
+
+class DoubledConv(cc.Conv2D):
+    """A subclass of a compiled layer, which must not be taken for it."""
+
+    def forward(self, x, training=False):
+        return 2 * super().forward(x, training)
+
+    def backward(self, dout):
+        return super().backward(2 * dout)
+
+
+class OwnNorm(cc.BatchNorm):
+    """Another, which gets read-only views from the plan and hands them on."""
+
+
+def conv(filters, kernel=3, kind=cc.Conv2D, **options):
+    return kind(filters, kernel, weights=cc.Normal(0.3), biases=cc.Uniform(-0.5, 0.5), **options)
+
+
+ON_IMAGES = {
+    "conv": lambda: conv(5, padding="same"),
+    "conv 16": lambda: conv(16, (3, 2), padding=1),
+    "conv 1x1": lambda: conv(17, 1),
+    "conv stride": lambda: conv(4, 3, stride=2, padding=1),
+    "conv dilated": lambda: conv(6, 2, dilation=(2, 1), padding=(1, 1, 0, 1)),
+    "conv wide": lambda: conv(3, 2, padding=3),
+    "max": lambda: cc.MaxPool2D(2, stride=1),
+    "max overlapping": lambda: cc.MaxPool2D(3, stride=2, padding=1),
+    "avg": lambda: cc.AvgPool2D((2, 1), stride=1, padding=(1, 0)),
+}
+ANYWHERE = {
+    "batch norm": cc.BatchNorm,
+    "dropout": lambda: cc.Dropout(0.4),
+    "relu": cc.ReLU,
+    "leaky relu": lambda: cc.LeakyReLU(0.3),
+    "tanh": cc.Tanh,
+    "sigmoid": cc.Sigmoid,
+}
+OWN = {
+    "sine": Sine,
+    "per channel": PerChannel,
+    "doubled conv": lambda: conv(3, 2, DoubledConv, padding=1),
+    "own norm": OwnNorm,
+}
+BETWEEN = {"flatten": cc.Flatten, "global": cc.GlobalAvgPool2D}
+ON_ROWS = {"affine": lambda: cc.Affine(7, cc.Normal(0.4)), "softmax": cc.Softmax}
+LAYERS = ON_IMAGES | ANYWHERE | OWN | BETWEEN | ON_ROWS
+SMOOTH = {"batch norm", "dropout", "tanh", "sigmoid", "sine", "per channel", "doubled conv"}
+
+
+def stacks(own=True, most=6, names=LAYERS):
+    def words(*kinds):
+        found = [word for kind in kinds for word in kind if word in names]
+        return st.lists(st.sampled_from(found), max_size=most)
+
+    more = (OWN,) if own else ()
+    on_rows = [{"sine": 0, "per channel": 0, "own norm": 0}] if own else []
+    return st.builds(
+        lambda images, between, rows: [*images, *between, *rows],
+        words(ON_IMAGES, ANYWHERE, *more),
+        st.sampled_from([["flatten"], ["global"]]),
+        words(ANYWHERE, ON_ROWS, *on_rows),
+    )
+
+
+def make(words, *, input_shape=(2, 6, 7), loss="sum_squared_error", dtype="float64", seed=0):
+    layers = [LAYERS[word]() for word in words]
+    return cc.Sequential(
+        layers, input_shape=input_shape, loss=LOSSES[loss](), dtype=dtype, seed=seed
+    )
+
+
+def copied_state(layers):
+    return [{k: v.copy() for k, v in getattr(layer, "state", {}).items()} for layer in layers]
+
+
+# ---- fused or not, the same ----------------------------------------------------------------------
+
+
+def check_fused(words, dtype, n, seed):
+    net = make(words, dtype=dtype, seed=seed)
+    net.step[0] = seed
+    x, t = make_batch(net, n, "sum_squared_error", seed=seed)
+    y, value, gradients = one_by_one(net, x, t)
+    assert same_bits(net.forward(x, training=True), y)
+    assert net.loss(x, t, training=True) == value
+    assert_gradients(net.gradient(x, t), gradients, dtype, tolerance=0)
+    alone = x
+    for layer in net.layers:
+        alone = layer.forward(alone, training=False)
+    assert same_bits(net.predict(x), np.ascontiguousarray(alone))
+
+
+@settings(max_examples=3 * settings.default.max_examples)
+@given(
+    words=stacks(),
+    dtype=st.sampled_from(DTYPES),
+    n=st.sampled_from([1, 2, 5, 13]),
+    seed=st.integers(0, 5),
+)
+def test_any_stack_equals_its_layers_one_by_one_bit_for_bit(words, dtype, n, seed):
+    check_fused(words, dtype, n, seed)
+
+
+PAIRS = [
+    *itertools.product(["conv", "conv 16", "conv stride", "max", "avg"], [*ON_IMAGES, *ANYWHERE])
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_each_pair_behind_a_trained_layer(first, second, dtype):
+    check_fused(["conv 1x1", "relu", first, second, "tanh", "flatten", "affine"], dtype, 3, 1)
+
+
+def test_running_statistics_follow_as_in_the_layer_alone():
+    net, twin = make(["conv", "batch norm", "flatten", "batch norm"]), None
+    twin = make(["conv", "batch norm", "flatten", "batch norm"])
+    for seed in range(4):
+        x, t = make_batch(net, 5, "sum_squared_error", seed=seed)
+        net.gradient(x, t)
+        y = x
+        for layer in twin.layers:
+            y = layer.forward(y, training=True)
+        assert copied_state(net.layers)[1].keys() == {"running_mean", "running_var"}
+        for ours, theirs in zip(net.layers, twin.layers, strict=True):
+            for key, value in getattr(ours, "state", {}).items():
+                assert same_bits(value, theirs.state[key])
+    before = copied_state(net.layers)
+    net.predict(x)
+    net.evaluate(x, t)
+    net.numerical_gradient(x, t)
+    for state, layer in zip(before, net.layers, strict=True):
+        assert all(same_bits(value, layer.state[key]) for key, value in state.items())
+
+
+# ---- gradients -----------------------------------------------------------------------------------
+
+
+def check_gradients(net, n=3, training=True):
+    x, t = make_batch(net, n, "sum_squared_error")
+    actual = net.gradient(x, t, training=training)
+    expected = net.numerical_gradient(x, t, training=training, h=1e-5)
+    assert actual
+    assert_gradients(actual, expected, "float64", tolerance=2e-7)
+
+
+@settings(max_examples=max(settings.default.max_examples // 2, 1))
+@given(
+    words=stacks(most=4, names={*ON_IMAGES, *SMOOTH, "affine"} - {"max", "max overlapping"}),
+    seed=st.integers(0, 5),
+    training=st.booleans(),
+)
+def test_gradients_against_central_differences(words, seed, training):
+    words = ["per channel", *words, "affine"]
+    net = make(words, input_shape=(2, 4, 4), seed=seed)
+    if net.n_params < 1500:
+        check_gradients(net, training=training)
+
+
+@pytest.mark.parametrize("word", ["max", "max overlapping", "relu", "leaky relu"])
+def test_gradients_through_layers_with_bends(word):
+    check_gradients(make(["conv", word, "flatten", "affine"], input_shape=(1, 4, 4)))
+
+
+@pytest.mark.parametrize("word", [word for word in ON_IMAGES if "conv" in word])
+def test_dx_of_a_convolution_behind_a_users_layer(word):
+    """The gradients of the user's parameters are made of nothing else."""
+    net = make(["per channel", word, "tanh", "flatten"], input_shape=(2, 4, 5))
+    check_gradients(net)
+    assert net.plan(3, "rows", True, True).segments[1].dx is not None
+
+
+def test_dropout_is_the_same_in_gradient_and_numerical_gradient():
+    net = make(["conv", "dropout", "tanh", "flatten", "dropout", "affine"], input_shape=(1, 4, 4))
+    for step in (0, 1, 17):
+        net.step[0] = step
+        check_gradients(net)
+
+
+def test_dropout_draws_anew_for_every_update():
+    net = make(["flatten", "dropout"])
+    x = np.ones((2, *net.input_shape))
+    first = net.forward(x, training=True)
+    assert same_bits(net.forward(x, training=True), first)
+    masks = [first]
+    trained = make(["flatten", "dropout", "affine"])
+    trainer = cc.Trainer(trained, cc.SGD(0.1))
+    for _ in range(3):
+        trainer.step(x, np.zeros((2, 7)))
+        net.step[0] = trained.step[0]
+        masks.append(net.forward(x, training=True))
+    assert len({mask.tobytes() for mask in masks}) == 4
+    trainer.fit(x, np.zeros((2, 7)), epochs=2, batch_size=1, verbose=False)
+    assert trained.step[0] == 7
+
+
+def test_two_dropouts_of_a_network_differ():
+    net = make(["flatten", "dropout", "dropout"])
+    y = net.forward(np.ones((50, *net.input_shape)), training=True)
+    assert abs(np.mean(y != 0) - 0.36) < 0.03  # 0.6 if they dropped the same elements
+
+
+# ---- threads, buffers ----------------------------------------------------------------------------
+
+ALL_KINDS = [
+    *("conv 16", "batch norm", "relu", "max overlapping", "dropout", "conv dilated", "tanh"),
+    *("conv stride", "avg", "flatten", "affine", "batch norm", "sigmoid", "dropout", "affine"),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("own", [False, True])
+def test_bits_do_not_depend_on_threads_after_ten_steps(threads, dtype, own):
+    words = [*ALL_KINDS[:4], "per channel", *ALL_KINDS[4:]] if own else ALL_KINDS
+    results = []
+    for n in (1, 2, 3, 7):
+        threads(n)
+        net = make(words, input_shape=(3, 16, 15), dtype=dtype)
+        trainer = cc.Trainer(net, cc.SGD(0.05, momentum=0.9))
+        x, t = make_batch(net, 37, "sum_squared_error")
+        losses = [trainer.step(x, t) for _ in range(10)]
+        results.append((losses, net.flat_params.copy(), copied_state(net.layers)))
+    losses, params, states = results[0]
+    assert np.isfinite(params).all() and len(set(losses)) == 10
+    for other_losses, other_params, other_states in results[1:]:
+        assert other_losses == losses and same_bits(other_params, params)
+        for state, other in zip(states, other_states, strict=True):
+            assert all(same_bits(value, other[key]) for key, value in state.items())
+
+
+def images_of(plan):
+    for segment in plan.segments:
+        for block in getattr(segment, "blocks", []):
+            for name in ("x", "y", "dy", "dx"):
+                value = getattr(block, name, None)
+                if isinstance(value, _images.Images):
+                    yield value
+
+
+def test_borders_stay_zero():
+    net = make(ALL_KINDS, input_shape=(3, 16, 15))
+    trainer = cc.Trainer(net, cc.SGD(0.05))
+    x, t = make_batch(net, 5, "sum_squared_error")
+    for _ in range(3):
+        trainer.step(x, t)
+    plan, bordered = net.plan(5, "rows", True, True), 0
+    for images in images_of(plan):
+        images.array[...] = 0
+        assert not images.buffer.any(), images.border
+        bordered += any(images.border)
+    assert bordered > 3
+
+
+def test_a_step_makes_no_new_buffers():
+    net = make(ALL_KINDS, input_shape=(3, 16, 15))
+    trainer = cc.Trainer(net, cc.SGD())
+    x, t = make_batch(net, 5, "sum_squared_error")
+
+    def addresses():
+        plan = net.plan(5, "rows", True, True)
+        return [images.buffer.ctypes.data for images in images_of(plan)]
+
+    trainer.step(x, t)
+    before = addresses()
+    for _ in range(3):
+        trainer.step(x, t)
+    assert addresses() == before and len(set(before)) > 10
+
+
+def test_no_gradient_of_the_input_where_nobody_needs_it():
+    net = make(["tanh", "conv", "relu", "conv", "flatten"])
+    segment = net.plan(4, "rows", True, True).segments[0]
+    found = [(type(block), block.dx is not None) for block in segment.blocks]
+    assert found == [
+        (blocks.ActivationBlock, False),
+        (blocks.ToImages, False),
+        (blocks.ConvBlock, False),
+        (blocks.ConvBlock, True),
+        (blocks.ToRows, True),
+        (blocks.FlattenBlock, True),
+    ]
+
+
+def test_images_stay_images_between_layers_that_take_them():
+    net = make(["conv", "relu", "max", "tanh", "batch norm", "conv 16", "sigmoid", "flatten"])
+    plan = net.plan(4, "rows", True, True)
+    assert plan.native and len(plan.segments[0].blocks) == 8
+    kinds = [type(block) for block in plan.segments[0].blocks]
+    assert kinds.count(blocks.ToImages) == kinds.count(blocks.ToRows) == 1
+
+
+def test_a_plan_that_was_run_in_parts_still_gives_the_gradient():
+    """forward, then layers again from the middle on, then backward: one set of buffers."""
+    words = ["sine", "conv", "batch norm", "max", "flatten", "affine"]
+    net, fresh = make(words), make(words)
+    x, t = make_batch(net, 4, "sum_squared_error")
+    expected = fresh.gradient(x, t)
+    plan = net.plan(4, "rows", True, True)
+    net.fill(plan, -2 * x, t)
+    plan.forward()
+    plan.rerun_from(net.layers[1])()
+    net.fill(plan, x, t)
+    plan.gradient()
+    assert_gradients(net.grads, expected, "float64", tolerance=0)
+
+
+@pytest.mark.parametrize("n", [1, 3, 300])
+def test_predict_takes_any_number_of_images(n):
+    net = make(["conv", "relu", "max", "batch norm", "flatten", "affine"], dtype="float32")
+    x = make_batch(net, n, "sum_squared_error")[0]
+    y = net.predict(x)
+    for i in (0, n // 2, n - 1):
+        assert same_bits(net.predict(x[i : i + 1])[0], y[i])
