@@ -245,9 +245,9 @@ def gradcheck(options: Options) -> int:
     h = 1e-4
     if any(isinstance(layer, Conv2D) for layer in net.layers):
         h, rng = 1e-6, np.random.default_rng(net.seed)
-        for name, value in net.params.items():
+        for name, array in net.params.items():
             if name.startswith("b"):
-                value += rng.uniform(0.05, 0.15, value.shape)
+                array += rng.uniform(0.05, 0.15, array.shape)
     backward, numerical = net.gradient(x, t), net.numerical_gradient(x, t, h=h)
     differences = {
         name: float(np.abs(backward[name] - numerical[name]).mean()) for name in net.params

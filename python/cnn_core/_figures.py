@@ -13,15 +13,21 @@ GRID_COLOR = "#dddddd"
 DPI = 150
 
 
-def new_figure(width: float, height: float, layout: Literal["constrained", "compressed"]) -> Figure:
-    """Return an empty figure of `width` x `height` inches on its own off-screen canvas."""
+def require_matplotlib() -> None:
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise ImportError(
             "plotting needs matplotlib, which is not installed: pip install 'cnn-core[plot]'"
         ) from error
+
+
+def new_figure(width: float, height: float, layout: Literal["constrained", "compressed"]) -> Figure:
+    """Return an empty figure of `width` x `height` inches on its own off-screen canvas."""
+    require_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     return figure

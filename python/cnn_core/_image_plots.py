@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import metrics
-from cnn_core._figures import GRID_COLOR, TEXT_COLOR, finish, new_figure
+from cnn_core._figures import GRID_COLOR, TEXT_COLOR, finish, new_figure, require_matplotlib
 from cnn_core._pictures import image_size
 from cnn_core.image_layers import Dropout
 from cnn_core.layers import Flatten, positive
@@ -228,6 +228,7 @@ def _maps(sample: Array) -> Array:
 
 def _colors(maps: Array, signed: bool) -> ScalarMappable:
     """White to black, or blue below 0, white, and red above it."""
+    require_matplotlib()
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 

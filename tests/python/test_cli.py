@@ -155,6 +155,15 @@ def test_gradcheck_passes(activation, run):
     assert all(value <= bounds[name] for name, value in result["differences"].items())
 
 
+@pytest.mark.parametrize("model", ["quick_conv_net", "grokking_conv_net"])
+def test_gradcheck_of_convolutions_keeps_off_the_kinks(model, run):
+    code, out, _ = run("gradcheck", "--model", model, "--rows", 2, "--json")
+    result = json.loads(out)
+    assert code == 0 and result["passed"]
+    assert {"W1", "b1", "W2", "b2"} <= set(result["differences"])
+    assert all(value < 1e-8 for value in result["differences"].values())
+
+
 @pytest.mark.parametrize("wrong", [1e-5, np.nan])
 def test_gradcheck_fails_on_a_wrong_gradient(wrong, run, monkeypatch):
     right = cc.Sequential.gradient

@@ -14,14 +14,13 @@ PYTHON = ROOT / "python" / "cnn_core"
 
 # A module may import those of its own line and of the lines above it.
 ROOMS = [
-    {"_native", "_checks", "_include", "initializers", "datasets", "metrics"},
+    {"_native", "_checks", "_include", "_figures", "initializers", "datasets", "metrics"},
     {"ops"},
     {"losses", "layers", "image_layers", "optimizers", "config"},
     {"blocks", "plan", "gradient_check"},
     {"network"},
-    {"_figures"},
-    {"_image_plots"},
-    {"callbacks", "schedules", "models", "serialization", "plotting", "trainer", "_pictures"},
+    {"callbacks", "schedules", "models", "serialization", "trainer", "_pictures", "_image_plots"},
+    {"plotting", "_recipes"},
     {"_commands", "cli", "__main__"},
 ]
 

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import cnn_core as cc
@@ -104,6 +104,15 @@ def make(words, *, input_shape=(2, 6, 7), loss="sum_squared_error", dtype="float
     )
 
 
+def make_if_it_fits(words, **options):
+    """`make`, for hypothesis: strides may have left an image smaller than the next window."""
+    try:
+        return make(words, **options)
+    except ValueError as error:
+        assume("smaller than" not in str(error))
+        raise
+
+
 def copied_state(layers):
     return [{k: v.copy() for k, v in getattr(layer, "state", {}).items()} for layer in layers]
 
@@ -112,7 +121,7 @@ def copied_state(layers):
 
 
 def check_fused(words, dtype, n, seed):
-    net = make(words, dtype=dtype, seed=seed)
+    net = make_if_it_fits(words, dtype=dtype, seed=seed)
     net.step[0] = seed
     x, t = make_batch(net, n, "sum_squared_error", seed=seed)
     y, value, gradients = one_by_one(net, x, t)
@@ -171,12 +180,15 @@ def test_running_statistics_follow_as_in_the_layer_alone():
 # ---- gradients -----------------------------------------------------------------------------------
 
 
-def check_gradients(net, n=3, training=True):
+def check_gradients(net, n=3, training=True, tolerance=2e-7):
     x, t = make_batch(net, n, "sum_squared_error")
     actual = net.gradient(x, t, training=training)
     expected = net.numerical_gradient(x, t, training=training, h=1e-5)
-    assert actual
-    assert_gradients(actual, expected, "float64", tolerance=2e-7)
+    # Differences are as exact as the loss: a gradient that is 0 is 0 beside the others.
+    largest = max(np.abs(value).max() for value in expected.values())
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert np.abs(actual[name] - value).max() <= tolerance * max(largest, 1e-2), name
 
 
 @settings(max_examples=max(settings.default.max_examples // 2, 1))
@@ -187,9 +199,16 @@ def check_gradients(net, n=3, training=True):
 )
 def test_gradients_against_central_differences(words, seed, training):
     words = ["per channel", *words, "affine"]
-    net = make(words, input_shape=(2, 4, 4), seed=seed)
+    net = make_if_it_fits(words, input_shape=(2, 4, 4), seed=seed)
     if net.n_params < 1500:
-        check_gradients(net, training=training)
+        # Batch normalization of a few nearly equal numbers curves within h.
+        check_gradients(net, 5, training, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_through_batch_norm(training):
+    words = ["conv", "batch norm", "tanh", "conv", "flatten", "batch norm", "affine"]
+    check_gradients(make(words, input_shape=(1, 3, 3)), 9, training)
 
 
 @pytest.mark.parametrize("word", ["max", "max overlapping", "relu", "leaky relu"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import cnn_core as cc
-from cnn_core import initializers, layers, losses
+from cnn_core import image_layers, initializers, layers, losses
 from cnn_core.serialization import load_model, save_model
 from reference import same_bits
 
@@ -34,6 +34,9 @@ def assert_same_net(loaded, net):
     for name, value in net.params.items():
         assert same_bits(loaded.params[name], value), name
         assert np.shares_memory(loaded.params[name], loaded.flat_params)
+    assert list(loaded.state) == list(net.state)
+    for name, value in net.state.items():
+        assert same_bits(loaded.state[name], value), name
 
 
 # ---- round trips ---------------------------------------------------------------------------------
@@ -47,13 +50,23 @@ LAYER_EXAMPLES = {
     "LeakyReLU": lambda: cc.LeakyReLU(0.2),
     "Softmax": cc.Softmax,
     "Flatten": cc.Flatten,
+    "Conv2D": lambda: cc.Conv2D(
+        6, (3, 2), (1, 2), (2, 1, 0, 1), (1, 2), 2, cc.Uniform(-1, 1), cc.Normal(0.3)
+    ),
+    "MaxPool2D": lambda: cc.MaxPool2D((3, 2), 1, (1, 0)),
+    "AvgPool2D": lambda: cc.AvgPool2D(2, (1, 2)),
+    "GlobalAvgPool2D": cc.GlobalAvgPool2D,
+    "Dropout": lambda: cc.Dropout(0.3),
+    "BatchNorm": lambda: cc.BatchNorm(0.2, 1e-3),
 }
+KINDS = layers.BY_NAME | image_layers.BY_NAME
 
 
 @by_dtype
-@pytest.mark.parametrize("kind", layers.BY_NAME)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_layer_comes_back(kind, dtype, tmp_path):
-    stack = [cc.Flatten(), LAYER_EXAMPLES[kind](), cc.Affine(3)]
+    before = [] if kind in image_layers.BY_NAME else [cc.Flatten()]
+    stack = [*before, LAYER_EXAMPLES[kind](), cc.Flatten(), cc.Affine(3)]
     net = cc.Sequential(stack, input_shape=(2, 3, 2), dtype=dtype, seed=7, input_scale=0.5)
     net.save(tmp_path / "m")
     loaded = load_model(tmp_path / "m")
@@ -94,6 +107,51 @@ def test_arrays_as_initial_values_come_back(dtype, tmp_path):
     net = cc.Sequential([cc.Affine(3, weights, np.ones(3))], input_shape=(4,), dtype=dtype)
     net.save(tmp_path / "m")
     assert_same_net(load_model(tmp_path / "m"), net)
+
+
+def test_padding_comes_back_as_words_or_numbers(tmp_path):
+    for padding in ("same", "valid", 1, (1, 0), (0, 1, 2, 3)):
+        stack = [cc.Conv2D(2, 3, padding=padding), cc.Flatten(), cc.Affine(2)]
+        net = cc.Sequential(stack, input_shape=(1, 6, 5))
+        net.save(tmp_path / "m")
+        loaded = load_model(tmp_path / "m")
+        assert_same_net(loaded, net)
+        assert loaded.layers[0].padding == net.layers[0].padding
+
+
+@by_dtype
+def test_running_statistics_come_back(dtype, tmp_path):
+    stack = [cc.Conv2D(4, 3, padding="same"), cc.BatchNorm(), cc.ReLU(), cc.MaxPool2D(2)]
+    stack += [cc.Flatten(), cc.Affine(6), cc.BatchNorm(), cc.ReLU(), cc.Affine(3)]
+    net = cc.Sequential(stack, input_shape=(1, 6, 6), dtype=dtype)
+    rng = np.random.default_rng(0)
+    x, t = rng.random((40, 1, 6, 6)).astype(dtype), rng.integers(0, 3, 40)
+    cc.Trainer(net, cc.Adam(0.01)).fit(x, t, epochs=2, batch_size=8, verbose=False)
+    assert list(net.state) == ["running_mean2", "running_var2", "running_mean4", "running_var4"]
+    assert all(np.abs(net.state[name]).max() > 0.01 for name in net.state)
+    net.save(tmp_path / "m")
+    loaded = load_model(tmp_path / "m")
+    assert_same_net(loaded, net)
+    assert same_bits(loaded.predict(x), net.predict(x))
+    # The loaded arrays are those that the layers use.
+    loaded.state["running_mean2"] += 1
+    assert not np.array_equal(loaded.predict(x), net.predict(x))
+    for other in (net, loaded):
+        other.state["running_mean2"][...] = 0.25
+        cc.Trainer(other, cc.SGD(0.1)).fit(x, t, batch_size=8, verbose=False)
+    assert_same_net(loaded, net)
+
+
+@by_dtype
+def test_the_deep_net_comes_back(dtype, tmp_path):
+    net = cc.models.deep_conv_net(dtype=dtype)
+    rng = np.random.default_rng(0)
+    x, t = rng.random((20, 1, 28, 28)).astype(dtype), rng.integers(0, 10, 20)
+    cc.Trainer(net, cc.Adam(0.01)).step(x, t)
+    net.save(tmp_path / "m")
+    loaded = load_model(tmp_path / "m")
+    assert_same_net(loaded, net)
+    assert same_bits(loaded.predict(x), net.predict(x))
 
 
 def test_a_loaded_net_goes_on_learning_as_the_saved_one(tmp_path):

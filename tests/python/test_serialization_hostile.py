@@ -212,6 +212,106 @@ def test_an_architecture_that_does_not_fit_is_refused(name, model_bytes, tmp_pat
     refused(tmp_path, edit_entry(model_bytes, change), *words)
 
 
+# ---- layers for images ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def image_model_bytes(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "m.safetensors"
+    stack = [cc.Conv2D(4, 3, padding=1), cc.BatchNorm(), cc.MaxPool2D(2), cc.Dropout(0.5)]
+    save_model(cc.Sequential([*stack, cc.Flatten(), cc.Affine(3)], input_shape=(2, 6, 6)), path)
+    return path.read_bytes()
+
+
+IMAGE_LIES = {
+    "other filters": (layer(0, filters=5), ["W1", "(5, 2, 3, 3)", "(4, 2, 3, 3)"]),
+    "absurd filters": (layer(0, filters=10**12), ["W1", "1000000000000"]),
+    "absurd kernel": (layer(0, kernel_size=[10**9, 1]), ["layers[0]", "kernel_size"]),
+    "kernel beyond the image": (layer(0, kernel_size=[30, 3]), ["layers[0]", "kernel"]),
+    "kernel as text": (layer(0, kernel_size="33"), ["layers[0]", "kernel_size"]),
+    "three sizes": (layer(0, kernel_size=[3, 3, 3]), ["layers[0]", "kernel_size"]),
+    "negative stride": (layer(0, stride=[-1, 1]), ["layers[0]", "stride"]),
+    "absurd stride": (layer(0, stride=[2**63, 1]), ["layers[0]", "stride"]),
+    "overflowing dilation": (layer(0, dilation=[2**62, 2**62]), ["layers[0]", "dilation"]),
+    "absurd padding": (layer(0, padding=[10**15] * 4), ["layers[0]", "padding"]),
+    "large padding": (
+        layer(0, padding=[2**24] * 4, stride=[2**24, 2**24]),
+        ["layers[0]: padding", "elements"],
+    ),
+    "unknown padding": (layer(0, padding="mirror"), ["layers[0]", "padding", "mirror"]),
+    "three paddings": (layer(0, padding=[1, 1, 1]), ["layers[0]", "padding"]),
+    "no groups": (layer(0, groups=0), ["layers[0]", "groups"]),
+    "groups that do not divide": (layer(0, groups=4), ["layers[0]", "groups"]),
+    "other groups": (layer(0, groups=2), ["W1", "(4, 1, 3, 3)", "(4, 2, 3, 3)"]),
+    "flat input": (architecture(input_shape=[72]), ["layers[0]", "Conv2D"]),
+    "absurd image": (architecture(input_shape=[2, 2**23, 2**23]), ["W3", "tensor"]),
+    "momentum 2": (layer(1, momentum=2), ["layers[1]", "momentum"]),
+    "momentum a text": (layer(1, momentum="0.1"), ["layers[1]"]),
+    "epsilon 0": (layer(1, epsilon=0), ["layers[1]", "epsilon"]),
+    "pool beyond the image": (layer(2, size=[9, 9]), ["layers[2]"]),
+    "absurd pool": (layer(2, size=[2**62, 2**62]), ["layers[2]", "size"]),
+    "pool padding": (layer(2, padding=[2, 2]), ["layers[2]", "padding"]),
+    "other pool": (layer(2, stride=[1, 1]), ["W3", "(100, 3)", "(36, 3)"]),
+    "rate 1": (layer(3, rate=1), ["layers[3]", "rate"]),
+    "rate a list": (layer(3, rate=[0.5]), ["layers[3]"]),
+    "statistics of nothing": (
+        lambda e: e["architecture"]["layers"].pop(1) and None,
+        ["W2", "no tensor"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IMAGE_LIES)
+def test_layers_for_images_that_do_not_fit_are_refused(name, image_model_bytes, tmp_path):
+    change, words = IMAGE_LIES[name]
+    refused(tmp_path, edit_entry(image_model_bytes, change), *words)
+
+
+@pytest.mark.parametrize("name", ["running_mean2", "running_var2", "gamma2", "beta2"])
+def test_the_tensors_of_a_batch_norm_must_be_there_in_full(name, image_model_bytes, tmp_path):
+    header, tensors = split(image_model_bytes)
+    header[name]["shape"] = [2, 2]
+    refused(tmp_path, join(header, tensors), name, "(4,)", "(2, 2)")
+    header[name]["shape"] = [4]
+    header["other"] = header.pop(name)
+    refused(tmp_path, join(header, tensors), name, "no tensor")
+
+
+def test_a_batch_norm_of_absurd_size_asks_for_no_memory(image_model_bytes, tmp_path):
+    def change(entry):
+        layers = entry["architecture"]["layers"]
+        entry["architecture"].update(input_shape=[10**12], layers=layers[1:2])
+
+    tracemalloc.start()
+    try:
+        refused(tmp_path, edit_entry(image_model_bytes, change), "gamma1", "1000000000000")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4_000_000
+
+
+@given(st.data())
+def test_other_values_in_layers_for_images_are_no_crash(image_model_bytes, tmp_path_factory, data):
+    tmp_path = tmp_path_factory.mktemp("value")
+
+    def change(entry):
+        inside = entry["architecture"]["layers"]
+        path = data.draw(st.sampled_from(places(inside)))
+        for key in path[:-1]:
+            inside = inside[key]
+        inside[path[-1]] = data.draw(json_values | st.integers(0, 4) | st.integers(0, 2**70))
+
+    try:
+        net = load_bytes(tmp_path, edit_entry(image_model_bytes, change))
+    except ModelFileError:
+        return
+    assert net.predict(np.zeros((2, 2, 6, 6), net.dtype)).shape == (2, 3)
+
+
+# ---- damaged metadata and tensors ----------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [
