@@ -176,7 +176,7 @@ MODELS = {
     "deep_conv_net": Model(
         "six convolutions, as in Deep Learning from Scratch",
         _deep,
-        {"hidden": [50], **_adam(0.002, 100, 5)},
+        {"hidden": [50], **_adam(0.002, 100, 7)},
     ),
 }
 DEFAULT_MODEL = "quick_conv_net"
