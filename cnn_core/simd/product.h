@@ -39,30 +39,31 @@
         }                                                                                         \
     }
 
-/* Rows are taken in tiles of MOST, then of 4, 2 and 1. */
+/* m rows are taken in the fewest tiles of at most MOST rows, all of nearly the same size: a small
+ * last tile would leave most registers idle. */
+#define TILE_CASE(ROWS, VECTORS)                                                                  \
+    case ROWS: NAME(tile_##ROWS##x##VECTORS)(PRODUCT_ARGUMENTS); break;
 #define DEFINE_ROWS(MOST, VECTORS)                                                                \
-    DEFINE_TILE(MOST, VECTORS)                                                                    \
-    DEFINE_TILE(4, VECTORS)                                                                       \
-    DEFINE_TILE(2, VECTORS)                                                                       \
-    DEFINE_TILE(1, VECTORS)                                                                       \
+    UP_TO_##MOST(DEFINE_TILE, VECTORS)                                                            \
     static void NAME(rows_##VECTORS)(ptrdiff_t m, PRODUCT_PARAMETERS) {                           \
-        while (m > 0) {                                                                           \
-            int rows = m >= MOST ? MOST : m >= 4 ? 4 : m >= 2 ? 2 : 1;                            \
-            if (rows == MOST) NAME(tile_##MOST##x##VECTORS)(PRODUCT_ARGUMENTS);                   \
-            else if (rows == 4) NAME(tile_4x##VECTORS)(PRODUCT_ARGUMENTS);                        \
-            else if (rows == 2) NAME(tile_2x##VECTORS)(PRODUCT_ARGUMENTS);                        \
-            else NAME(tile_1x##VECTORS)(PRODUCT_ARGUMENTS);                                       \
+        for (ptrdiff_t tiles = (m + MOST - 1) / MOST; tiles > 0; tiles--) {                       \
+            const ptrdiff_t rows = (m + tiles - 1) / tiles;                                       \
+            switch (rows) { UP_TO_##MOST(TILE_CASE, VECTORS) }                                    \
             a += rows * a_row;                                                                    \
             c += rows * c_row;                                                                    \
             m -= rows;                                                                            \
         }                                                                                         \
     }
+#define UP_TO_6(X, V) X(1, V) X(2, V) X(3, V) X(4, V) X(5, V) X(6, V)
+#define UP_TO_8(X, V) UP_TO_6(X, V) X(7, V) X(8, V)
+#define UP_TO_12(X, V) UP_TO_8(X, V) X(9, V) X(10, V) X(11, V) X(12, V)
+#define UP_TO_14(X, V) UP_TO_12(X, V) X(13, V) X(14, V)
 
 /* The tiles fill the registers: ROWS * VECTORS sums, VECTORS of B and one of A. */
 #if VECTOR_REGISTERS == 32
 #define MOST_VECTORS 4
-DEFINE_ROWS(12, 1)
-DEFINE_ROWS(12, 2)
+DEFINE_ROWS(14, 1)
+DEFINE_ROWS(14, 2)
 DEFINE_ROWS(8, 3)
 DEFINE_ROWS(6, 4)
 #else

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from cnn_core import ops
+from cnn_core import _memory, ops
 from cnn_core.image_layers import (
     AvgPool2D,
     BatchNorm,
@@ -116,7 +116,7 @@ class Block:
         n, dtype = len(self.x), self.x.dtype
         if self.gives == "images" or (self.gives == "any" and isinstance(self.x, Images)):
             return new_images((n, *_sizes(self.sample_shape)), border, dtype)
-        return np.empty((n, *self.sample_shape), dtype)
+        return _memory.empty((n, *self.sample_shape), dtype)
 
     def input_gradient(self, border: Border) -> Any:
         """A buffer for the gradient by x."""
@@ -124,7 +124,7 @@ class Block:
             return self.dy
         if isinstance(self.x, Images):
             return new_images(self.x.shape, border, self.x.dtype)
-        return np.empty_like(self.x)
+        return _memory.empty(self.x.shape, self.x.dtype)
 
     def forward(self) -> Parts:
         raise NotImplementedError
@@ -201,7 +201,7 @@ class ConvBlock(Block):
     def packed(self, backward: bool) -> tuple[Array, ops.Task]:
         W = self.layer.params["W"]
         size = self.convolution.packed_size(backward, W.dtype == np.float32)
-        packed = np.empty(size, W.dtype)
+        packed = _memory.empty(size, W.dtype)
         return packed, self.convolution.pack(W, packed, backward)
 
     def forward(self) -> Parts:
@@ -212,7 +212,7 @@ class ConvBlock(Block):
 
     def backward(self, previous: Block | None) -> Parts:
         _, n_sums, size = self.convolution.sums(len(self.x))
-        partial = np.empty((n_sums, size), self.x.dtype)
+        partial = _memory.empty((n_sums, size), self.x.dtype)
         grads = self.layer.grads
         parts = Parts(
             after=[[self.convolution.weight_gradient(self.x, self.dy, partial)]],
@@ -310,7 +310,7 @@ class DropoutBlock(Block):
     layer: Dropout
 
     def output(self, border: Border) -> Any:
-        return np.empty_like(self.x)
+        return _memory.empty(self.x.shape, self.x.dtype)
 
     def task(self, x: Array, y: Array) -> ops.Task:
         layer = self.layer

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import _checks as checks
-from cnn_core import gradient_check, layers, losses, metrics
+from cnn_core import _memory, gradient_check, layers, losses, metrics
 from cnn_core.image_layers import BatchNorm, Dropout
 from cnn_core.initializers import finite
 from cnn_core.layers import Layer, Shape
@@ -132,8 +132,8 @@ class Sequential:
         for name, (_, _, value) in initial.items():
             self.slices[name] = slice(end, end + value.size)
             end += -(-value.size // ALIGNMENT) * ALIGNMENT
-        self.flat_params = np.zeros(end, self.dtype)
-        self.flat_grads = np.zeros(end, self.dtype)
+        self.flat_params = _memory.zeros(end, self.dtype)
+        self.flat_grads = _memory.zeros(end, self.dtype)
         self._make_views({name: value.shape for name, (_, _, value) in initial.items()})
         for name, (_, _, value) in initial.items():
             self.params[name][...] = value

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cnn_core import ops
+from cnn_core import _memory, ops
 from cnn_core.blocks import NO_BORDER, Block, Parts, Shape, convert, flat, native_block
 from cnn_core.layers import Layer
 from cnn_core.losses import Loss
@@ -54,7 +54,7 @@ class NativeSegment:
         for previous, block in pairwise(self.blocks):
             if block.in_place:
                 block.dy_border = previous.dy_border
-        self.dy = dy = np.empty_like(self.y)
+        self.dy = dy = _memory.empty(self.y.shape, self.y.dtype)
         for index in reversed(range(self.lowest, len(self.blocks))):
             block = self.blocks[index]
             block.dy = dy
@@ -163,7 +163,7 @@ class Plan:
         gradient: bool = False,
     ) -> None:
         self.n, self.loss, self.training = n, loss, training
-        self.x = np.empty((n, *shapes[0]), dtype)
+        self.x = _memory.empty((n, *shapes[0]), dtype)
         self.segments = self._segments(layers, shapes, gradient)
         self.y = self.segments[-1].y if self.segments else self.x
         self.correct = np.zeros(n, np.int64)

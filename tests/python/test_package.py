@@ -14,7 +14,7 @@ PYTHON = ROOT / "python" / "cnn_core"
 
 # A module may import those of its own line and of the lines above it.
 ROOMS = [
-    {"_native", "_checks", "_include", "_figures", "initializers", "datasets", "metrics"},
+    {"_native", "_checks", "_memory", "_include", "_figures", "initializers", "datasets", "metrics"},
     {"ops"},
     {"losses", "layers", "image_layers", "optimizers", "config"},
     {"blocks", "plan", "gradient_check"},

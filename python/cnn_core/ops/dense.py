@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from cnn_core import _native
+from cnn_core import _memory, _native
 from cnn_core._checks import (
     FLOATS,
     Array,
@@ -137,7 +137,8 @@ def affine_backward(
 
 def packed_buffer(W: Array) -> Array:
     """Room for the packed panels of W^T."""
-    return np.empty(native.gemm.packed_size(W.shape[0], W.shape[1], W.dtype == np.float32), W.dtype)
+    size = native.gemm.packed_size(W.shape[0], W.shape[1], W.dtype == np.float32)
+    return _memory.empty(size, W.dtype)
 
 
 # ----------------------------------------------------------------------------------- activations

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from cnn_core import _memory
 from cnn_core._checks import as_float, check_apart, check_shape, in_place, output
 from cnn_core._images import Images as Images
 from cnn_core.ops.dense import native, run
@@ -28,7 +29,7 @@ def new_images(shape: Shape, border: Border, dtype: npt.DTypeLike) -> Images:
     """Images of shape (N, C, H, W) with the channels innermost, all zero."""
     n, channels, height, width = shape
     size = native.images.buffer_size(n, height, width, channels, border)
-    return Images(n, height, width, channels, border, np.zeros(size, dtype))
+    return Images(n, height, width, channels, border, _memory.zeros(size, dtype))
 
 
 def as_images(value: Array | Images) -> Images:
@@ -148,7 +149,7 @@ def _geometry(x: Array, W: Array, options: dict[str, Any]) -> Any:
 
 
 def _packed(geometry: Any, W: Array, backward: bool) -> Array:
-    packed = np.empty(geometry.packed_size(backward, W.dtype == np.float32), W.dtype)
+    packed = _memory.empty(geometry.packed_size(backward, W.dtype == np.float32), W.dtype)
     run(geometry.pack(W, packed, backward))
     return packed
 
@@ -220,7 +221,7 @@ def conv2d_backward(
     dy = to_images(dout_, geometry.gradient_border)
     dx_images = new_images(x_.shape, NO_BORDER, x_.dtype)
     _, n_sums, size = geometry.sums(len(x_))
-    partial = np.empty((n_sums, size), x_.dtype)
+    partial = _memory.empty((n_sums, size), x_.dtype)
     run(
         geometry.input_gradient(dy, _packed(geometry, W_, True), dx_images),
         geometry.weight_gradient(to_images(x_, geometry.padding), dy, partial),
