@@ -31,6 +31,12 @@ cdef struct Lane:
     Py_ssize_t most
 
 
+cdef struct Claim:
+    Py_ssize_t next      # the first chunk that nobody has begun
+    Py_ssize_t end
+    char line[48]        # a cache line for each, or threads would wait for each other's
+
+
 cdef struct Stage:
     Lane* lanes
     Py_ssize_t n_lanes
@@ -41,9 +47,12 @@ cdef class Program:
     cdef Lane* lanes
     cdef Py_ssize_t n_stages
     cdef Stage* stages
+    cdef Claim* claims          # [n_stages, threads]
+    cdef Py_ssize_t n_claims
     cdef double work
     cdef Py_ssize_t n_lanes
     cpdef void run(self)
+    cdef bint make_claims(self, int threads) noexcept nogil
 
 
 cpdef int get_num_threads()

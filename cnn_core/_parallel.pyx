@@ -8,7 +8,8 @@ A kernel never starts threads. It is bound to its arrays as a `Task` of n indepe
     lane  = [task, task, ...]       tasks with the same n; the chunk of items that one task has
                                     finished is taken through the next while it is in the cache
 
-A chunk is computed by one thread, and no kernel's result depends on how its items are cut into
+Every thread begins with chunks of its own and then takes those that other threads have not begun. A
+chunk is computed by one thread, and no kernel's result depends on how its items are cut into
 chunks, so a program gives the same bits for any number of threads.
 """
 
@@ -22,9 +23,9 @@ from libc.string cimport memcpy
 cdef extern from "openmp.h" nogil:
     int openmp_version()
     int openmp_max_threads()
-    int openmp_team_size()
     int openmp_in_parallel()
     void openmp_barrier()
+    Py_ssize_t openmp_claim(Py_ssize_t* next)
 
 
 # Below so many multiply-adds per thread a team costs more than it saves.
@@ -89,51 +90,82 @@ cdef Task new_task(kernel_t kernel, const void* args, size_t args_size, Py_ssize
 
 
 cdef inline Py_ssize_t chunk_size(const Lane* line, int threads) noexcept nogil:
-    """One chunk per thread, in whole steps, unless that is more than `most`."""
-    cdef Py_ssize_t share = (line.n + threads - 1) // threads
-    cdef Py_ssize_t chunk = (share + line.step - 1) // line.step * line.step
-    return min(chunk, line.most)
+    """In whole steps, at most `most`, and so that all threads get about as much."""
+    cdef Py_ssize_t count = (line.n + line.most - 1) // line.most
+    count = (count + threads - 1) // threads * threads
+    return ((line.n + count - 1) // count + line.step - 1) // line.step * line.step
 
 
-cdef void run_stage(const Stage* now, int thread, int threads) noexcept nogil:
-    """This thread's part of a stage: an unbroken run of the chunks of all its lanes."""
-    cdef Py_ssize_t total = 0, first, last, begin, end, size, count, i, c
-    cdef const Lane* line
-    for i in range(now.n_lanes):
-        size = chunk_size(&now.lanes[i], threads)
-        total += (now.lanes[i].n + size - 1) // size
-    first = total * thread // threads
-    last = total * (thread + 1) // threads
-    for i in range(now.n_lanes):
-        line = &now.lanes[i]
-        size = chunk_size(line, threads)
-        count = (line.n + size - 1) // size
-        for c in range(max(first, 0), min(last, count)):
-            begin = c * size
-            end = min(begin + size, line.n)
-            run_chunk(line, begin, end)
-        first -= count
-        last -= count
+cdef inline Py_ssize_t count_chunks(const Lane* line, int threads) noexcept nogil:
+    cdef Py_ssize_t size = chunk_size(line, threads)
+    return (line.n + size - 1) // size
 
 
-cdef inline void run_chunk(const Lane* line, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+cdef inline void run_chunk(const Stage* now, Py_ssize_t chunk, int threads) noexcept nogil:
+    """One chunk, counted over all lanes of a stage."""
+    cdef const Lane* line = now.lanes
+    cdef Py_ssize_t count = count_chunks(line, threads), size, begin, end
     cdef int k
+    while chunk >= count:
+        chunk -= count
+        line += 1
+        count = count_chunks(line, threads)
+    size = chunk_size(line, threads)
+    begin = chunk * size
+    end = min(begin + size, line.n)
     for k in range(line.n_kernels):
         line.kernels[k].kernel(line.kernels[k].args, begin, end)
 
 
-cdef void run_stages(const Stage* stages, Py_ssize_t n_stages, int thread,
-                     int threads) noexcept nogil:
+cdef void claim_stage(const Stage* now, Claim* claims, int threads) noexcept nogil:
+    """Every thread's own unbroken run of the chunks of a stage."""
+    cdef Py_ssize_t total = 0, i
+    cdef int t
+    for i in range(now.n_lanes):
+        total += count_chunks(&now.lanes[i], threads)
+    for t in range(threads):
+        claims[t].next = total * t // threads
+        claims[t].end = total * (t + 1) // threads
+
+
+cdef void run_stage(const Stage* now, Claim* claims, int thread, int threads) noexcept nogil:
+    """This thread's chunks, then what others have not begun: a core may be busy elsewhere."""
+    cdef Claim* claim
+    cdef Py_ssize_t chunk
+    cdef int i
+    for i in range(threads):
+        claim = &claims[(thread + i) % threads]
+        while True:
+            chunk = openmp_claim(&claim.next)
+            if chunk >= claim.end:
+                break
+            run_chunk(now, chunk, threads)
+
+
+cdef void run_team(const Stage* stages, Py_ssize_t n_stages, Claim* claims,
+                   int threads) noexcept nogil:
     cdef Py_ssize_t s
-    for s in range(n_stages):
-        if s > 0:
-            openmp_barrier()
-        run_stage(&stages[s], thread, threads)
-
-
-cdef void run_team(const Stage* stages, Py_ssize_t n_stages, int threads) noexcept nogil:
     with nogil, parallel(num_threads=threads):
-        run_stages(stages, n_stages, threadid(), openmp_team_size())
+        for s in range(n_stages):
+            if s > 0:
+                openmp_barrier()
+            run_stage(&stages[s], claims + s * threads, threadid(), threads)
+
+
+cdef void run_serial(const Stage* stages, Py_ssize_t n_stages) noexcept nogil:
+    cdef Py_ssize_t s, i, chunk, total
+    for s in range(n_stages):
+        total = 0
+        for i in range(stages[s].n_lanes):
+            total += count_chunks(&stages[s].lanes[i], 1)
+        for chunk in range(total):
+            run_chunk(&stages[s], chunk, 1)
+
+
+cdef Py_ssize_t gcd(Py_ssize_t a, Py_ssize_t b):
+    while b:
+        a, b = b, a % b
+    return a
 
 
 cdef fill_lane(Lane* line, list lane_tasks):
@@ -147,7 +179,7 @@ cdef fill_lane(Lane* line, list lane_tasks):
     for task in lane_tasks:
         if task.n != line.n:
             raise ValueError(f"a lane's tasks have {line.n} and {task.n} items")
-        line.step = max(line.step, task.step)
+        line.step = line.step // gcd(line.step, task.step) * task.step
         line.most = min(line.most, task.most)
         line.kernels[line.n_kernels].kernel = task.kernel
         line.kernels[line.n_kernels].args = task.args
@@ -193,6 +225,7 @@ cdef class Program:
                 free(self.lanes[i].kernels)
         free(self.lanes)
         free(self.stages)
+        free(self.claims)
 
     cpdef void run(self):
         """Run all stages with the present number of threads, without the GIL."""
@@ -201,16 +234,23 @@ cdef class Program:
         if enough < threads:
             threads = max(<int>enough, 1)
         with nogil:
-            if threads == 1 or openmp_in_parallel():
+            if threads == 1 or openmp_in_parallel() or not self.make_claims(threads):
                 run_serial(self.stages, self.n_stages)
             else:
-                run_team(self.stages, self.n_stages, threads)
+                run_team(self.stages, self.n_stages, self.claims, threads)
 
-
-cdef void run_serial(const Stage* stages, Py_ssize_t n_stages) noexcept nogil:
-    cdef Py_ssize_t s
-    for s in range(n_stages):
-        run_stage(&stages[s], 0, 1)
+    cdef bint make_claims(self, int threads) noexcept nogil:
+        """Hand out the chunks of all stages; false without memory."""
+        cdef Py_ssize_t s, needed = self.n_stages * threads
+        if needed > self.n_claims:
+            free(self.claims)
+            self.claims = <Claim*>malloc(needed * sizeof(Claim))
+            self.n_claims = needed if self.claims != NULL else 0
+        if self.claims == NULL:
+            return needed == 0
+        for s in range(self.n_stages):
+            claim_stage(&self.stages[s], self.claims + s * threads, threads)
+        return True
 
 
 def run(*tasks):

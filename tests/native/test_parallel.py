@@ -82,9 +82,19 @@ def test_a_program_runs_again_and_again(c_level, threads):
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_a_team_has_as_many_threads_as_were_asked_for(c_level, threads, count):
     threads(count)
-    record = Record(c_level, 100)
+    # The first chunk takes so long that all other threads come for theirs meanwhile.
+    record = Record(c_level, 100, most=1, delay=100_000)
     Program([[[record.task]]]).run()
-    assert len(record.threads()) == len(record.chunks()) == count
+    assert 1 < len(record.threads()) <= count if count > 1 else len(record.threads()) == 1
+
+
+@needs_threads
+def test_chunks_of_a_late_thread_are_taken_by_the_others(c_level, threads):
+    threads(2)
+    record = Record(c_level, 40, most=1, delay=100_000)
+    Program([[[record.task]]]).run()
+    assert (record.seen[:, VISITS] == 1).all()
+    assert (record.seen[1:, THREAD] != record.seen[0, THREAD]).all()
 
 
 def test_small_work_stays_on_the_thread_that_calls(c_level, threads):
