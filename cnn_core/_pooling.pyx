@@ -37,33 +37,32 @@ cdef struct pool_args:
     Py_ssize_t out_width
     Layout x
     Layout y
-    Layout previous
+    Layout values
     void* x_data
     void* y_data
-    const void* previous_data
+    const void* values_data      # of the activation before: x, or y where is_apart
     int activation
     double slope
     int32_t* which        # [N, OH, OW, C]: number of the tap that was the maximum
     bint is_average
+    bint is_apart                # maxima of windows that do not overlap and lie in the image
+    bint covers                  # and leave no pixel out
     bint is_float
 
 
 cdef struct Window:
     Py_ssize_t taps
     Py_ssize_t first          # offset of the window's first pixel from the image's
-    bint whole                # whether the tables hold all taps already
+    bint whole                # whether the tables hold all taps
     Py_ssize_t* at            # offsets of the taps from the window's first pixel
     int32_t* numbers
+    void* row                 # room for one row of y
 
 
-cdef void find_window(const pool_args* a, Py_ssize_t oy, Py_ssize_t ox,
-                      Window* window) noexcept nogil:
-    """The taps of a window that lie in the image; nearly all windows have all of them."""
-    cdef Py_ssize_t count = 0, r, s, y = oy * a.sy - a.top, x = ox * a.sx - a.left
-    cdef bint whole = (y >= 0 and x >= 0 and y + a.kh <= a.height and x + a.kw <= a.width)
-    window.first = y * a.x.row + x * a.x.channels
-    if whole and window.whole:
-        return
+cdef inline void find_taps(const pool_args* a, Py_ssize_t y, Py_ssize_t x,
+                           Window* window) noexcept nogil:
+    """The taps of the window at pixel (y, x) that lie in the image."""
+    cdef Py_ssize_t count = 0, r, s
     for r in range(a.kh):
         for s in range(a.kw):
             if 0 <= y + r < a.height and 0 <= x + s < a.width:
@@ -71,78 +70,122 @@ cdef void find_window(const pool_args* a, Py_ssize_t oy, Py_ssize_t ox,
                 window.numbers[count] = <int32_t>(r * a.kw + s)
                 count += 1
     window.taps = count
+
+
+cdef Py_ssize_t next_windows(const pool_args* a, Py_ssize_t oy, Py_ssize_t ox,
+                             Window* window) noexcept nogil:
+    """The windows from (oy, ox) on that have the same taps: a run of whole ones, or one at the
+    edge."""
+    cdef Py_ssize_t y = oy * a.sy - a.top, x = ox * a.sx - a.left
+    cdef bint whole = y >= 0 and y + a.kh <= a.height and x >= 0 and x + a.kw <= a.width
+    window.first = y * a.x.row + x * a.x.channels
+    if not whole or not window.whole:
+        find_taps(a, y, x, window)
     window.whole = whole
+    return min(a.out_width - ox, (a.width - a.kw - x) // a.sx + 1) if whole else 1
+
+
+cdef void forward_row(const pool_args* a, Py_ssize_t oy, const real* source, real* out,
+                      int32_t* which, Window* window) noexcept nogil:
+    cdef Py_ssize_t ox = 0, run, w, t, c = a.x.channels, step = a.sx * a.x.channels
+    while ox < a.out_width:
+        run = next_windows(a, oy, ox, window)
+        if a.is_average:
+            memset(out, 0, run * c * sizeof(real))
+            for w in range(run):
+                for t in range(window.taps):
+                    add_scaled(c, out + w * c, 1.0 / window.taps,
+                               source + window.first + w * step + window.at[t], out + w * c)
+        else:
+            max_taps(run, step, c, window.taps, source + window.first, window.at, window.numbers,
+                     out, which)
+        ox += run
+        out += run * c
+        if which != NULL:
+            which += run * c
 
 
 cdef void forward_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end, const real* x,
                          real* y, Window* window) noexcept nogil:
-    cdef Py_ssize_t n, oy, ox, t, c = a.x.channels
-    cdef const real* source
-    cdef real* out
+    cdef Py_ssize_t n, oy, row = a.out_width * a.x.channels
     cdef int32_t* which = NULL
     for n in range(begin, end):
-        source = pixel(x, &a.x, n, 0, 0)
         for oy in range(a.out_height):
-            for ox in range(a.out_width):
-                out = <real*>pixel(y, &a.y, n, oy, ox)
-                find_window(a, oy, ox, window)
-                if a.is_average:
-                    memset(out, 0, c * sizeof(real))
-                    for t in range(window.taps):
-                        add_scaled(c, out, 1.0 / window.taps,
-                                   source + window.first + window.at[t], out)
-                    continue
-                if a.which != NULL:
-                    which = a.which + ((n * a.out_height + oy) * a.out_width + ox) * c
-                max_taps(c, window.taps, source + window.first, window.at, window.numbers, out,
-                         which)
+            if a.which != NULL:
+                which = a.which + (n * a.out_height + oy) * row
+            forward_row(a, oy, pixel(x, &a.x, n, 0, 0), <real*>pixel(y, &a.y, n, oy, 0), which,
+                        window)
+
+
+cdef void backward_row(const pool_args* a, Py_ssize_t oy, const real* dy, const int32_t* which,
+                       real* image, Window* window) noexcept nogil:
+    cdef Py_ssize_t ox = 0, run, w, t, c = a.x.channels, step = a.sx * a.x.channels
+    cdef real* to
+    while ox < a.out_width:
+        run = next_windows(a, oy, ox, window)
+        if a.is_average:
+            for w in range(run):
+                for t in range(window.taps):
+                    to = image + window.first + w * step + window.at[t]
+                    add_scaled(c, to, 1.0 / window.taps, dy + w * c, to)
+        else:
+            scatter_taps(not a.is_apart, run, step, c, window.taps, window.at, window.numbers,
+                         which, dy, image + window.first)
+            which += run * c
+        ox += run
+        dy += run * c
 
 
 cdef void backward_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end, const real* dy,
-                          const real* previous, real* dx, Window* window) noexcept nogil:
-    cdef Py_ssize_t n, oy, ox, t, c = a.x.channels
+                          const real* values, real* dx, Window* window) noexcept nogil:
+    """dx from dy; `values` is y where a.is_apart, else x."""
+    cdef Py_ssize_t n, oy, c = a.x.channels, row = a.out_width * a.x.channels
+    cdef const int32_t* which = NULL
     cdef const real* gradient
-    cdef const int32_t* which
     cdef real* image
-    cdef real* to
+    cdef real* scratch = <real*>window.row
     for n in range(begin, end):
         image = <real*>pixel(dx, &a.x, n, 0, 0)
         for oy in range(a.height):
-            memset(image + oy * a.x.row, 0, a.width * c * sizeof(real))
+            if not a.covers:
+                memset(image + oy * a.x.row, 0, a.width * c * sizeof(real))
         for oy in range(a.out_height):
-            for ox in range(a.out_width):
-                gradient = pixel(dy, &a.y, n, oy, ox)
-                find_window(a, oy, ox, window)
-                if a.is_average:
-                    for t in range(window.taps):
-                        to = image + window.first + window.at[t]
-                        add_scaled(c, to, 1.0 / window.taps, gradient, to)
-                    continue
-                which = a.which + ((n * a.out_height + oy) * a.out_width + ox) * c
-                scatter_taps(c, window.taps, window.at, window.numbers, which, gradient,
-                             image + window.first)
-        if previous != NULL:
+            gradient = pixel(dy, &a.y, n, oy, 0)
+            if a.which != NULL:
+                which = a.which + (n * a.out_height + oy) * row
+            if a.is_apart and values != NULL:
+                activate_backward(a.activation, a.slope, row,
+                                  pixel(values, &a.values, n, oy, 0), gradient, scratch)
+                gradient = scratch
+            backward_row(a, oy, gradient, which, image, window)
+        if values != NULL and not a.is_apart:
             for oy in range(a.height):
                 activate_backward(a.activation, a.slope, a.width * c,
-                                  pixel(previous, &a.previous, n, oy, 0), image + oy * a.x.row,
+                                  pixel(values, &a.values, n, oy, 0), image + oy * a.x.row,
                                   image + oy * a.x.row)
 
 
 cdef void run_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end,
                      bint backward) noexcept nogil:
     cdef Window window
-    window.at = <Py_ssize_t*>malloc(a.kh * a.kw * (sizeof(Py_ssize_t) + sizeof(int32_t)))
-    window.numbers = <int32_t*>(window.at + a.kh * a.kw)
-    window.whole = False
+    cdef Py_ssize_t area = a.kh * a.kw
+    window.at = <Py_ssize_t*>malloc(
+        area * (sizeof(Py_ssize_t) + sizeof(int32_t))
+        + a.out_width * a.x.channels * (sizeof(float) if a.is_float else sizeof(double))
+        + sizeof(double)
+    )
     if window.at == NULL:
         return
+    window.numbers = <int32_t*>(window.at + area)
+    window.row = <char*>(window.numbers + area + area % 2)
+    window.whole = False
     if a.is_float and backward:
-        backward_images(a, begin, end, <const float*>a.y_data, <const float*>a.previous_data,
+        backward_images(a, begin, end, <const float*>a.y_data, <const float*>a.values_data,
                         <float*>a.x_data, &window)
     elif a.is_float:
         forward_images(a, begin, end, <const float*>a.x_data, <float*>a.y_data, &window)
     elif backward:
-        backward_images(a, begin, end, <const double*>a.y_data, <const double*>a.previous_data,
+        backward_images(a, begin, end, <const double*>a.y_data, <const double*>a.values_data,
                         <double*>a.x_data, &window)
     else:
         forward_images(a, begin, end, <const double*>a.x_data, <double*>a.y_data, &window)
@@ -198,19 +241,31 @@ def forward(Images x, Images y, int32_t[::1] which, size, stride, padding, bint 
                     (x, y, None if which is None else which.base))
 
 
+def apart(size, stride, padding, bint average):
+    """Whether `backward` takes y, not x, for the derivative of the activation before.
+
+    Where windows of a maximum lie apart, a pixel's gradient is that of one y, or 0; and y has the
+    value of the pixel that the gradient goes to.
+    """
+    return not average and not any(padding) and stride[0] >= size[0] and stride[1] >= size[1]
+
+
 def backward(Images dy, Images dx, int32_t[::1] which, size, stride, padding, bint average,
-             Images previous=None, int activation=0, double slope=0.0):
-    """Task over images: dx, through f'(x) where `previous` is x = f(...)."""
+             Images values=None, int activation=0, double slope=0.0):
+    """Task over images: dx, through f' where x = f(...); `values` is x, or y where `apart`."""
     cdef pool_args args = bind(dx, dy, size, stride, padding, average)
     if not average:
         if which is None or which.shape[0] < dy.n * dy.height * dy.width * dy.channels:
             raise ValueError("which is too small")
         args.which = &which[0]
-    if previous is not None:
-        if previous.shape != dx.shape or previous.is_float != dx.is_float:
-            raise ValueError("previous: expected the shape and dtype of dx")
-        args.previous, args.previous_data = previous.layout, previous.data
+    args.is_apart = apart(size, stride, padding, average)
+    args.covers = (args.is_apart and (args.sy, args.sx) == (args.kh, args.kw)
+                   and dx.height == dy.height * args.kh and dx.width == dy.width * args.kw)
+    if values is not None:
+        if values.shape != (dy if args.is_apart else dx).shape or values.is_float != dx.is_float:
+            raise ValueError("values: expected the shape and dtype of x, or of y where apart")
+        args.values, args.values_data = values.layout, values.data
         args.activation, args.slope = activation, slope
     return new_task(backward_kernel, &args, sizeof(args), dx.n, 1, MOST_IMAGES,
                     4 * dx.height * dx.width * dx.channels,
-                    (dy, dx, None if which is None else which.base, previous))
+                    (dy, dx, None if which is None else which.base, values))

@@ -48,10 +48,11 @@ cdef extern from "simd/simd.h" nogil:
         void (*cross_entropy_columns)(Py_ssize_t, Py_ssize_t, const float*, const float*,
                                       const int64_t*, float*, float*) noexcept nogil
         void (*add_scaled)(Py_ssize_t, const float*, float, const float*, float*) noexcept nogil
-        void (*max_taps)(Py_ssize_t, Py_ssize_t, const float*, const Py_ssize_t*, const int32_t*,
-                         float*, int32_t*) noexcept nogil
-        void (*scatter_taps)(Py_ssize_t, Py_ssize_t, const Py_ssize_t*, const int32_t*,
-                             const int32_t*, const float*, float*) noexcept nogil
+        void (*max_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*,
+                         const Py_ssize_t*, const int32_t*, float*, int32_t*) noexcept nogil
+        void (*scatter_taps)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                             const Py_ssize_t*, const int32_t*, const int32_t*, const float*,
+                             float*) noexcept nogil
         void (*dropout)(Py_ssize_t, const uint32_t*, const uint32_t*, uint32_t, float,
                         const float*, float*) noexcept nogil
         void (*add_squares)(Py_ssize_t, const float*, const float*, float*) noexcept nogil
@@ -95,10 +96,11 @@ cdef extern from "simd/simd.h" nogil:
                                       const int64_t*, double*, double*) noexcept nogil
         void (*add_scaled)(Py_ssize_t, const double*, double, const double*,
                            double*) noexcept nogil
-        void (*max_taps)(Py_ssize_t, Py_ssize_t, const double*, const Py_ssize_t*, const int32_t*,
-                         double*, int32_t*) noexcept nogil
-        void (*scatter_taps)(Py_ssize_t, Py_ssize_t, const Py_ssize_t*, const int32_t*,
-                             const int32_t*, const double*, double*) noexcept nogil
+        void (*max_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*,
+                         const Py_ssize_t*, const int32_t*, double*, int32_t*) noexcept nogil
+        void (*scatter_taps)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                             const Py_ssize_t*, const int32_t*, const int32_t*, const double*,
+                             double*) noexcept nogil
         void (*dropout)(Py_ssize_t, const uint32_t*, const uint32_t*, uint32_t, double,
                         const double*, double*) noexcept nogil
         void (*add_squares)(Py_ssize_t, const double*, const double*, double*) noexcept nogil
@@ -286,23 +288,23 @@ cdef inline void cross_entropy_columns(
 
 
 cdef inline void max_taps(
-    Py_ssize_t n, Py_ssize_t taps, const real* x, const Py_ssize_t* at, const int32_t* numbers,
-    real* best, int32_t* which,
+    Py_ssize_t windows, Py_ssize_t step, Py_ssize_t n, Py_ssize_t taps, const real* x,
+    const Py_ssize_t* at, const int32_t* numbers, real* best, int32_t* which,
 ) noexcept nogil:
     if real is float:
-        f32.max_taps(n, taps, x, at, numbers, best, which)
+        f32.max_taps(windows, step, n, taps, x, at, numbers, best, which)
     else:
-        f64.max_taps(n, taps, x, at, numbers, best, which)
+        f64.max_taps(windows, step, n, taps, x, at, numbers, best, which)
 
 
 cdef inline void scatter_taps(
-    Py_ssize_t n, Py_ssize_t taps, const Py_ssize_t* at, const int32_t* numbers,
-    const int32_t* which, const real* g, real* x,
+    bint add, Py_ssize_t windows, Py_ssize_t step, Py_ssize_t n, Py_ssize_t taps,
+    const Py_ssize_t* at, const int32_t* numbers, const int32_t* which, const real* g, real* x,
 ) noexcept nogil:
     if real is float:
-        f32.scatter_taps(n, taps, at, numbers, which, g, x)
+        f32.scatter_taps(add, windows, step, n, taps, at, numbers, which, g, x)
     else:
-        f64.scatter_taps(n, taps, at, numbers, which, g, x)
+        f64.scatter_taps(add, windows, step, n, taps, at, numbers, which, g, x)
 
 
 cdef inline void dropout_row(

@@ -1,6 +1,7 @@
 /* AVX2 and FMA: Intel from Haswell (2013), AMD from Zen (2017). */
 typedef int simd_avx2_not_empty;
 #if defined(__x86_64__)
+#include <immintrin.h>
 #define ISA avx2
 #define VECTOR_BYTES 32
 #define VECTOR_REGISTERS 16

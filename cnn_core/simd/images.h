@@ -23,34 +23,50 @@ static INLINE void NAME(store_numbers)(int32_t *p, ptrdiff_t n, ivec v) {
 }
 
 /* best = the largest of the taps, which = its number; the first of equals, the first NaN of all. */
-static void NAME(max_taps)(ptrdiff_t n, ptrdiff_t taps, const REAL *x, const ptrdiff_t *at,
-                           const int32_t *numbers, REAL *best, int32_t *which) {
+static void NAME(max_taps)(ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n, ptrdiff_t taps,
+                           const REAL *x, const ptrdiff_t *at, const int32_t *numbers, REAL *best,
+                           int32_t *which) {
     FOR_VECTORS(n) {
-        vec most = NAME(load_n)(x + at[0] + i, left, 0);
-        ivec number = (ivec){0} + (lane_int)numbers[0];
-        for (ptrdiff_t t = 1; t < taps; t++) {
-            vec v = NAME(load_n)(x + at[t] + i, left, 0);
-            ivec larger = (v > most) | ((v != v) & (most == most));
-            most = NAME(select)(larger, v, most);
-            number = (((ivec){0} + (lane_int)numbers[t]) & larger) | (number & ~larger);
+        for (ptrdiff_t w = 0; w < windows; w++) {
+            const REAL *from = x + w * step + i;
+            vec most = NAME(load_n)(from + at[0], left, 0);
+            ivec number = (ivec){0} + (lane_int)numbers[0];
+            for (ptrdiff_t t = 1; t < taps; t++) {
+                vec v = NAME(load_n)(from + at[t], left, 0);
+                ivec larger = (v > most) | ((v != v) & (most == most));
+                most = NAME(select)(larger, v, most);
+                number = (((ivec){0} + (lane_int)numbers[t]) & larger) | (number & ~larger);
+            }
+            NAME(store_n)(best + w * n + i, left, most);
+            if (which) NAME(store_numbers)(which + w * n + i, left, number);
         }
-        NAME(store_n)(best + i, left, most);
-        if (which) NAME(store_numbers)(which + i, left, number);
     }
 }
 
-/* x[at[t] + j] += g[j] for the tap t whose number is which[j]. */
-static void NAME(scatter_taps)(ptrdiff_t n, ptrdiff_t taps, const ptrdiff_t *at,
-                               const int32_t *numbers, const int32_t *which, const REAL *g,
-                               REAL *x) {
+/* x[at[t] + j] (+)= g[j] for the tap t whose number is which[j], (+)= 0 for the others. */
+static INLINE void NAME(scatter_taps_as)(int add, ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n,
+                                         ptrdiff_t taps, const ptrdiff_t *at,
+                                         const int32_t *numbers, const int32_t *which,
+                                         const REAL *g, REAL *x) {
     FOR_VECTORS(n) {
-        ivec chosen = NAME(load_numbers)(which + i, left);
-        vec gradient = NAME(load_n)(g + i, left, 0);
-        for (ptrdiff_t t = 0; t < taps; t++) {
-            vec part = (vec)((ivec)gradient & (chosen == (lane_int)numbers[t]));
-            NAME(store_n)(x + at[t] + i, left, NAME(load_n)(x + at[t] + i, left, 0) + part);
+        for (ptrdiff_t w = 0; w < windows; w++) {
+            REAL *to = x + w * step + i;
+            ivec chosen = NAME(load_numbers)(which + w * n + i, left);
+            vec gradient = NAME(load_n)(g + w * n + i, left, 0);
+            for (ptrdiff_t t = 0; t < taps; t++) {
+                vec part = (vec)((ivec)gradient & (chosen == (lane_int)numbers[t]));
+                if (add) part += NAME(load_n)(to + at[t], left, 0);
+                NAME(store_n)(to + at[t], left, part);
+            }
         }
     }
+}
+
+static void NAME(scatter_taps)(int add, ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n,
+                               ptrdiff_t taps, const ptrdiff_t *at, const int32_t *numbers,
+                               const int32_t *which, const REAL *g, REAL *x) {
+    if (add) NAME(scatter_taps_as)(1, windows, step, n, taps, at, numbers, which, g, x);
+    else NAME(scatter_taps_as)(0, windows, step, n, taps, at, numbers, which, g, x);
 }
 
 /* y = x where the generator keeps an element, times scale; else 0. x may be y.

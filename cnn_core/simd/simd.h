@@ -90,13 +90,16 @@ enum activation {
     /* y = x + a d */                                                                             \
     void (*add_scaled)(ptrdiff_t n, const REAL *x, REAL a, const REAL *d, REAL *y);               \
                                                                                                   \
-    /* best[n] = the largest of x[at[t] + j] over the taps t, which[n] (or NULL) = numbers[t]; the\
-     * first of equals, the first NaN of all. */                                                  \
-    void (*max_taps)(ptrdiff_t n, ptrdiff_t taps, const REAL *x, const ptrdiff_t *at,             \
-                     const int32_t *numbers, REAL *best, int32_t *which);                         \
-    /* x[at[t] + j] += g[j] for the tap t with numbers[t] == which[j]. */                         \
-    void (*scatter_taps)(ptrdiff_t n, ptrdiff_t taps, const ptrdiff_t *at, const int32_t *numbers,\
-                         const int32_t *which, const REAL *g, REAL *x);                           \
+    /* For each window w: best[w n + j] = the largest of x[w step + at[t] + j] over the taps t,   \
+     * which[w n + j] (or NULL) = its numbers[t]; the first of equals, the first NaN of all. */   \
+    void (*max_taps)(ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n, ptrdiff_t taps,              \
+                     const REAL *x, const ptrdiff_t *at, const int32_t *numbers, REAL *best,      \
+                     int32_t *which);                                                             \
+    /* x[w step + at[t] + j] = g[w n + j] for the tap with numbers[t] == which[w n + j], else 0;  \
+     * added to what stands there where `add`. */                                                 \
+    void (*scatter_taps)(int add, ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n, ptrdiff_t taps, \
+                         const ptrdiff_t *at, const int32_t *numbers, const int32_t *which,       \
+                         const REAL *g, REAL *x);                                                 \
     /* y = scale x where a random number from (key, stream, element) >= threshold, else 0. */     \
     void (*dropout)(ptrdiff_t n, const uint32_t key[4], const uint32_t stream[3],                 \
                     uint32_t threshold, REAL scale, const REAL *x, REAL *y);                      \

@@ -26,12 +26,30 @@ static INLINE vec NAME(select)(ivec mask, vec yes, vec no) {
     return (vec)(((ivec)yes & mask) | ((ivec)no & ~mask));
 }
 
+#if VECTOR_BYTES == 32
+static INLINE ivec NAME(first_lanes)(ptrdiff_t n) {
+#if REAL_IS_FLOAT
+    return (ivec){0, 1, 2, 3, 4, 5, 6, 7} < (lane_int)n;
+#else
+    return (ivec){0, 1, 2, 3} < (lane_int)n;
+#endif
+}
+#endif
+
 /* The first n < LANES elements of p; the other lanes hold `fill`. */
 static INLINE vec NAME(load_part)(const REAL *p, ptrdiff_t n, REAL fill) {
 #if VECTOR_BYTES == 64 && REAL_IS_FLOAT
     return (vec)_mm512_mask_loadu_ps((__m512)NAME(splat)(fill), (__mmask16)((1u << n) - 1), p);
 #elif VECTOR_BYTES == 64
     return (vec)_mm512_mask_loadu_pd((__m512d)NAME(splat)(fill), (__mmask8)((1u << n) - 1), p);
+#elif VECTOR_BYTES == 32
+    const ivec wanted = NAME(first_lanes)(n);
+#if REAL_IS_FLOAT
+    vec v = (vec)_mm256_maskload_ps(p, (__m256i)wanted);
+#else
+    vec v = (vec)_mm256_maskload_pd(p, (__m256i)wanted);
+#endif
+    return NAME(select)(wanted, v, NAME(splat)(fill));
 #else
     vec v = NAME(splat)(fill);
     for (ptrdiff_t i = 0; i < LANES; i++)
@@ -45,6 +63,10 @@ static INLINE void NAME(store_part)(REAL *p, ptrdiff_t n, vec v) {
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
 #elif VECTOR_BYTES == 64
     _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v);
+#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+    _mm256_maskstore_ps(p, (__m256i)NAME(first_lanes)(n), (__m256)v);
+#elif VECTOR_BYTES == 32
+    _mm256_maskstore_pd(p, (__m256i)NAME(first_lanes)(n), (__m256d)v);
 #else
     for (ptrdiff_t i = 0; i < LANES; i++)
         if (i < n) p[i] = v[i];

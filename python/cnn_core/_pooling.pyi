@@ -24,6 +24,9 @@ def forward(
     padding: Sequence[int],
     average: bool,
 ) -> Task: ...
+def apart(
+    size: tuple[int, int], stride: tuple[int, int], padding: Sequence[int], average: bool
+) -> bool: ...
 def backward(
     dy: Images,
     dx: Images,
@@ -32,7 +35,7 @@ def backward(
     stride: tuple[int, int],
     padding: Sequence[int],
     average: bool,
-    previous: Images | None = ...,
+    values: Images | None = ...,
     activation: int = ...,
     slope: float = ...,
 ) -> Task: ...

@@ -247,9 +247,10 @@ class PoolBlock(Block):
     def backward(self, previous: Block | None) -> Parts:
         if self.dx is None:
             return Parts()
-        task = ops.native.pooling.backward(
-            self.dy, self.dx, self.which, *self.window, self.average, *_behind(previous)
-        )
+        pooling, (x, code, slope) = ops.native.pooling, _behind(previous)
+        window = (*self.window, self.average)
+        values = self.y if x is not None and pooling.apart(*window) else x
+        task = pooling.backward(self.dy, self.dx, self.which, *window, values, code, slope)
         return Parts(rows=[task])
 
 

@@ -174,21 +174,21 @@ class Kernels:
             self.call("sum_rows", *x.shape, x_.address, x_.row, y_.address)
         return y_.array
 
-    def max_taps(self, x, at, numbers, n, *, which=True):
+    def max_taps(self, x, at, numbers, n, *, which=True, windows=1, step=0):
         with self.memory() as m:
-            x_, best = m.input(x), m.output(n, self.dtype)
+            x_, best = m.input(x), m.output(windows * n, self.dtype)
             at_, numbers_ = m.input(np.array(at, np.intp)), m.input(np.array(numbers, np.int32))
-            which_ = m.inout(np.full(n, -7, np.int32)) if which else None
+            which_ = m.inout(np.full(windows * n, -7, np.int32)) if which else None
             args = (x_.address, at_.address, numbers_.address, best.address, address(which_))
-            self.call("max_taps", n, len(at), *args)
+            self.call("max_taps", windows, step, n, len(at), *args)
         return best.array, which_ and which_.array
 
-    def scatter_taps(self, at, numbers, which, g, x):
+    def scatter_taps(self, at, numbers, which, g, x, *, add=True, windows=1, step=0):
         with self.memory() as m:
             at_, numbers_ = m.input(np.array(at, np.intp)), m.input(np.array(numbers, np.int32))
             which_, g_, x_ = m.input(which), m.input(g), m.inout(x)
             args = (at_.address, numbers_.address, which_.address, g_.address, x_.address)
-            self.call("scatter_taps", len(g), len(at), *args)
+            self.call("scatter_taps", add, windows, step, len(g) // windows, len(at), *args)
         return x_.array
 
     def dropout(self, x, key, stream, threshold, scale, *, in_place=False):

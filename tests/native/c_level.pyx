@@ -194,24 +194,24 @@ def sum_rows(bint single, Py_ssize_t m, Py_ssize_t n, address x, Py_ssize_t x_ro
         f64.sum_rows(m, n, <double*>x, x_row, <double*>y)
 
 
-def max_taps(bint single, Py_ssize_t n, Py_ssize_t taps, address x, address at, address numbers,
-             address best, address which):
+def max_taps(bint single, Py_ssize_t windows, Py_ssize_t step, Py_ssize_t n, Py_ssize_t taps,
+             address x, address at, address numbers, address best, address which):
     if single:
-        f32.max_taps(n, taps, <float*>x, <Py_ssize_t*>at, <int32_t*>numbers, <float*>best,
-                     <int32_t*>which)
+        f32.max_taps(windows, step, n, taps, <float*>x, <Py_ssize_t*>at, <int32_t*>numbers,
+                     <float*>best, <int32_t*>which)
     else:
-        f64.max_taps(n, taps, <double*>x, <Py_ssize_t*>at, <int32_t*>numbers, <double*>best,
-                     <int32_t*>which)
+        f64.max_taps(windows, step, n, taps, <double*>x, <Py_ssize_t*>at, <int32_t*>numbers,
+                     <double*>best, <int32_t*>which)
 
 
-def scatter_taps(bint single, Py_ssize_t n, Py_ssize_t taps, address at, address numbers,
-                 address which, address g, address x):
+def scatter_taps(bint single, int add, Py_ssize_t windows, Py_ssize_t step, Py_ssize_t n,
+                 Py_ssize_t taps, address at, address numbers, address which, address g, address x):
     if single:
-        f32.scatter_taps(n, taps, <Py_ssize_t*>at, <int32_t*>numbers, <int32_t*>which, <float*>g,
-                         <float*>x)
+        f32.scatter_taps(add, windows, step, n, taps, <Py_ssize_t*>at, <int32_t*>numbers,
+                         <int32_t*>which, <float*>g, <float*>x)
     else:
-        f64.scatter_taps(n, taps, <Py_ssize_t*>at, <int32_t*>numbers, <int32_t*>which, <double*>g,
-                         <double*>x)
+        f64.scatter_taps(add, windows, step, n, taps, <Py_ssize_t*>at, <int32_t*>numbers,
+                         <int32_t*>which, <double*>g, <double*>x)
 
 
 def dropout(bint single, Py_ssize_t n, address key, address stream, uint32_t threshold,

@@ -94,7 +94,7 @@ def test_chunks_of_a_late_thread_are_taken_by_the_others(c_level, threads):
     record = Record(c_level, 40, most=1, delay=100_000)
     Program([[[record.task]]]).run()
     assert (record.seen[:, VISITS] == 1).all()
-    assert (record.seen[1:, THREAD] != record.seen[0, THREAD]).all()
+    assert (record.seen[1:20, THREAD] != record.seen[0, THREAD]).all(), "of the same half"
 
 
 def test_small_work_stays_on_the_thread_that_calls(c_level, threads):
