@@ -12,13 +12,14 @@ Saito, Deep Learning from Scratch, section 5.6.
 from libc.string cimport memcpy, memset
 
 from cnn_core._gemm cimport multiply_add, multiply_add_packed
-from cnn_core._parallel cimport new_task
+from cnn_core._parallel cimport Task, kernel_t, new_task
 from cnn_core._simd cimport ACTIVATION_NONE, activate, activate_backward, add, sum_rows
 from cnn_core._types cimport real
 
 cdef enum:
     MOST_ROWS = 48      # rows of a batch that stay in the cache from layer to layer
-    ROWS_STEP = 12      # a multiple of every tile's rows
+    LEAST_ROWS = 24     # that pay for reading weights which do not fit into the nearest caches
+    FEW_WEIGHTS = 65536
     SUM_BLOCK = 256     # rows summed before the sum joins the total, against rounding errors
     SUM_COLUMNS = 64
 
@@ -140,6 +141,15 @@ cdef void bias_gradient_kernel(const void* args, Py_ssize_t begin, Py_ssize_t en
         begin = stop
 
 
+cdef Task rows_task(kernel_t kernel, affine_args args, tuple arrays):
+    cdef double weights = <double>args.n_in * args.n_out
+    cdef Task task = new_task(kernel, &args, sizeof(args), args.n_rows, 1, MOST_ROWS, weights,
+                              arrays)
+    if weights > FEW_WEIGHTS:
+        task.least = LEAST_ROWS
+    return task
+
+
 def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[:, ::1] out,
             int activation=ACTIVATION_NONE, double slope=0.0):
     """Task over rows: out = f(x W + b). b may be None."""
@@ -156,9 +166,7 @@ def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[
     args.activation = activation
     args.slope = slope
     args.is_float = real is float
-    return new_task(forward_kernel, &args, sizeof(args), args.n_rows, ROWS_STEP, MOST_ROWS,
-                    <double>args.n_in * args.n_out, (x.base, W.base, None if b is None else b.base,
-                                                     out.base))
+    return rows_task(forward_kernel, args, (x.base, W.base, None if b is None else b.base, out.base))
 
 
 def input_gradient(const real[:, ::1] dout, const real[::1] packed, real[:, ::1] dx,
@@ -177,9 +185,7 @@ def input_gradient(const real[:, ::1] dout, const real[::1] packed, real[:, ::1]
     args.activation = activation
     args.slope = slope
     args.is_float = real is float
-    return new_task(input_gradient_kernel, &args, sizeof(args), args.n_rows, ROWS_STEP, MOST_ROWS,
-                    <double>args.n_in * args.n_out, (dout.base, packed.base, dx.base,
-                                                     None if y is None else y.base))
+    return rows_task(input_gradient_kernel, args, (dout.base, packed.base, dx.base, None if y is None else y.base))
 
 
 def weight_gradient(const real[:, ::1] x, const real[:, ::1] dout, real[:, ::1] dW):
@@ -192,7 +198,7 @@ def weight_gradient(const real[:, ::1] x, const real[:, ::1] dout, real[:, ::1] 
     args.W = &dout[0, 0]
     args.out = &dW[0, 0]
     args.is_float = real is float
-    return new_task(weight_gradient_kernel, &args, sizeof(args), args.n_in, ROWS_STEP, MOST_ROWS,
+    return new_task(weight_gradient_kernel, &args, sizeof(args), args.n_in, 1, MOST_ROWS,
                     <double>args.n_rows * args.n_out, (x.base, dout.base, dW.base))
 
 

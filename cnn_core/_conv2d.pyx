@@ -36,6 +36,7 @@ cdef enum:
     MOST_IMAGES = 8
     MOST_GROUPS_OF_IMAGES = 32    # partial sums of dW: the most threads that it can use
     FEW_CHANNELS = 12             # of dx: less than a vector
+    FEW_ROWS = 12                 # of dW that one kernel row gives: less than a tile
 
 
 # ------------------------------------------------------------------------------- packed weights
@@ -321,10 +322,9 @@ cdef class Convolution:
         args.x = dy.layout
         args.y.channels = self.channels
         args.y.row = (left + dx.width + right) * self.channels
-        args.y.offset = top * args.y.row + left * self.channels
+        args.y.offset = left * self.channels
         spread.conv = args
-        spread.height, spread.width = dx.height, dx.width
-        spread.padded_size = (top + dx.height + bottom) * args.y.row
+        spread.top, spread.height, spread.width = top, dx.height, dx.width
         spread.products_size = dy.width * 64
         spread.out = dx.layout
         spread.dx = dx.data
@@ -354,30 +354,35 @@ cdef class Convolution:
 
     def sums(self, Py_ssize_t n):
         """(images per partial sum, number of partial sums, elements of each) for n images."""
-        per_sum = max((n + MOST_GROUPS_OF_IMAGES - 1) // MOST_GROUPS_OF_IMAGES, 4)
+        per_sum = 4
+        while per_sum * MOST_GROUPS_OF_IMAGES < n:
+            per_sum *= 2
         size = self.shape.groups * self.shape.kh * self.shape.kw
         size *= self.shape.inner * self.shape.outer
         return per_sum, (n + per_sum - 1) // per_sum, size + self.filters
 
     def weight_gradient(self, Images x, Images dy, real[:, ::1] partial):
-        """Task over partial sums (see `sums`): gradients of W and b."""
+        """Task over images, whole partial sums (see `sums`): gradients of W and b."""
         cdef conv_args args = self.bind(x, dy)
         cdef int64_t[::1] x_rows = self.empty(dy.height, "int64")
         cdef int64_t[::1] y_rows = self.empty(dy.height, "int64")
-        cdef Py_ssize_t oy
+        cdef Py_ssize_t oy, x_row = args.x.row
         per_sum, n_sums, size = self.sums(x.n)
         if (partial.shape[0], partial.shape[1]) != (n_sums, size):
             raise ValueError(f"partial: expected shape {(n_sums, size)}")
         if args.is_float != (sizeof(real) == sizeof(float)):
             raise TypeError("partial: expected the images' dtype")
+        if args.groups == 1 and args.dy == 1 and args.kw * args.inner < FEW_ROWS:
+            x_row = args.kw * args.inner * args.out_width
+            args.shifted_size = ((args.out_height - 1) * args.sy + args.kh) * x_row
         for oy in range(dy.height):
-            x_rows[oy] = oy * args.sy * args.x.row
+            x_rows[oy] = oy * args.sy * x_row
             y_rows[oy] = oy * args.y.row
         args.x_taps, args.w_taps = <const Py_ssize_t*>&x_rows[0], <const Py_ssize_t*>&y_rows[0]
         args.x_data, args.y_data = x.data, dy.data
         args.partial, args.partial_size, args.images_per_sum = &partial[0, 0], size, per_sum
-        return new_task(weight_gradient_kernel, &args, sizeof(args), n_sums, 1, 1,
-                        self.work(args) * per_sum, (x, dy, partial.base, x_rows, y_rows))
+        return new_task(weight_gradient_kernel, &args, sizeof(args), args.n, per_sum, MOST_IMAGES,
+                        self.work(args), (x, dy, partial.base, x_rows, y_rows))
 
     def reduce(self, real[:, ::1] partial, real[:, :, :, ::1] dW, real[::1] db):
         """Task over rows: dW[F, C / groups, KH, KW] and db[F] from their partial sums."""

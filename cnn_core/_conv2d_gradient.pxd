@@ -7,10 +7,10 @@ from cnn_core._types cimport real
 
 
 cdef struct spread_args:
-    conv_args conv               # x: dy, y: one padded image
+    conv_args conv               # x: dy, y: one padded row
+    Py_ssize_t top               # padding
     Py_ssize_t height            # of dx
     Py_ssize_t width
-    Py_ssize_t padded_size
     Py_ssize_t products_size
     Layout out
     void* dx

@@ -1,7 +1,7 @@
 """Gradients of a 2D convolution: kernels. The formulas stand in _conv2d.pyx.
 
-dx for any stride and dilation, by adding dy W^T to the pixels that each tap had read; dW and db, by
-x^T dy over the output pixels, in partial sums over fixed groups of images that are added in order.
+dx for any stride and dilation, row by row, by adding dy W^T to the pixels that each tap had read; dW
+and db, by x^T dy over the output pixels, in partial sums over fixed groups of images that are added in order.
 """
 
 from libc.stdlib cimport free, malloc
@@ -10,46 +10,69 @@ from libc.string cimport memcpy, memset
 from cnn_core._conv2d_shape cimport conv_args, round_up
 from cnn_core._images cimport pixel
 from cnn_core._simd cimport (
-    activate_backward, add, lanes, max_columns, multiply_add_taps, multiply_add_tile, sum_rows,
+    activate_backward, add, add_rows, lanes, max_columns, multiply_add_taps, sum_rows,
 )
 from cnn_core._types cimport real
 
 cdef enum:
-    FEW_ROWS = 12                 # of dW that one kernel row gives: less than a tile
+    TAPS_AT_ONCE = 64
 
 
 # ------------------------------------------------------- gradient of the input, any stride
 
 
-cdef void spread_image(const conv_args* a, const real* dy, const real* weights, real* products,
-                       real* padded) noexcept nogil:
-    """padded[oy sy + r dy, ox sx + s dx] += dy[oy, ox] W[:, :, r, s]^T for one image.
+cdef bint products_of_row(const conv_args* a, Py_ssize_t y, Py_ssize_t g, Py_ssize_t part,
+                          Py_ssize_t j0, Py_ssize_t width, const real* dy, const real* weights,
+                          real* products) noexcept nogil:
+    """products[OW, width] = sum over the kernel rows that reach row y of dy W^T, for columns j0...
+    of part `part`; false if none does.
 
-    inner: filters per group, outer: channels per group; x is the layout of dy, y that of padded.
-    The columns (s, c) of one kernel row are adjacent in padded, unless they are dilated or grouped;
-    those of neighbouring pixels overlap there, so products[OW, columns] are added one by one.
+    inner: filters per group, outer: channels per group; x is the layout of dy.
     """
-    cdef Py_ssize_t widest = max_columns(dy), vector = lanes(dy), step = a.sx * a.y.channels
-    cdef Py_ssize_t g, run, r, s, oy, ox, j0, width, columns = run_columns(a)
-    cdef Py_ssize_t per_row = a.kw * a.outer // columns
-    cdef real* row
+    cdef Py_ssize_t columns = run_columns(a), parts = a.kw * a.outer // columns
+    cdef Py_ssize_t block = a.inner * round_up(columns, lanes(dy)), r, above, count = 0
+    cdef Py_ssize_t dy_taps[TAPS_AT_ONCE]
+    cdef Py_ssize_t w_taps[TAPS_AT_ONCE]
+    cdef real zeros[64]
+    cdef const real* start = zeros
+    memset(zeros, 0, sizeof(zeros))
+    for r in range(a.kh + 1):
+        if count == TAPS_AT_ONCE or (r == a.kh and count > 0):
+            multiply_add_taps(a.out_width, width, a.inner, count, dy + g * a.inner, dy_taps,
+                              a.x.channels, 1, weights + a.inner * j0, w_taps,
+                              round_up(width, lanes(dy)), start, products, width)
+            start, count = NULL, 0
+        above = y - r * a.dy
+        if r < a.kh and above >= 0 and above % a.sy == 0 and above // a.sy < a.out_height:
+            dy_taps[count] = above // a.sy * a.x.row
+            w_taps[count] = ((g * a.kh + r) * parts + part) * block
+            count += 1
+    return start == NULL
+
+
+cdef void spread_row(const conv_args* a, Py_ssize_t y, const real* dy, const real* weights,
+                     real* products, real* row) noexcept nogil:
+    """row[ox sx + s dx] += dy[oy, ox] W[:, :, r, s]^T for all oy, r with oy sy + r dy = y.
+
+    The columns (s, c) of one kernel row are adjacent in `row`, unless they are dilated or grouped.
+    Those of neighbouring pixels overlap there, so they are added s by s.
+    """
+    cdef Py_ssize_t widest = max_columns(dy), columns = run_columns(a)
+    cdef Py_ssize_t parts = a.kw * a.outer // columns, g, part, j0, j, end, width, at
     for g in range(a.groups):
-        for run in range(a.kh * per_row):
-            r = run // per_row
-            s = run - r * per_row
+        for part in range(parts):
             j0 = 0
             while j0 < columns:
                 width = min(widest, columns - j0)
-                for oy in range(a.out_height):
-                    memset(products, 0, a.out_width * width * sizeof(real))
-                    multiply_add_tile(a.out_width, width, a.inner,
-                                      dy + oy * a.x.row + g * a.inner, a.x.channels, 1, weights,
-                                      round_up(width, vector), products, width)
-                    row = (padded + (oy * a.sy + r * a.dy) * a.y.row + s * a.dx * a.y.channels
-                           + g * a.outer + j0)
-                    for ox in range(a.out_width):
-                        add(width, products + ox * width, row + ox * step)
-                weights += a.inner * round_up(width, vector)
+                j = j0
+                if not products_of_row(a, y, g, part, j0, width, dy, weights, products):
+                    return
+                while j < j0 + width:
+                    end = min((j // a.outer + 1) * a.outer, j0 + width)
+                    at = (j // a.outer + part) * a.dx * a.y.channels + g * a.outer + j % a.outer
+                    add_rows(a.out_width, end - j, products + j - j0, width, row + at,
+                             a.sx * a.y.channels)
+                    j = end
                 j0 += widest
 
 
@@ -80,23 +103,24 @@ cdef inline void pack_spread_rows(const conv_args* a, Py_ssize_t begin, Py_ssize
 cdef void spread_images(const spread_args* a, Py_ssize_t begin, Py_ssize_t end, const real* dy,
                         const real* weights, const real* previous, real* dx) noexcept nogil:
     cdef Py_ssize_t n, y, size = a.width * a.out.channels
-    cdef real* row
-    cdef real* padded = <real*>malloc((a.padded_size + a.products_size) * sizeof(real))
+    cdef real* to
+    cdef real* row = <real*>malloc((a.conv.y.row + a.products_size) * sizeof(real))
     for n in range(begin, end):
-        if padded != NULL:
-            memset(padded, 0, a.padded_size * sizeof(real))
-            spread_image(&a.conv, pixel(dy, &a.conv.x, n, 0, 0), weights,
-                         padded + a.padded_size, padded)
         for y in range(a.height):
-            row = <real*>pixel(dx, &a.out, n, y, 0)
-            if padded == NULL:    # no memory: NaN is seen, a wrong number is not
-                memset(row, 0xFF, size * sizeof(real))
+            to = <real*>pixel(dx, &a.out, n, y, 0)
+            if row == NULL:    # no memory: NaN is seen, a wrong number is not
+                memset(to, 0xFF, size * sizeof(real))
                 continue
-            memcpy(row, padded + a.conv.y.offset + y * a.conv.y.row, size * sizeof(real))
+            memset(row, 0, a.conv.y.row * sizeof(real))
+            spread_row(&a.conv, y + a.top, pixel(dy, &a.conv.x, n, 0, 0), weights,
+                       row + a.conv.y.row, row)
             if previous != NULL:
                 activate_backward(a.conv.activation, a.conv.slope, size,
-                                  pixel(previous, &a.conv.previous, n, y, 0), row, row)
-    free(padded)
+                                  pixel(previous, &a.conv.previous, n, y, 0),
+                                  row + a.conv.y.offset, to)
+            else:
+                memcpy(to, row + a.conv.y.offset, size * sizeof(real))
+    free(row)
 
 
 cdef void spread_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
@@ -147,67 +171,59 @@ cdef inline void weight_gradient_image(const conv_args* a, const real* x, const 
         dW += a.kh * a.kw * a.inner * a.outer
 
 
-cdef inline real* new_windows(const conv_args* a, const real* like) noexcept nogil:
-    """Room for `weight_gradient_few_channels`, the row of ones filled in; NULL without memory."""
-    cdef Py_ssize_t i, rows = a.kh * a.kw * a.inner
-    cdef real* windows = <real*>malloc((rows + 1) * a.out_width * sizeof(real))
-    if windows != NULL:
-        for i in range(a.out_width):
-            windows[rows * a.out_width + i] = 1
-    return windows
+cdef void shift_rows(const conv_args* a, const real* x, real* shifted) noexcept nogil:
+    """shifted[y, s, c, ox] = x[y, ox sx + s dx, c]: every pixel that a tap sees along a row."""
+    cdef Py_ssize_t y, s, c, ox, step = a.sx * a.x.channels
+    cdef const real* source
+    for y in range((a.out_height - 1) * a.sy + a.kh):
+        for s in range(a.kw):
+            for c in range(a.inner):
+                source = x + y * a.x.row + s * a.dx * a.x.channels + c
+                if step == 1:
+                    memcpy(shifted, source, a.out_width * sizeof(real))
+                else:
+                    for ox in range(a.out_width):
+                        shifted[ox] = source[ox * step]
+                shifted += a.out_width
 
 
 cdef inline void weight_gradient_few_channels(const conv_args* a, const real* x, const real* dy,
-                                              real* dW, real* windows) noexcept nogil:
-    """The same for few channels, one row of output pixels at a time; db, too, which stands behind
-    dW as the product with a row of ones.
-
-    A kernel row alone would fill too few registers, so the pixels that all taps see along one row
-    are first copied: windows[(r, s, c) and ones, OW].
-    """
-    cdef Py_ssize_t widest = max_columns(x), rows = a.kh * a.kw * a.inner, ow = a.out_width
-    cdef Py_ssize_t oy, i, ox, j0, r, s, step = a.sx * a.x.channels
-    cdef const real* source
-    for oy in range(a.out_height):
-        for i in range(rows):
-            r = i // (a.kw * a.inner)
-            s = i // a.inner - r * a.kw
-            source = (x + (oy * a.sy + r * a.dy) * a.x.row + s * a.dx * a.x.channels
-                      + i % a.inner)
-            if step == 1:
-                memcpy(windows + i * ow, source, ow * sizeof(real))
-            else:
-                for ox in range(ow):
-                    windows[i * ow + ox] = source[ox * step]
-        j0 = 0
-        while j0 < a.outer:
-            multiply_add_tile(rows + 1, min(widest, a.outer - j0), ow, windows, ow, 1,
-                              dy + oy * a.y.row + j0, a.y.channels, dW + j0, a.outer)
-            j0 += widest
+                                              real* dW, real* shifted) noexcept nogil:
+    """The same for few channels, whose kernel rows alone would fill too few registers: in the
+    shifted rows all (r, s, c) of an output row are a matrix [KH KW C, OW]."""
+    cdef Py_ssize_t widest = max_columns(x), j0 = 0
+    shift_rows(a, x, shifted)
+    while j0 < a.outer:
+        multiply_add_taps(a.kh * a.kw * a.inner, min(widest, a.outer - j0), a.out_width,
+                          a.out_height, shifted, a.x_taps, a.out_width, 1, dy + j0, a.w_taps,
+                          a.y.channels, <const real*>NULL, dW + j0, a.outer)
+        j0 += widest
 
 
 cdef void weight_gradient_sums(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, const real* x,
                                const real* dy, real* partial) noexcept nogil:
-    """Partial sums begin..end: of dW, and behind it of db."""
-    cdef Py_ssize_t item, n, oy, filters = a.groups * a.outer
+    """Images begin..end, whole partial sums: of dW, and behind it of db."""
+    cdef Py_ssize_t n, oy, filters = a.groups * a.outer
     cdef real* sums
     cdef const real* row
-    cdef real* windows = NULL
-    if a.groups == 1 and a.kw * a.inner < FEW_ROWS:
-        windows = new_windows(a, x)
-    for item in range(begin, end):
-        sums = partial + item * a.partial_size
-        memset(sums, 0, a.partial_size * sizeof(real))
-        for n in range(item * a.images_per_sum, min((item + 1) * a.images_per_sum, a.n)):
-            if windows != NULL:
-                weight_gradient_few_channels(a, pixel(x, &a.x, n, 0, 0), pixel(dy, &a.y, n, 0, 0),
-                                             sums, windows)
-            else:
-                weight_gradient_image(a, pixel(x, &a.x, n, 0, 0), pixel(dy, &a.y, n, 0, 0), sums)
-                for oy in range(a.out_height):
-                    row = pixel(dy, &a.y, n, oy, 0)
-                    sum_rows(a.out_width, filters, row, filters, sums + a.partial_size - filters)
-    free(windows)
+    cdef real* shifted = NULL
+    if a.shifted_size:
+        shifted = <real*>malloc(a.shifted_size * sizeof(real))
+    for n in range(begin, end):
+        sums = partial + n // a.images_per_sum * a.partial_size
+        if n % a.images_per_sum == 0:
+            # Without memory for the rows: NaN is seen, a wrong number is not.
+            memset(sums, 0 if shifted != NULL or not a.shifted_size else 0xFF,
+                   a.partial_size * sizeof(real))
+        if shifted != NULL:
+            weight_gradient_few_channels(a, pixel(x, &a.x, n, 0, 0), pixel(dy, &a.y, n, 0, 0), sums,
+                                         shifted)
+        elif not a.shifted_size:
+            weight_gradient_image(a, pixel(x, &a.x, n, 0, 0), pixel(dy, &a.y, n, 0, 0), sums)
+        for oy in range(a.out_height):
+            row = pixel(dy, &a.y, n, oy, 0)
+            sum_rows(a.out_width, filters, row, filters, sums + a.partial_size - filters)
+    free(shifted)
 
 
 cdef void weight_gradient_kernel(const void* args, Py_ssize_t begin,

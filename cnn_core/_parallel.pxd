@@ -9,7 +9,8 @@ cdef class Task:
     cdef void* args            # the kernel's own copy of its struct of arguments
     cdef readonly Py_ssize_t n      # items: rows of a batch, rows of a weight gradient, ...
     cdef readonly Py_ssize_t step   # a chunk is a multiple of so many items
-    cdef readonly Py_ssize_t most   # and never more than so many
+    cdef readonly Py_ssize_t most   # and no more than so many,
+    cdef public Py_ssize_t least    # unless a task of the lane reads much per chunk and wants more
     cdef readonly double work       # multiply-adds per item, or what takes as long
     cdef object arrays              # keeps the memory behind the pointers alive
 
@@ -29,6 +30,7 @@ cdef struct Lane:
     Py_ssize_t n
     Py_ssize_t step
     Py_ssize_t most
+    Py_ssize_t least
 
 
 cdef struct Claim:

@@ -84,6 +84,7 @@ cdef Task new_task(kernel_t kernel, const void* args, size_t args_size, Py_ssize
     task.n = n
     task.step = step
     task.most = most
+    task.least = 1
     task.work = work
     task.arrays = arrays
     return task
@@ -173,6 +174,7 @@ cdef fill_lane(Lane* line, list lane_tasks):
     line.n = task.n
     line.step = task.step
     line.most = task.most
+    line.least = task.least
     line.kernels = <BoundKernel*>malloc(len(lane_tasks) * sizeof(BoundKernel))
     if line.kernels == NULL:
         raise MemoryError()
@@ -181,9 +183,11 @@ cdef fill_lane(Lane* line, list lane_tasks):
             raise ValueError(f"a lane's tasks have {line.n} and {task.n} items")
         line.step = line.step // gcd(line.step, task.step) * task.step
         line.most = min(line.most, task.most)
+        line.least = max(line.least, task.least)
         line.kernels[line.n_kernels].kernel = task.kernel
         line.kernels[line.n_kernels].args = task.args
         line.n_kernels += 1
+    line.most = max(line.most, line.least)
     line.most = max(line.most // line.step, 1) * line.step    # whole steps
 
 

@@ -39,7 +39,8 @@ cdef extern from "simd/simd.h" nogil:
                                 float*) noexcept nogil
         Py_ssize_t (*argmax)(Py_ssize_t, const float*) noexcept nogil
         void (*sum_rows)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*) noexcept nogil
-        void (*add)(Py_ssize_t, const float*, float*) noexcept nogil
+        void (*add_rows)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*,
+                         Py_ssize_t) noexcept nogil
         void (*scale_u8)(Py_ssize_t, const uint8_t*, float, float*) noexcept nogil
         void (*scale_f32)(Py_ssize_t, const float*, float, float*) noexcept nogil
         void (*scale_f64)(Py_ssize_t, const double*, float, float*) noexcept nogil
@@ -86,7 +87,8 @@ cdef extern from "simd/simd.h" nogil:
                                 double*) noexcept nogil
         Py_ssize_t (*argmax)(Py_ssize_t, const double*) noexcept nogil
         void (*sum_rows)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*) noexcept nogil
-        void (*add)(Py_ssize_t, const double*, double*) noexcept nogil
+        void (*add_rows)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*,
+                         Py_ssize_t) noexcept nogil
         void (*scale_u8)(Py_ssize_t, const uint8_t*, double, double*) noexcept nogil
         void (*scale_f32)(Py_ssize_t, const float*, double, double*) noexcept nogil
         void (*scale_f64)(Py_ssize_t, const double*, double, double*) noexcept nogil
@@ -231,11 +233,16 @@ cdef inline void sum_rows(Py_ssize_t m, Py_ssize_t n, const real* x, Py_ssize_t 
         f64.sum_rows(m, n, x, x_row, y)
 
 
-cdef inline void add(Py_ssize_t n, const real* x, real* y) noexcept nogil:
+cdef inline void add_rows(Py_ssize_t m, Py_ssize_t n, const real* x, Py_ssize_t x_row, real* y,
+                          Py_ssize_t y_row) noexcept nogil:
     if real is float:
-        f32.add(n, x, y)
+        f32.add_rows(m, n, x, x_row, y, y_row)
     else:
-        f64.add(n, x, y)
+        f64.add_rows(m, n, x, x_row, y, y_row)
+
+
+cdef inline void add(Py_ssize_t n, const real* x, real* y) noexcept nogil:
+    add_rows(1, n, x, n, y, n)
 
 
 cdef inline void add_scaled(Py_ssize_t n, const real* x, double a, const real* d,

@@ -173,15 +173,25 @@ static ptrdiff_t NAME(argmax)(ptrdiff_t n, const REAL *x) {
 
 static void NAME(sum_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y) {
     FOR_VECTORS(n) {
-        vec sum = NAME(load_n)(y + i, left, 0);
-        for (ptrdiff_t r = 0; r < m; r++) sum += NAME(load_n)(x + r * x_row + i, left, 0);
-        NAME(store_n)(y + i, left, sum);
+        /* Four sums: one alone would wait for each of its additions. */
+        vec sum[4] = {NAME(load_n)(y + i, left, 0)};
+        const REAL *at = x + i;
+        for (ptrdiff_t r = m; r > 0; r -= 4)
+            UNROLL for (int s = 0; s < 4; s++) {
+                if (s < r) sum[s] += NAME(load_n)(at, left, 0);
+                at += x_row;
+            }
+        NAME(store_n)(y + i, left, (sum[0] + sum[1]) + (sum[2] + sum[3]));
     }
 }
 
-static void NAME(add)(ptrdiff_t n, const REAL *x, REAL *y) {
+static void NAME(add_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y,
+                           ptrdiff_t y_row) {
     FOR_VECTORS(n) {
-        NAME(store_n)(y + i, left, NAME(load_n)(y + i, left, 0) + NAME(load_n)(x + i, left, 0));
+        for (ptrdiff_t r = 0; r < m; r++) {
+            REAL *to = y + r * y_row + i;
+            NAME(store_n)(to, left, NAME(load_n)(to, left, 0) + NAME(load_n)(x + r * x_row + i, left, 0));
+        }
     }
 }
 

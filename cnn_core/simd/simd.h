@@ -72,8 +72,9 @@ enum activation {
     ptrdiff_t (*argmax)(ptrdiff_t n, const REAL *x);                                              \
     /* y[j] += sum over i < m of x[i * x_row + j], j < n. */                                      \
     void (*sum_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y);          \
-    /* y += x */                                                                                  \
-    void (*add)(ptrdiff_t n, const REAL *x, REAL *y);                                             \
+    /* y[i * y_row + j] += x[i * x_row + j], i < m, j < n. */                                     \
+    void (*add_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y,           \
+                     ptrdiff_t y_row);                                                            \
     /* y = scale x, for each type a data set may have. */                                         \
     void (*scale_u8)(ptrdiff_t n, const uint8_t *x, REAL scale, REAL *y);                         \
     void (*scale_f32)(ptrdiff_t n, const float *x, REAL scale, REAL *y);                          \

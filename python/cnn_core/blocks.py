@@ -215,15 +215,15 @@ class ConvBlock(Block):
         partial = _memory.empty((n_sums, size), self.x.dtype)
         grads = self.layer.grads
         parts = Parts(
-            after=[[self.convolution.weight_gradient(self.x, self.dy, partial)]],
+            rows=[self.convolution.weight_gradient(self.x, self.dy, partial)],
             reduce=[[self.convolution.reduce(partial, grads["W"], grads["b"])]],
         )
         if self.dx is not None:
             packed, pack = self.packed(True)
             parts.before = [[pack]]
-            parts.rows = [
+            parts.rows.append(
                 self.convolution.input_gradient(self.dy, packed, self.dx, *_behind(previous))
-            ]
+            )
         return parts
 
 

@@ -115,10 +115,10 @@ class Kernels:
         with self.memory() as m:
             return self.call("argmax", x.size, m.input(x).address)
 
-    def add(self, x, y):
+    def add_rows(self, x, y, *, gaps=(0, 0)):
         with self.memory() as m:
-            x_, y_ = m.input(x), m.inout(y)
-            self.call("add", x.size, x_.address, y_.address)
+            x_, y_ = m.input(x, gaps[0]), m.inout(y, gaps[1])
+            self.call("add_rows", *x.shape, x_.address, x_.row, y_.address, y_.row)
         return y_.array
 
     def add_scaled(self, x, a, d):

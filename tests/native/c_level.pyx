@@ -122,11 +122,12 @@ def argmax(bint single, Py_ssize_t n, address x):
     return f32.argmax(n, <float*>x) if single else f64.argmax(n, <double*>x)
 
 
-def add(bint single, Py_ssize_t n, address x, address y):
+def add_rows(bint single, Py_ssize_t m, Py_ssize_t n, address x, Py_ssize_t x_row, address y,
+             Py_ssize_t y_row):
     if single:
-        f32.add(n, <float*>x, <float*>y)
+        f32.add_rows(m, n, <float*>x, x_row, <float*>y, y_row)
     else:
-        f64.add(n, <double*>x, <double*>y)
+        f64.add_rows(m, n, <double*>x, x_row, <double*>y, y_row)
 
 
 def add_scaled(bint single, Py_ssize_t n, address x, double a, address d, address y):

@@ -180,10 +180,17 @@ def test_nan_fills_a_row_of_softmax(kernels):
 # ---- sums, scales and updates --------------------------------------------------------------------
 
 
-def test_add_and_add_scaled(kernels, rng):
+def test_add_rows(kernels, rng):
+    for n in kernels.sizes():
+        for m in (0, 1, 2, 5):
+            x, y = (random_array(rng, (m, n), kernels.dtype) for _ in range(2))
+            for gaps in ((0, 0), (3, 0), (0, 5)):
+                assert same_bits(kernels.add_rows(x, y, gaps=gaps), x + y), f"m={m} n={n}"
+
+
+def test_add_scaled(kernels, rng):
     for n in kernels.sizes():
         x, y = (random_array(rng, n, kernels.dtype) for _ in range(2))
-        assert same_bits(kernels.add(x, y), x + y), f"n={n}"
         for a in (0.0, 1.0, -0.5):  # products without rounding, fused or not
             assert same_bits(kernels.add_scaled(x, a, y), x + kernels.dtype.type(a) * y)
         size = np.abs(x) + np.abs(y)
