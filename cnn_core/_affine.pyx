@@ -18,8 +18,9 @@ from cnn_core._types cimport real
 
 cdef enum:
     MOST_ROWS = 48      # rows of a batch that stay in the cache from layer to layer
+    MOST_ROWS_OF_DW = 256
     LEAST_ROWS = 24     # that pay for reading weights which do not fit into the nearest caches
-    FEW_WEIGHTS = 65536
+    FEW_WEIGHTS = 262144
     SUM_BLOCK = 256     # rows summed before the sum joins the total, against rounding errors
     SUM_COLUMNS = 64
 
@@ -198,7 +199,7 @@ def weight_gradient(const real[:, ::1] x, const real[:, ::1] dout, real[:, ::1] 
     args.W = &dout[0, 0]
     args.out = &dW[0, 0]
     args.is_float = real is float
-    return new_task(weight_gradient_kernel, &args, sizeof(args), args.n_in, 1, MOST_ROWS,
+    return new_task(weight_gradient_kernel, &args, sizeof(args), args.n_in, 1, MOST_ROWS_OF_DW,
                     <double>args.n_rows * args.n_out, (x.base, dout.base, dW.base))
 
 

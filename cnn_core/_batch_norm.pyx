@@ -24,7 +24,7 @@ from cnn_core._types cimport real
 
 cdef enum:
     MOST_GROUPS = 32
-    MOST_IMAGES = 8
+    MOST_IMAGES = 4
 
 
 cdef struct norm_args:

@@ -33,7 +33,7 @@ from cnn_core._simd cimport activate, activate_backward, lanes, max_columns, mul
 from cnn_core._types cimport real
 
 cdef enum:
-    MOST_IMAGES = 8
+    MOST_IMAGES = 4
     MOST_GROUPS_OF_IMAGES = 32    # partial sums of dW: the most threads that it can use
     FEW_CHANNELS = 12             # of dx: less than a vector
     FEW_ROWS = 12                 # of dW that one kernel row gives: less than a tile
@@ -237,7 +237,7 @@ cdef class Convolution:
         args.is_float = sizeof(real) == sizeof(float)
         rows = args.groups * args.kh * args.kw * args.inner
         if backward and not self.turned:
-            rows = rows * args.outer // run_columns(&args)
+            rows = rows * args.outer // run_columns(&args, &packed[0])
             return new_task(pack_spread_kernel, &args, sizeof(args), rows, 1, 64, 2 * args.outer,
                             (W.base, packed.base))
         return new_task(pack_kernel, &args, sizeof(args), rows, 1, 64, 2 * args.outer,

@@ -2,7 +2,7 @@
 
 from cnn_core._conv2d_shape cimport conv_args, round_up
 from cnn_core._images cimport Layout
-from cnn_core._simd cimport lanes
+from cnn_core._simd cimport lanes, max_columns
 from cnn_core._types cimport real
 
 
@@ -23,16 +23,31 @@ cdef struct reduce_args:
     void* db
 
 
-cdef inline Py_ssize_t run_columns(const conv_args* a) noexcept nogil:
-    """How many columns of dx one product gives: (s, c), or c."""
-    return a.kw * a.outer if a.groups == 1 and a.dx == 1 else a.outer
+# The products of one kernel row and all pixels of a row of dy have columns (s, c), or c alone where
+# those are dilated, grouped or many. A panel of columns holds whole taps s, or a part of one.
+
+cdef inline Py_ssize_t run_columns(const conv_args* a, const real* like) noexcept nogil:
+    if a.groups == 1 and a.dx == 1 and a.outer <= max_columns(like):
+        return a.kw * a.outer
+    return a.outer
+
+
+cdef inline Py_ssize_t panel_columns(const conv_args* a, const real* like) noexcept nogil:
+    cdef Py_ssize_t widest = max_columns(like)
+    return widest if a.outer > widest else widest // a.outer * a.outer
+
+
+cdef inline Py_ssize_t padded_columns(const conv_args* a, const real* like) noexcept nogil:
+    """The columns of all panels, each rounded up to whole vectors."""
+    cdef Py_ssize_t columns = run_columns(a, like), panel = panel_columns(a, like)
+    return (columns // panel * round_up(panel, lanes(like))
+            + round_up(columns % panel, lanes(like)))
 
 
 cdef inline Py_ssize_t spread_size(const conv_args* a, const real* like) noexcept nogil:
     """Elements of the packed weights: for each group and run, panels of [inner, columns]."""
-    cdef Py_ssize_t columns = run_columns(a)
-    return (a.groups * (a.kh * a.kw * a.outer // columns) * a.inner
-            * round_up(columns, lanes(like)))
+    return (a.groups * (a.kh * a.kw * a.outer // run_columns(a, like)) * a.inner
+            * padded_columns(a, like))
 
 
 cdef void spread_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil

@@ -1,7 +1,8 @@
 """Gradients of a 2D convolution: kernels. The formulas stand in _conv2d.pyx.
 
 dx for any stride and dilation, row by row, by adding dy W^T to the pixels that each tap had read; dW
-and db, by x^T dy over the output pixels, in partial sums over fixed groups of images that are added in order.
+and db, by x^T dy over the output pixels, in partial sums over fixed groups of images that are added
+in order.
 """
 
 from libc.stdlib cimport free, malloc
@@ -10,7 +11,7 @@ from libc.string cimport memcpy, memset
 from cnn_core._conv2d_shape cimport conv_args, round_up
 from cnn_core._images cimport pixel
 from cnn_core._simd cimport (
-    activate_backward, add, add_rows, lanes, max_columns, multiply_add_taps, sum_rows,
+    activate_backward, add, fold_row, lanes, max_columns, multiply_add_taps, sum_rows,
 )
 from cnn_core._types cimport real
 
@@ -22,15 +23,15 @@ cdef enum:
 
 
 cdef bint products_of_row(const conv_args* a, Py_ssize_t y, Py_ssize_t g, Py_ssize_t part,
-                          Py_ssize_t j0, Py_ssize_t width, const real* dy, const real* weights,
+                          Py_ssize_t at, Py_ssize_t width, const real* dy, const real* weights,
                           real* products) noexcept nogil:
-    """products[OW, width] = sum over the kernel rows that reach row y of dy W^T, for columns j0...
-    of part `part`; false if none does.
+    """products[OW, width] = sum over the kernel rows that reach row y of dy W^T, for the panel
+    that begins at padded column `at` of part `part`; false if none does.
 
     inner: filters per group, outer: channels per group; x is the layout of dy.
     """
-    cdef Py_ssize_t columns = run_columns(a), parts = a.kw * a.outer // columns
-    cdef Py_ssize_t block = a.inner * round_up(columns, lanes(dy)), r, above, count = 0
+    cdef Py_ssize_t parts = a.kw * a.outer // run_columns(a, dy)
+    cdef Py_ssize_t block = a.inner * padded_columns(a, dy), r, above, count = 0
     cdef Py_ssize_t dy_taps[TAPS_AT_ONCE]
     cdef Py_ssize_t w_taps[TAPS_AT_ONCE]
     cdef real zeros[64]
@@ -39,7 +40,7 @@ cdef bint products_of_row(const conv_args* a, Py_ssize_t y, Py_ssize_t g, Py_ssi
     for r in range(a.kh + 1):
         if count == TAPS_AT_ONCE or (r == a.kh and count > 0):
             multiply_add_taps(a.out_width, width, a.inner, count, dy + g * a.inner, dy_taps,
-                              a.x.channels, 1, weights + a.inner * j0, w_taps,
+                              a.x.channels, 1, weights + a.inner * at, w_taps,
                               round_up(width, lanes(dy)), start, products, width)
             start, count = NULL, 0
         above = y - r * a.dy
@@ -52,35 +53,31 @@ cdef bint products_of_row(const conv_args* a, Py_ssize_t y, Py_ssize_t g, Py_ssi
 
 cdef void spread_row(const conv_args* a, Py_ssize_t y, const real* dy, const real* weights,
                      real* products, real* row) noexcept nogil:
-    """row[ox sx + s dx] += dy[oy, ox] W[:, :, r, s]^T for all oy, r with oy sy + r dy = y.
-
-    The columns (s, c) of one kernel row are adjacent in `row`, unless they are dilated or grouped.
-    Those of neighbouring pixels overlap there, so they are added s by s.
-    """
-    cdef Py_ssize_t widest = max_columns(dy), columns = run_columns(a)
-    cdef Py_ssize_t parts = a.kw * a.outer // columns, g, part, j0, j, end, width, at
+    """row[ox sx + s dx] += dy[oy, ox] W[:, :, r, s]^T for all oy, r with oy sy + r dy = y."""
+    cdef Py_ssize_t columns = run_columns(a, dy), panel = panel_columns(a, dy)
+    cdef Py_ssize_t parts = a.kw * a.outer // columns, g, part, j0, at, width, s, pixels
     for g in range(a.groups):
         for part in range(parts):
-            j0 = 0
+            j0 = at = 0
             while j0 < columns:
-                width = min(widest, columns - j0)
-                j = j0
-                if not products_of_row(a, y, g, part, j0, width, dy, weights, products):
+                width = min(panel, columns - j0)
+                if not products_of_row(a, y, g, part, at, width, dy, weights, products):
                     return
-                while j < j0 + width:
-                    end = min((j // a.outer + 1) * a.outer, j0 + width)
-                    at = (j // a.outer + part) * a.dx * a.y.channels + g * a.outer + j % a.outer
-                    add_rows(a.out_width, end - j, products + j - j0, width, row + at,
-                             a.sx * a.y.channels)
-                    j = end
-                j0 += widest
+                s = j0 // a.outer + part
+                pixels = (a.out_width - 1) * a.sx + max(width // a.outer - 1, 0) * a.dx + 1
+                fold_row(pixels, a.out_width, max(width // a.outer, 1), min(width, a.outer), a.sx,
+                         a.dx, products, width,
+                         row + s * a.dx * a.y.channels + g * a.outer + j0 % a.outer,
+                         a.y.channels)
+                at += round_up(width, lanes(dy))
+                j0 += panel
 
 
 cdef inline void pack_spread_rows(const conv_args* a, Py_ssize_t begin, Py_ssize_t end,
                                   const real* W, real* packed) noexcept nogil:
-    """Rows begin..end over (group, run, inner) of the weights for `spread_image`."""
-    cdef Py_ssize_t widest = max_columns(W), vector = lanes(W), columns = run_columns(a)
-    cdef Py_ssize_t item, block, i, j0, j, tap, width, stride
+    """Rows begin..end over (group, run, inner) of the weights for `spread_row`."""
+    cdef Py_ssize_t columns = run_columns(a, W), panel = panel_columns(a, W)
+    cdef Py_ssize_t item, block, i, j0, at, j, tap, width, stride
     cdef Py_ssize_t area = a.kh * a.kw, taps = columns // a.outer, runs = area // taps
     cdef const real* filter
     cdef real* to
@@ -88,16 +85,17 @@ cdef inline void pack_spread_rows(const conv_args* a, Py_ssize_t begin, Py_ssize
         block = item // a.inner
         i = item - block * a.inner
         filter = W + ((block // runs) * a.inner + i) * a.outer * area
-        j0 = 0
+        j0 = at = 0
         while j0 < columns:
-            width = min(widest, columns - j0)
-            stride = round_up(width, vector)
-            to = packed + a.inner * (block * round_up(columns, vector) + j0) + i * stride
+            width = min(panel, columns - j0)
+            stride = round_up(width, lanes(W))
+            to = packed + a.inner * (block * padded_columns(a, W) + at) + i * stride
             memset(to, 0, stride * sizeof(real))
             for j in range(width):
                 tap = (block % runs) * taps + (j0 + j) // a.outer
                 to[j] = filter[((j0 + j) % a.outer) * area + tap]
-            j0 += widest
+            at += stride
+            j0 += panel
 
 
 cdef void spread_images(const spread_args* a, Py_ssize_t begin, Py_ssize_t end, const real* dy,

@@ -15,12 +15,12 @@ level of the cache while the rows of A pass by.
 from libc.string cimport memcpy, memset
 
 from cnn_core._parallel cimport new_task
-from cnn_core._simd cimport lanes, max_columns, multiply_add_tile
+from cnn_core._simd cimport lanes, max_columns, multiply_add_tile, transpose
 from cnn_core._types cimport real
 
 cdef enum:
     BLOCK_K = 128
-    PACK_BLOCK = 16
+    BLOCK_K_TRANSPOSED = 32
     # The micro-kernel reads whole vectors: fewer than 16 columns over 15 rows, or one row of 64.
     TAIL_ELEMENTS = 256
 
@@ -31,10 +31,12 @@ cdef void multiply_add(
 ) noexcept nogil:
     """C += A B with B row by row in memory (b_row >= n), read nowhere past its last element."""
     cdef Py_ssize_t vector = lanes(b), widest = max_columns(b)
+    # The terms of a transposed A lie rows apart: a few rows at a time are read along.
+    cdef Py_ssize_t block_k = BLOCK_K if a_row != 1 else BLOCK_K_TRANSPOSED
     cdef Py_ssize_t p0 = 0, j0, block, width, safe, tail
     cdef real padded[TAIL_ELEMENTS]
     while p0 < k:
-        block = min(BLOCK_K, k - p0)
+        block = min(block_k, k - p0)
         j0 = 0
         while j0 < n:
             width = min(widest, n - j0)
@@ -48,7 +50,7 @@ cdef void multiply_add(
                 multiply_add_tile(m, width, block - safe, a + (p0 + safe) * a_col, a_row, a_col,
                                   padded, round_up(width, vector), c + j0, c_row)
             j0 += widest
-        p0 += BLOCK_K
+        p0 += block_k
 
 
 cdef inline Py_ssize_t round_up(Py_ssize_t n, Py_ssize_t unit) noexcept nogil:
@@ -94,16 +96,12 @@ cdef void pack_transposed_panel(
     Py_ssize_t panel, Py_ssize_t n, Py_ssize_t k, const real* b_transposed, real* packed,
 ) noexcept nogil:
     """One packed panel of B[k, n] from its transpose, b_transposed[n, k]."""
-    cdef Py_ssize_t widest = max_columns(packed), j0 = panel * widest, j, p, p0 = 0
+    cdef Py_ssize_t widest = max_columns(packed), j0 = panel * widest
     cdef Py_ssize_t width = min(widest, n - j0)
     cdef real* out = packed + j0 * k
     if width < widest:
         memset(out, 0, k * widest * sizeof(real))
-    while p0 < k:    # in blocks that read whole cache lines and write few
-        for j in range(width):
-            for p in range(p0, min(p0 + PACK_BLOCK, k)):
-                out[p * widest + j] = b_transposed[(j0 + j) * k + p]
-        p0 += PACK_BLOCK
+    transpose(width, k, b_transposed + j0 * k, k, out, widest)
 
 
 cdef struct pack_args:

@@ -10,12 +10,12 @@ the images by as much as a micro-kernel may read past the last of them.
 from libc.string cimport memcpy, memset
 
 from cnn_core._parallel cimport new_task
-from cnn_core._simd cimport activate, activate_backward
+from cnn_core._simd cimport activate, activate_backward, transpose
 from cnn_core._types cimport real
 
 cdef enum:
     SLACK = 64     # elements: the widest panel of the matrix product
-    MOST_IMAGES = 8
+    MOST_IMAGES = 4
 
 
 cdef class Images:
@@ -88,29 +88,33 @@ cdef struct convert_args:
 
 cdef inline void read_nchw(const convert_args* a, Py_ssize_t begin, Py_ssize_t end,
                            const real* source, real* out) noexcept nogil:
-    cdef Py_ssize_t n, y, x, c, channels = a.at.channels, plane = a.height * a.width
+    cdef Py_ssize_t n, y, channels = a.at.channels, plane = a.height * a.width
     cdef real* to
     for n in range(begin, end):
+        if a.at.row == a.width * channels:
+            transpose(channels, plane, source + n * channels * plane, plane,
+                      <real*>pixel(out, &a.at, n, 0, 0), channels)
+            continue
         for y in range(a.height):
             to = <real*>pixel(out, &a.at, n, y, 0)
             if channels == 1:
                 memcpy(to, source + n * plane + y * a.width, a.width * sizeof(real))
-                continue
-            for x in range(a.width):
-                for c in range(channels):
-                    to[x * channels + c] = source[(n * channels + c) * plane + y * a.width + x]
+            else:
+                transpose(channels, a.width, source + n * channels * plane + y * a.width, plane,
+                          to, channels)
 
 
 cdef inline void write_nchw(const convert_args* a, Py_ssize_t begin, Py_ssize_t end,
                             const real* source, real* out) noexcept nogil:
-    cdef Py_ssize_t n, y, x, c, channels = a.at.channels, plane = a.height * a.width
-    cdef const real* at
+    cdef Py_ssize_t n, y, channels = a.at.channels, plane = a.height * a.width
     for n in range(begin, end):
-        for c in range(channels):
-            for y in range(a.height):
-                at = pixel(source, &a.at, n, y, 0) + c
-                for x in range(a.width):
-                    out[(n * channels + c) * plane + y * a.width + x] = at[x * channels]
+        if a.at.row == a.width * channels:
+            transpose(plane, channels, pixel(source, &a.at, n, 0, 0), channels,
+                      out + n * channels * plane, plane)
+            continue
+        for y in range(a.height):
+            transpose(a.width, channels, pixel(source, &a.at, n, y, 0), channels,
+                      out + n * channels * plane + y * a.width, plane)
 
 
 cdef void read_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:

@@ -21,7 +21,7 @@ from cnn_core._simd cimport activate_backward, add_scaled, max_taps, scatter_tap
 from cnn_core._types cimport real
 
 cdef enum:
-    MOST_IMAGES = 8
+    MOST_IMAGES = 4
 
 
 cdef struct pool_args:

@@ -41,6 +41,10 @@ cdef extern from "simd/simd.h" nogil:
         void (*sum_rows)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*) noexcept nogil
         void (*add_rows)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*,
                          Py_ssize_t) noexcept nogil
+        void (*transpose)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*,
+                          Py_ssize_t) noexcept nogil
+        void (*fold_row)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                         const float*, Py_ssize_t, float*, Py_ssize_t) noexcept nogil
         void (*scale_u8)(Py_ssize_t, const uint8_t*, float, float*) noexcept nogil
         void (*scale_f32)(Py_ssize_t, const float*, float, float*) noexcept nogil
         void (*scale_f64)(Py_ssize_t, const double*, float, float*) noexcept nogil
@@ -89,6 +93,10 @@ cdef extern from "simd/simd.h" nogil:
         void (*sum_rows)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*) noexcept nogil
         void (*add_rows)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*,
                          Py_ssize_t) noexcept nogil
+        void (*transpose)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*,
+                          Py_ssize_t) noexcept nogil
+        void (*fold_row)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                         const double*, Py_ssize_t, double*, Py_ssize_t) noexcept nogil
         void (*scale_u8)(Py_ssize_t, const uint8_t*, double, double*) noexcept nogil
         void (*scale_f32)(Py_ssize_t, const float*, double, double*) noexcept nogil
         void (*scale_f64)(Py_ssize_t, const double*, double, double*) noexcept nogil
@@ -239,6 +247,24 @@ cdef inline void add_rows(Py_ssize_t m, Py_ssize_t n, const real* x, Py_ssize_t 
         f32.add_rows(m, n, x, x_row, y, y_row)
     else:
         f64.add_rows(m, n, x, x_row, y, y_row)
+
+
+cdef inline void transpose(Py_ssize_t m, Py_ssize_t n, const real* x, Py_ssize_t x_row, real* y,
+                           Py_ssize_t y_row) noexcept nogil:
+    if real is float:
+        f32.transpose(m, n, x, x_row, y, y_row)
+    else:
+        f64.transpose(m, n, x, x_row, y, y_row)
+
+
+cdef inline void fold_row(
+    Py_ssize_t pixels, Py_ssize_t windows, Py_ssize_t taps, Py_ssize_t n, Py_ssize_t sx,
+    Py_ssize_t dx, const real* products, Py_ssize_t x_row, real* row, Py_ssize_t row_step,
+) noexcept nogil:
+    if real is float:
+        f32.fold_row(pixels, windows, taps, n, sx, dx, products, x_row, row, row_step)
+    else:
+        f64.fold_row(pixels, windows, taps, n, sx, dx, products, x_row, row, row_step)
 
 
 cdef inline void add(Py_ssize_t n, const real* x, real* y) noexcept nogil:

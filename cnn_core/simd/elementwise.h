@@ -202,6 +202,44 @@ static void NAME(add_scaled)(ptrdiff_t n, const REAL *x, REAL a, const REAL *d, 
     }
 }
 
+#if VECTOR_BYTES >= 32 && REAL_IS_FLOAT
+/* 8 x 8: pairs of 4 x 4 blocks, turned within their halves of a register. */
+static INLINE void NAME(transpose_8x8)(const REAL *x, ptrdiff_t x_row, REAL *y, ptrdiff_t y_row) {
+    __m256 r[8];
+    UNROLL for (int i = 0; i < 8; i++)
+        r[i] = _mm256_insertf128_ps(
+            _mm256_castps128_ps256(_mm_loadu_ps(x + i % 4 * x_row + i / 4 * 4)),
+            _mm_loadu_ps(x + (i % 4 + 4) * x_row + i / 4 * 4), 1);
+    UNROLL for (int h = 0; h < 8; h += 4) {
+        __m256 a = _mm256_unpacklo_ps(r[h], r[h + 1]), b = _mm256_unpacklo_ps(r[h + 2], r[h + 3]);
+        __m256 c = _mm256_unpackhi_ps(r[h], r[h + 1]), d = _mm256_unpackhi_ps(r[h + 2], r[h + 3]);
+        _mm256_storeu_ps(y + h * y_row, _mm256_shuffle_ps(a, b, 0x44));
+        _mm256_storeu_ps(y + (h + 1) * y_row, _mm256_shuffle_ps(a, b, 0xEE));
+        _mm256_storeu_ps(y + (h + 2) * y_row, _mm256_shuffle_ps(c, d, 0x44));
+        _mm256_storeu_ps(y + (h + 3) * y_row, _mm256_shuffle_ps(c, d, 0xEE));
+    }
+}
+#define TRANSPOSE_BLOCK 8
+#else
+#define TRANSPOSE_BLOCK 1
+#endif
+
+static void NAME(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y,
+                            ptrdiff_t y_row) {
+    ptrdiff_t m_whole = 0, n_whole = 0;
+#if TRANSPOSE_BLOCK > 1
+    m_whole = m / TRANSPOSE_BLOCK * TRANSPOSE_BLOCK;
+    n_whole = n / TRANSPOSE_BLOCK * TRANSPOSE_BLOCK;
+    for (ptrdiff_t i = 0; i < m_whole; i += TRANSPOSE_BLOCK)
+        for (ptrdiff_t j = 0; j < n_whole; j += TRANSPOSE_BLOCK)
+            NAME(transpose_8x8)(x + i * x_row + j, x_row, y + j * y_row + i, y_row);
+#endif
+    for (ptrdiff_t j = 0; j < n; j++)
+        for (ptrdiff_t i = j < n_whole ? m_whole : 0; i < m; i++)
+            y[j * y_row + i] = x[i * x_row + j];
+}
+#undef TRANSPOSE_BLOCK
+
 #define DEFINE_SCALE(SUFFIX, SOURCE)                                                              \
     static void NAME(scale_##SUFFIX)(ptrdiff_t n, const SOURCE *x, REAL scale, REAL *y) {         \
         for (ptrdiff_t j = 0; j < n; j++) y[j] = (REAL)x[j] * scale;                              \

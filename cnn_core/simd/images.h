@@ -69,6 +69,28 @@ static void NAME(scatter_taps)(int add, ptrdiff_t windows, ptrdiff_t step, ptrdi
     else NAME(scatter_taps_as)(0, windows, step, n, taps, at, numbers, which, g, x);
 }
 
+/* row[p row_step + j] += sum of the products[q x_row + s n + j] with q sx + s dx = p, over s in
+ * order: the overlapping windows of a row, put back on its pixels. */
+static void NAME(fold_row)(ptrdiff_t pixels, ptrdiff_t windows, ptrdiff_t taps, ptrdiff_t n,
+                           ptrdiff_t sx, ptrdiff_t dx, const REAL *products, ptrdiff_t x_row,
+                           REAL *row, ptrdiff_t row_step) {
+    for (ptrdiff_t p = 0; p < pixels; p++)
+        FOR_VECTORS(n) {
+            vec sum = NAME(load_n)(row + p * row_step + i, left, 0);
+            for (ptrdiff_t s = 0; s < taps; s++) {
+                ptrdiff_t q = p - s * dx;
+                if (q < 0) break;
+                if (sx > 1) {
+                    if (q % sx) continue;
+                    q /= sx;
+                }
+                if (q < windows)
+                    sum += NAME(load_n)(products + q * x_row + s * n + i, left, 0);
+            }
+            NAME(store_n)(row + p * row_step + i, left, sum);
+        }
+}
+
 /* y = x where the generator keeps an element, times scale; else 0. x may be y.
  *
  * Threefry-4x32 with 20 rounds (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, 2011):
@@ -99,25 +121,35 @@ static INLINE void NAME(threefry)(word_vec w[4], const uint32_t key[5]) {
     }
 }
 
+/* y = x * scale for the elements whose words are >= threshold, else 0; n of them, from one vector
+ * of words. */
+static INLINE void NAME(keep_words)(ptrdiff_t n, word_vec words, uint32_t threshold, REAL scale,
+                                    const REAL *x, REAL *y) {
+#if REAL_IS_FLOAT
+    vec kept = NAME(load_n)(x, n, 0) * scale;
+    NAME(store_n)(y, n, (vec)((ivec)kept & (ivec)(words >= threshold)));
+#else
+    for (ptrdiff_t j = 0; j < WORD_LANES; j++)
+        if (j < n) y[j] = words[j] >= threshold ? x[j] * scale : (REAL)0;
+#endif
+}
+
 static void NAME(dropout)(ptrdiff_t n, const uint32_t key[4], const uint32_t stream[3],
                           uint32_t threshold, REAL scale, const REAL *x, REAL *y) {
     const uint32_t schedule[5] = {key[0], key[1], key[2], key[3],
                                   0x1BD11BDAu ^ key[0] ^ key[1] ^ key[2] ^ key[3]};
-    uint32_t random[64];
+    word_vec lane;
+    UNROLL for (int j = 0; j < WORD_LANES; j++) lane[j] = (uint32_t)j;
     for (ptrdiff_t begin = 0; begin < n; begin += 64) {
         for (ptrdiff_t part = 0; part < 16; part += WORD_LANES) {
-            word_vec w[4];
-            uint32_t counter[16];
-            for (ptrdiff_t j = 0; j < WORD_LANES; j++)
-                counter[j] = (uint32_t)(begin / 64 * 16 + part + j);
-            memcpy(&w[0], counter, sizeof w[0]);
-            for (int i = 1; i < 4; i++) w[i] = (word_vec){0} + stream[i - 1];
+            word_vec w[4] = {lane + (uint32_t)(begin / 64 * 16 + part)};
+            UNROLL for (int i = 1; i < 4; i++) w[i] = (word_vec){0} + stream[i - 1];
             NAME(threefry)(w, schedule);
-            for (int i = 0; i < 4; i++) memcpy(random + 16 * i + part, &w[i], sizeof w[i]);
+            UNROLL for (int i = 0; i < 4; i++) {
+                const ptrdiff_t at = begin + 16 * i + part;
+                if (at < n) NAME(keep_words)(n - at, w[i], threshold, scale, x + at, y + at);
+            }
         }
-        ptrdiff_t end = n - begin < 64 ? n - begin : 64;
-        for (ptrdiff_t j = 0; j < end; j++)
-            y[begin + j] = random[j] >= threshold ? x[begin + j] * scale : (REAL)0;
     }
 }
 #undef word_vec

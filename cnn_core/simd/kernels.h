@@ -20,7 +20,7 @@
     .softmax = NAME(softmax), .softmax_backward = NAME(softmax_backward),                         \
     .softmax_cross_entropy = NAME(softmax_cross_entropy),                                         \
     .binary_cross_entropy = NAME(binary_cross_entropy), .squared_error = NAME(squared_error),     \
-    .argmax = NAME(argmax), .sum_rows = NAME(sum_rows), .add_rows = NAME(add_rows), .scale_u8 = NAME(scale_u8),                         \
+    .argmax = NAME(argmax), .sum_rows = NAME(sum_rows), .add_rows = NAME(add_rows), .transpose = NAME(transpose), .fold_row = NAME(fold_row), .scale_u8 = NAME(scale_u8),                         \
     .scale_f32 = NAME(scale_f32), .scale_f64 = NAME(scale_f64), .sgd = NAME(sgd),                 \
     .cross_entropy_columns = NAME(cross_entropy_columns), .add_scaled = NAME(add_scaled),         \
     .max_taps = NAME(max_taps), .scatter_taps = NAME(scatter_taps), .dropout = NAME(dropout),     \

@@ -75,6 +75,9 @@ enum activation {
     /* y[i * y_row + j] += x[i * x_row + j], i < m, j < n. */                                     \
     void (*add_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y,           \
                      ptrdiff_t y_row);                                                            \
+    /* y[j * y_row + i] = x[i * x_row + j], i < m, j < n. */                                      \
+    void (*transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y,          \
+                      ptrdiff_t y_row);                                                           \
     /* y = scale x, for each type a data set may have. */                                         \
     void (*scale_u8)(ptrdiff_t n, const uint8_t *x, REAL scale, REAL *y);                         \
     void (*scale_f32)(ptrdiff_t n, const float *x, REAL scale, REAL *y);                          \
@@ -101,6 +104,11 @@ enum activation {
     void (*scatter_taps)(int add, ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n, ptrdiff_t taps, \
                          const ptrdiff_t *at, const int32_t *numbers, const int32_t *which,       \
                          const REAL *g, REAL *x);                                                 \
+    /* row[p row_step + j] += sum over s < taps of products[q x_row + s n + j], j < n, for the    \
+     * window q < windows with q sx + s dx = p, if there is one; p < pixels. */                   \
+    void (*fold_row)(ptrdiff_t pixels, ptrdiff_t windows, ptrdiff_t taps, ptrdiff_t n,            \
+                     ptrdiff_t sx, ptrdiff_t dx, const REAL *products, ptrdiff_t x_row,           \
+                     REAL *row, ptrdiff_t row_step);                                              \
     /* y = scale x where a random number from (key, stream, element) >= threshold, else 0. */     \
     void (*dropout)(ptrdiff_t n, const uint32_t key[4], const uint32_t stream[3],                 \
                     uint32_t threshold, REAL scale, const REAL *x, REAL *y);                      \

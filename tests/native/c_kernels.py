@@ -121,6 +121,21 @@ class Kernels:
             self.call("add_rows", *x.shape, x_.address, x_.row, y_.address, y_.row)
         return y_.array
 
+    def transpose(self, x, *, gaps=(0, 0)):
+        with self.memory() as m:
+            x_, y = m.input(x, gaps[0]), m.output(x.T.shape, self.dtype, gaps[1])
+            self.call("transpose", *x.shape, x_.address, x_.row, y.address, y.row)
+        return y.array
+
+    def fold_row(self, products, row, taps, sx, dx, *, gaps=(0, 0)):
+        """products [windows, taps n]; row [pixels, n]."""
+        with self.memory() as m:
+            products_, row_ = m.input(products, gaps[0]), m.inout(row, gaps[1])
+            sizes = (len(row), len(products), taps, row.shape[1], sx, dx)
+            addresses = (products_.address, products_.row, row_.address, row_.row)
+            self.call("fold_row", *sizes, *addresses)
+        return row_.array
+
     def add_scaled(self, x, a, d):
         with self.memory() as m:
             x_, d_, y = m.input(x), m.input(d), m.output(x.shape, self.dtype)

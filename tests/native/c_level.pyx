@@ -130,6 +130,25 @@ def add_rows(bint single, Py_ssize_t m, Py_ssize_t n, address x, Py_ssize_t x_ro
         f64.add_rows(m, n, <double*>x, x_row, <double*>y, y_row)
 
 
+def transpose(bint single, Py_ssize_t m, Py_ssize_t n, address x, Py_ssize_t x_row, address y,
+              Py_ssize_t y_row):
+    if single:
+        f32.transpose(m, n, <float*>x, x_row, <float*>y, y_row)
+    else:
+        f64.transpose(m, n, <double*>x, x_row, <double*>y, y_row)
+
+
+def fold_row(bint single, Py_ssize_t pixels, Py_ssize_t windows, Py_ssize_t taps, Py_ssize_t n,
+             Py_ssize_t sx, Py_ssize_t dx, address products, Py_ssize_t x_row, address row,
+             Py_ssize_t row_step):
+    if single:
+        f32.fold_row(pixels, windows, taps, n, sx, dx, <float*>products, x_row, <float*>row,
+                     row_step)
+    else:
+        f64.fold_row(pixels, windows, taps, n, sx, dx, <double*>products, x_row, <double*>row,
+                     row_step)
+
+
 def add_scaled(bint single, Py_ssize_t n, address x, double a, address d, address y):
     if single:
         f32.add_scaled(n, <float*>x, <float>a, <float*>d, <float*>y)

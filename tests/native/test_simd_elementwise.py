@@ -188,6 +188,14 @@ def test_add_rows(kernels, rng):
                 assert same_bits(kernels.add_rows(x, y, gaps=gaps), x + y), f"m={m} n={n}"
 
 
+def test_transpose(kernels, rng):
+    for m in (0, 1, 7, 8, 9, 16, 17):
+        for n in (0, 1, 7, 8, 9, 24, 31):
+            x = random_array(rng, (m, n), kernels.dtype)
+            for gaps in ((0, 0), (3, 0), (0, 5)):
+                assert same_bits(kernels.transpose(x, gaps=gaps), x.T.copy()), f"m={m} n={n}"
+
+
 def test_add_scaled(kernels, rng):
     for n in kernels.sizes():
         x, y = (random_array(rng, n, kernels.dtype) for _ in range(2))
