@@ -55,7 +55,7 @@ cdef void spread_row(const conv_args* a, Py_ssize_t y, const real* dy, const rea
                      real* products, real* row) noexcept nogil:
     """row[ox sx + s dx] += dy[oy, ox] W[:, :, r, s]^T for all oy, r with oy sy + r dy = y."""
     cdef Py_ssize_t columns = run_columns(a, dy), panel = panel_columns(a, dy)
-    cdef Py_ssize_t parts = a.kw * a.outer // columns, g, part, j0, at, width, s, pixels
+    cdef Py_ssize_t parts = a.kw * a.outer // columns, g, part, j0, at, width, s, taps
     for g in range(a.groups):
         for part in range(parts):
             j0 = at = 0
@@ -64,9 +64,9 @@ cdef void spread_row(const conv_args* a, Py_ssize_t y, const real* dy, const rea
                 if not products_of_row(a, y, g, part, at, width, dy, weights, products):
                     return
                 s = j0 // a.outer + part
-                pixels = (a.out_width - 1) * a.sx + max(width // a.outer - 1, 0) * a.dx + 1
-                fold_row(pixels, a.out_width, max(width // a.outer, 1), min(width, a.outer), a.sx,
-                         a.dx, products, width,
+                taps = max(width // a.outer, 1)    # more than one: not dilated
+                fold_row((a.out_width - 1) * a.sx + taps, a.out_width, taps, min(width, a.outer),
+                         a.sx, products, width,
                          row + s * a.dx * a.y.channels + g * a.outer + j0 % a.outer,
                          a.y.channels)
                 at += round_up(width, lanes(dy))

@@ -91,9 +91,12 @@ cdef inline void read_nchw(const convert_args* a, Py_ssize_t begin, Py_ssize_t e
     cdef Py_ssize_t n, y, channels = a.at.channels, plane = a.height * a.width
     cdef real* to
     for n in range(begin, end):
+        to = <real*>pixel(out, &a.at, n, 0, 0)
         if a.at.row == a.width * channels:
-            transpose(channels, plane, source + n * channels * plane, plane,
-                      <real*>pixel(out, &a.at, n, 0, 0), channels)
+            if channels == 1:
+                memcpy(to, source + n * plane, plane * sizeof(real))
+            else:
+                transpose(channels, plane, source + n * channels * plane, plane, to, channels)
             continue
         for y in range(a.height):
             to = <real*>pixel(out, &a.at, n, y, 0)

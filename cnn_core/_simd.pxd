@@ -43,7 +43,7 @@ cdef extern from "simd/simd.h" nogil:
                          Py_ssize_t) noexcept nogil
         void (*transpose)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*,
                           Py_ssize_t) noexcept nogil
-        void (*fold_row)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+        void (*fold_row)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                          const float*, Py_ssize_t, float*, Py_ssize_t) noexcept nogil
         void (*scale_u8)(Py_ssize_t, const uint8_t*, float, float*) noexcept nogil
         void (*scale_f32)(Py_ssize_t, const float*, float, float*) noexcept nogil
@@ -95,7 +95,7 @@ cdef extern from "simd/simd.h" nogil:
                          Py_ssize_t) noexcept nogil
         void (*transpose)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*,
                           Py_ssize_t) noexcept nogil
-        void (*fold_row)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+        void (*fold_row)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                          const double*, Py_ssize_t, double*, Py_ssize_t) noexcept nogil
         void (*scale_u8)(Py_ssize_t, const uint8_t*, double, double*) noexcept nogil
         void (*scale_f32)(Py_ssize_t, const float*, double, double*) noexcept nogil
@@ -258,13 +258,13 @@ cdef inline void transpose(Py_ssize_t m, Py_ssize_t n, const real* x, Py_ssize_t
 
 
 cdef inline void fold_row(
-    Py_ssize_t pixels, Py_ssize_t windows, Py_ssize_t taps, Py_ssize_t n, Py_ssize_t sx,
-    Py_ssize_t dx, const real* products, Py_ssize_t x_row, real* row, Py_ssize_t row_step,
+    Py_ssize_t pixels, Py_ssize_t windows, Py_ssize_t taps, Py_ssize_t n, Py_ssize_t step,
+    const real* products, Py_ssize_t x_row, real* row, Py_ssize_t row_step,
 ) noexcept nogil:
     if real is float:
-        f32.fold_row(pixels, windows, taps, n, sx, dx, products, x_row, row, row_step)
+        f32.fold_row(pixels, windows, taps, n, step, products, x_row, row, row_step)
     else:
-        f64.fold_row(pixels, windows, taps, n, sx, dx, products, x_row, row, row_step)
+        f64.fold_row(pixels, windows, taps, n, step, products, x_row, row, row_step)
 
 
 cdef inline void add(Py_ssize_t n, const real* x, real* y) noexcept nogil:

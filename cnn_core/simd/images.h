@@ -69,26 +69,25 @@ static void NAME(scatter_taps)(int add, ptrdiff_t windows, ptrdiff_t step, ptrdi
     else NAME(scatter_taps_as)(0, windows, step, n, taps, at, numbers, which, g, x);
 }
 
-/* row[p row_step + j] += sum of the products[q x_row + s n + j] with q sx + s dx = p, over s in
+/* row[p row_step + j] += sum of the products[q x_row + s n + j] with q step + s = p, over s in
  * order: the overlapping windows of a row, put back on its pixels. */
 static void NAME(fold_row)(ptrdiff_t pixels, ptrdiff_t windows, ptrdiff_t taps, ptrdiff_t n,
-                           ptrdiff_t sx, ptrdiff_t dx, const REAL *products, ptrdiff_t x_row,
-                           REAL *row, ptrdiff_t row_step) {
-    for (ptrdiff_t p = 0; p < pixels; p++)
+                           ptrdiff_t step, const REAL *products, ptrdiff_t x_row, REAL *row,
+                           ptrdiff_t row_step) {
+    for (ptrdiff_t p = 0, whole = 0, rest = 0; p < pixels; p++) {
+        const ptrdiff_t past = whole < windows ? 0 : whole - windows + 1;
         FOR_VECTORS(n) {
             vec sum = NAME(load_n)(row + p * row_step + i, left, 0);
-            for (ptrdiff_t s = 0; s < taps; s++) {
-                ptrdiff_t q = p - s * dx;
-                if (q < 0) break;
-                if (sx > 1) {
-                    if (q % sx) continue;
-                    q /= sx;
-                }
-                if (q < windows)
-                    sum += NAME(load_n)(products + q * x_row + s * n + i, left, 0);
+            ptrdiff_t q = whole - past, s = rest + past * step;
+            const REAL *from = products + q * x_row + s * n + i;
+            for (; s < taps && q >= 0; s += step, q--) {
+                sum += NAME(load_n)(from, left, 0);
+                from += step * n - x_row;
             }
             NAME(store_n)(row + p * row_step + i, left, sum);
         }
+        if (++rest == step) rest = 0, whole++;
+    }
 }
 
 /* y = x where the generator keeps an element, times scale; else 0. x may be y.

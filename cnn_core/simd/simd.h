@@ -105,10 +105,10 @@ enum activation {
                          const ptrdiff_t *at, const int32_t *numbers, const int32_t *which,       \
                          const REAL *g, REAL *x);                                                 \
     /* row[p row_step + j] += sum over s < taps of products[q x_row + s n + j], j < n, for the    \
-     * window q < windows with q sx + s dx = p, if there is one; p < pixels. */                   \
+     * window q < windows with q step + s = p, if there is one; p < pixels. */                    \
     void (*fold_row)(ptrdiff_t pixels, ptrdiff_t windows, ptrdiff_t taps, ptrdiff_t n,            \
-                     ptrdiff_t sx, ptrdiff_t dx, const REAL *products, ptrdiff_t x_row,           \
-                     REAL *row, ptrdiff_t row_step);                                              \
+                     ptrdiff_t step, const REAL *products, ptrdiff_t x_row, REAL *row,            \
+                     ptrdiff_t row_step);                                                         \
     /* y = scale x where a random number from (key, stream, element) >= threshold, else 0. */     \
     void (*dropout)(ptrdiff_t n, const uint32_t key[4], const uint32_t stream[3],                 \
                     uint32_t threshold, REAL scale, const REAL *x, REAL *y);                      \

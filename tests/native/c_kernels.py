@@ -127,11 +127,11 @@ class Kernels:
             self.call("transpose", *x.shape, x_.address, x_.row, y.address, y.row)
         return y.array
 
-    def fold_row(self, products, row, taps, sx, dx, *, gaps=(0, 0)):
+    def fold_row(self, products, row, taps, step, *, gaps=(0, 0)):
         """products [windows, taps n]; row [pixels, n]."""
         with self.memory() as m:
             products_, row_ = m.input(products, gaps[0]), m.inout(row, gaps[1])
-            sizes = (len(row), len(products), taps, row.shape[1], sx, dx)
+            sizes = (len(row), len(products), taps, row.shape[1], step)
             addresses = (products_.address, products_.row, row_.address, row_.row)
             self.call("fold_row", *sizes, *addresses)
         return row_.array

@@ -139,13 +139,13 @@ def transpose(bint single, Py_ssize_t m, Py_ssize_t n, address x, Py_ssize_t x_r
 
 
 def fold_row(bint single, Py_ssize_t pixels, Py_ssize_t windows, Py_ssize_t taps, Py_ssize_t n,
-             Py_ssize_t sx, Py_ssize_t dx, address products, Py_ssize_t x_row, address row,
+             Py_ssize_t step, address products, Py_ssize_t x_row, address row,
              Py_ssize_t row_step):
     if single:
-        f32.fold_row(pixels, windows, taps, n, sx, dx, <float*>products, x_row, <float*>row,
+        f32.fold_row(pixels, windows, taps, n, step, <float*>products, x_row, <float*>row,
                      row_step)
     else:
-        f64.fold_row(pixels, windows, taps, n, sx, dx, <double*>products, x_row, <double*>row,
+        f64.fold_row(pixels, windows, taps, n, step, <double*>products, x_row, <double*>row,
                      row_step)
 
 

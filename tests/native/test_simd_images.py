@@ -164,20 +164,20 @@ def test_a_nan_gradient_reaches_its_own_pixel_only(kernels):
     assert np.isnan(x[n : 2 * n]).all() and (x[:n] == 1).all() and (x[2 * n :] == 1).all()
 
 
-@pytest.mark.parametrize(("sx", "dx"), [(1, 1), (2, 1), (1, 2), (3, 2), (2, 4)])
-def test_fold_row_adds_overlapping_windows(kernels, rng, sx, dx):
+@pytest.mark.parametrize("step", [1, 2, 3, 8])
+def test_fold_row_adds_overlapping_windows(kernels, rng, step):
     for n in (1, 2, kernels.lanes, kernels.lanes + 1):
         for windows, taps in ((1, 1), (1, 3), (5, 1), (4, 3), (2, 7)):
-            pixels = (windows - 1) * sx + (taps - 1) * dx + 1
+            pixels = (windows - 1) * step + taps
             for more in (0, 3):  # pixels behind the last window
                 products = rng.integers(-64, 65, (windows, taps, n)).astype(kernels.dtype)
                 row = rng.integers(-9, 9, (pixels + more, n)).astype(kernels.dtype)
                 expected = row.copy()
                 for q in range(windows):
                     for s in range(taps):
-                        expected[q * sx + s * dx] += products[q, s]
+                        expected[q * step + s] += products[q, s]
                 products = products.reshape(windows, taps * n)
-                actual = kernels.fold_row(products, row, taps, sx, dx, gaps=(more, 2))
+                actual = kernels.fold_row(products, row, taps, step, gaps=(more, 2))
                 assert same_bits(actual, expected), f"n={n} windows={windows} taps={taps}"
 
 
