@@ -11,9 +11,9 @@ import subprocess
 import sys
 
 from runners import RUNNERS
-from workloads import WORKLOADS
 
 import cnn_core as cc
+from workloads import WORKLOADS
 
 
 def train(library: str, workload: str, steps: int, threads: int) -> None:

@@ -15,9 +15,9 @@ import time
 
 import numpy as np
 from runners import RUNNERS
-from workloads import WORKLOADS
 
 import cnn_core as cc
+from workloads import WORKLOADS
 
 
 def main() -> None:
