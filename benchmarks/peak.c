@@ -19,7 +19,7 @@
 #endif
 
 typedef float vector __attribute__((vector_size(BYTES)));
-enum { CHAINS = 12, LANES = BYTES / sizeof(float), ROUNDS = 7 };
+enum { CHAINS = 12, LANES = BYTES / sizeof(float), ROUNDS = 30 };
 
 /* As many independent sums as hide the latency of an addition. */
 static void multiply_add(long n) {

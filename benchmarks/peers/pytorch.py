@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 # The compiler would keep a pool of processes, which are not idle between two turns.
 os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
@@ -36,13 +36,9 @@ def network(workload: Workload, x: torch.Tensor, layout: torch.memory_format) ->
     return net.to(memory_format=layout)
 
 
-def layouts(workload: Workload) -> dict[str, torch.memory_format]:
-    images = len(workload.input_shape) == 3
-    return LAYOUTS if images else {"": torch.contiguous_format}
-
-
 class Eager:
     packages = ("torch",)
+    layouts: ClassVar = LAYOUTS
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -50,6 +46,9 @@ class Eager:
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return function
+
+    def layouts_for(self, workload: Workload) -> dict[str, torch.memory_format]:
+        return {"": torch.contiguous_format} if workload.fully_connected else self.layouts
 
     def training(self, workload: Workload, x: Any, t: Any, dtype: str) -> Timed:
         rows = torch.from_numpy(x).reshape(len(x), *workload.input_shape)
@@ -68,12 +67,12 @@ class Eager:
 
             return run
 
-        return fastest({name: steps(layout) for name, layout in layouts(workload).items()})
+        return fastest({name: steps(layout) for name, layout in self.layouts_for(workload).items()})
 
     def inference(self, workload: Workload, x: Any, dtype: str) -> Timed:
         rows = torch.from_numpy(x).reshape(len(x), *workload.input_shape)
         candidates = {}
-        for name, layout in layouts(workload).items():
+        for name, layout in self.layouts_for(workload).items():
             net = self.compiled(network(workload, rows, layout).eval())
             for setting, run in predictions(net, rows).items():
                 candidates[f"{name} {setting}".strip()] = torch.inference_mode()(run)
@@ -81,7 +80,9 @@ class Eager:
 
 
 class Compiled(Eager):
-    """torch.compile of the network and its loss, for the shapes at hand."""
+    """torch.compile of the network and its loss, for the shapes at hand; it chooses layouts."""
+
+    layouts: ClassVar = {"": torch.contiguous_format}
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         torch._dynamo.reset()

@@ -32,12 +32,14 @@ class Kernel:
     """One task of a training step.
 
     layer : what it belongs to. name : what it computes there.
-    multiply_adds : of a product or a convolution for the whole batch; 0 of all else.
+    weights, multiply_adds : of a product or a convolution the shape of W, and how many it takes for
+        the whole batch; () and 0 of all else.
     seconds : the shortest of many runs, alone.
     """
 
     layer: str
     name: str
+    weights: tuple[int, ...]
     multiply_adds: int
     seconds: float
 
@@ -56,11 +58,30 @@ class _Names:
 
 
 @dataclass(frozen=True)
+class _Owner:
+    """What tasks belong to, and the size of the product among them.
+
+    dx_multiply_adds : fewer where a wide padding makes the output larger than the input.
+    """
+
+    text: str
+    weights: tuple[int, ...] = ()
+    multiply_adds: int = 0
+    dx_multiply_adds: int = 0
+
+
+@dataclass(frozen=True)
 class _Entry:
-    layer: str
+    owner: _Owner
     name: str
-    multiply_adds: int
+    product: bool
     task: ops.Task
+
+    @property
+    def multiply_adds(self) -> int:
+        if not self.product:
+            return 0
+        return self.owner.dx_multiply_adds if self.name == "dx" else self.owner.multiply_adds
 
 
 # ----------------------------------------------------------------------------------------- steps
@@ -110,29 +131,28 @@ def kernel_times(
     entries: list[_Entry] = []
     whole = Parts()
     with network.locked():
-        for layer, multiply_adds, parts, names in _parts(trainer, plan, x, t):
+        for owner, parts, names in _parts(trainer, plan, x, t):
             whole += parts
-            entries += _entries(layer, multiply_adds, parts, names)
+            entries += _entries(owner, parts, names)
         return _time(whole.program().run, entries, seconds)
 
 
 def _parts(
     trainer: Trainer, plan: Plan, x: Array, t: Array
-) -> Iterator[tuple[str, int, Parts, _Names]]:
-    """What a step consists of: owner, multiply-adds, tasks and their names."""
+) -> Iterator[tuple[_Owner, Parts, _Names]]:
+    """What a step consists of."""
     segment = plan.segments[0]
     assert isinstance(segment, NativeSegment)
-    yield "batch", 0, _gather(plan, x, t), _Names("gather")
+    yield _Owner("batch"), _gather(plan, x, t), _Names("gather")
     for block, parts in segment.forward_blocks():
-        yield _text(block), _multiply_adds(block, plan.n), parts, _Names("forward")
-    yield "loss", 0, plan.loss_parts(segment.dy), _Names("rows", after="sum")
+        yield _owner(block, plan.n), parts, _Names("forward")
+    yield _Owner("loss"), plan.loss_parts(segment.dy), _Names("rows", after="sum")
     for block, parts in segment.backward_blocks():
-        multiply_adds = _multiply_adds(block, plan.n)
-        if multiply_adds and not parts.after:
-            yield _text(block), 0, parts, _Names("activation dx")
-        else:
-            yield _text(block), multiply_adds, parts, _Names("dx", after="dW")
-    yield type(trainer.optimizer).__name__, 0, trainer.update_parts(), _Names("", "clock")
+        owner = _owner(block, plan.n)
+        alone = owner.weights and not parts.after
+        yield owner, parts, _Names("activation dx" if alone else "dx", after="dW")
+    optimizer = _Owner(type(trainer.optimizer).__name__)
+    yield optimizer, trainer.update_parts(), _Names("", "clock")
 
 
 def _gather(plan: Plan, x: Array, t: Array) -> Parts:
@@ -149,21 +169,20 @@ def _gather(plan: Plan, x: Array, t: Array) -> Parts:
     )
 
 
-def _text(block: Block) -> str:
+def _owner(block: Block, n: int) -> _Owner:
+    """The layer and the activation of a block for n samples."""
     layers = [layer for layer in (block.layer, block.activation) if layer is not None]
     texts = [describe_layer(layer) for layer in dict.fromkeys(layers)]
-    return ", ".join(texts) or type(block).__name__
-
-
-def _multiply_adds(block: Block, n: int) -> int:
-    """Of the product or convolution for n samples; its two gradients take as many."""
+    text = ", ".join(texts) or type(block).__name__
     if not isinstance(block, (AffineBlock, ConvBlock)):
-        return 0
-    places = math.prod(block.sample_shape[1:])
-    return n * places * int(block.layer.params["W"].size)
+        return _Owner(text)
+    weights = block.layer.params["W"].shape
+    taps = n * math.prod(weights)
+    places, inputs = math.prod(block.sample_shape[1:]), math.prod(block.x.shape[2:])
+    return _Owner(text, weights, taps * places, taps * min(places, inputs))
 
 
-def _entries(layer: str, multiply_adds: int, parts: Parts, names: _Names) -> Iterator[_Entry]:
+def _entries(owner: _Owner, parts: Parts, names: _Names) -> Iterator[_Entry]:
     """The tasks with their names; the first of `rows` and of `after` is the product."""
     rows: list[list[ops.Task]] = []
     for item in parts.rows:
@@ -177,9 +196,9 @@ def _entries(layer: str, multiply_adds: int, parts: Parts, names: _Names) -> Ite
     )
     for name, group in groups:
         for number, task in enumerate(task for lane in group for task in lane):
-            product = number == 0 and name in ("forward", "dx", "dW")
+            product = bool(owner.weights) and number == 0 and name in ("forward", "dx", "dW")
             text = "db" if name == "dW" and number else f"{name} {number + 1}" if number else name
-            yield _Entry(layer, text, multiply_adds if product else 0, task)
+            yield _Entry(owner, text, product, task)
 
 
 def _time(
@@ -196,7 +215,13 @@ def _time(
             best[i] = min(best[i], *(_seconds(program) for _ in range(RUNS)))
         rounds += 1
     return whole, [
-        Kernel(entry.layer, entry.name, entry.multiply_adds, shortest)
+        Kernel(
+            entry.owner.text,
+            entry.name,
+            entry.owner.weights if entry.product else (),
+            entry.multiply_adds,
+            shortest,
+        )
         for entry, shortest in zip(entries, best, strict=True)
     ]
 

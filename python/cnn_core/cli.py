@@ -51,6 +51,12 @@ _fraction = _number(float, "a number in 0..1", 0, 1)
 _threads = _number(int, "an integer in 1..1024", 1, 1024)
 
 
+def _model_name(value: str) -> str:
+    if value not in MODELS:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(MODELS)}, got {value!r}")
+    return value
+
+
 def _defaults_of(name: str) -> str:
     """The defaults of an option, for its help, by models that have it."""
     texts = []
@@ -193,7 +199,7 @@ def _add_bench(add_command: Callable[..., argparse.ArgumentParser]) -> None:
         "models",
         metavar="MODEL",
         nargs="*",
-        choices=[[], *MODELS],
+        type=_model_name,
         default=list(MODELS),
         help=f"{', '.join(MODELS)} (default: all)",
     )
