@@ -18,6 +18,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
+FAILED = "failed:"  # begins a reason that is not the library's nature
+
 
 def pin(threads: int) -> None:
     """Some libraries take as many threads as the process has processors, and ask nobody."""
@@ -97,7 +99,8 @@ def main() -> None:
         except server.unsupported as error:
             server.answer(skip=str(error))
         except Exception as error:
-            server.answer(skip=f"{type(error).__name__}: {str(error).splitlines()[:1]}")
+            first = str(error).strip().split("\n")[0]
+            server.answer(skip=f"{FAILED} {type(error).__name__}: {first}")
 
 
 if __name__ == "__main__":

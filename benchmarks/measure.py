@@ -5,6 +5,7 @@ Each library is a process of its own (child.py) that lives through all workloads
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -15,6 +16,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from child import FAILED
 
 PAUSE = 0.02  # seconds between two turns: threads that spin for more work have gone to sleep
 
@@ -62,7 +65,7 @@ class Child:
         if not line:
             self.log.seek(0)
             lines = self.log.read().strip().splitlines()
-            raise Skipped(f"ended: {lines[-1] if lines else 'no message'}")
+            raise Skipped(f"{FAILED} {lines[-1] if lines else 'no message'}")
         answer = json.loads(line)
         if "skip" in answer:
             raise Skipped(answer["skip"])
@@ -74,7 +77,7 @@ class Child:
             self.process.stdin.write(json.dumps({"do": what, **arguments}) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            raise Skipped("ended") from None
+            raise Skipped(f"{FAILED} it has ended") from None
         return self._answer()
 
     def prepare(self, kind: str, workload: str = "", rows: int = 60_000, dtype: str = "") -> None:
@@ -91,7 +94,8 @@ class Child:
     def close(self) -> None:
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
-            pipe.close()
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
         self.process.wait()
         self.log.close()
 

@@ -33,7 +33,11 @@ class Run:
 
     def compare(self, names: list[str], **job: Any) -> Result:
         found = self.children.get([name for name in names if name in self.options.peers])
-        return compare(found, self.options.rounds, self.options.seconds, **job)
+        began = time.perf_counter()
+        result = compare(found, self.options.rounds, self.options.seconds, **job)
+        took = f"{time.perf_counter() - began:.0f} s"
+        print(*(value for value in job.values() if value), took, file=sys.stderr)
+        return result
 
     def child(self, *command: str, threads: int | None = None) -> list[str]:
         """A Python program; its output, line by line."""

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from child import FAILED
 from measure import Result
 
 
@@ -52,12 +53,17 @@ def comparison(
 
 
 def notes(results: dict[str, Result]) -> str:
-    """Which settings were the fastest, and who took no part although it could have."""
+    """Which settings were the fastest, and who took no part although it should have."""
     lines = []
     for title, result in results.items():
-        chosen = [f"{name}: {setting}" for name, setting in result.settings.items() if setting]
-        if chosen:
-            lines.append(f"{title}: {'; '.join(chosen)}")
+        told = [f"{name}: {setting}" for name, setting in result.settings.items() if setting]
+        told += [
+            f"without {name}: {reason}"
+            for name, reason in result.skipped.items()
+            if reason.startswith(FAILED)
+        ]
+        if told:
+            lines.append(f"{title}: {'; '.join(told)}")
     return "\n".join(f"* {line}" for line in lines)
 
 
@@ -65,7 +71,7 @@ def kernel_table(kernels: list[dict[str, Any]], peak: float) -> str:
     """Kernels of `sections.kernels`, their shares of the peak in GFLOP/s."""
     rows = [
         [
-            f"{kernel['workload']} {kernel['layer']}",
+            f"{kernel['workload']} {kernel['layer']}, W {'x'.join(map(str, kernel['weights']))}",
             kernel["name"],
             duration(kernel["seconds"]),
             f"{kernel['gflops']:.1f}",

@@ -60,15 +60,19 @@ def fastest(candidates: dict[str, Callable[[int], Any]]) -> Timed:
     """The fastest of several settings, after a first run that compiles and fills caches."""
     seconds = {}
     for setting, run in candidates.items():
-        run(2)
-        start = time.perf_counter()
         run(1)
-        n = max(1, min(100, int(0.05 / (time.perf_counter() - start))))
-        start = time.perf_counter()
-        run(n)
-        seconds[setting] = (time.perf_counter() - start) / n
+        seconds[setting] = _seconds(run, 1)
+        n = min(100, int(0.05 / seconds[setting]))
+        if n > 1:
+            seconds[setting] = _seconds(run, n)
     best = min(seconds, key=seconds.__getitem__)
     return Timed(candidates[best], setting=best)
+
+
+def _seconds(run: Callable[[int], Any], n: int) -> float:
+    start = time.perf_counter()
+    run(n)
+    return (time.perf_counter() - start) / n
 
 
 def repeat(call: Callable[[], Any]) -> Callable[[int], Any]:
