@@ -66,7 +66,7 @@ def training(run: Run) -> Answer:
         title = f"{name} {workload.title}, batch {workload.batch}"
         results[title] = run.compare(names, kind="training", workload=name, dtype=run.options.dtype)
         bars[title] = workloads.TRAINING_BARS[name]
-        if slower:
+        if "cnn-core avx2" in results[title].rounds:
             avx2[title], avx2_bars[title] = results[title], workloads.AVX2_BARS[name]
     others = [name for name in PEERS if name != "cnn-core avx2"]
     text = tables.comparison(results, others, bars)
