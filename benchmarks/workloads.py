@@ -1,7 +1,8 @@
-"""The training workloads, each defined once for all libraries.
+"""The workloads, each defined once for all libraries, and the ratios that they should reach.
 
-A workload is a network (layers by name and size), a batch size and the way its batches are drawn:
-at random from 60,000 rows of MNIST, as the books do.
+A training workload is a network (layers by name and size), a batch size and the way its batches are
+drawn: at random from 60,000 rows of MNIST, as the books do. Inference is that of three of these
+networks.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ class Workload:
     batch: int
     input_shape: tuple[int, ...] = (784,)
     lr: float = 0.1
+
+    @property
+    def fully_connected(self) -> bool:
+        return len(self.input_shape) == 1
 
 
 WORKLOADS = {
@@ -116,3 +121,28 @@ WORKLOADS = {
         ),
     )
 }
+
+#: of inference, by workload: title, many rows
+INFERENCE = {"W1": ("784-50-10", 10_000), "W7": ("lenet5", 10_000), "W8": ("deep_conv_net", 2_000)}
+
+# Wanted: ratios to the fastest other library of the same run, 2 threads, AVX-512.
+TRAINING_BARS = {
+    "W1": 2.5,
+    "W2": 2.5,
+    "W3": 2.0,
+    "W4": 5.0,
+    "W5": 4.0,
+    "W6": 4.0,
+    "W7": 3.0,
+    "W8": 1.5,
+}
+AVX2_BARS = {"W1": 1.5, "W5": 2.5, "W8": 1.0}
+FLOAT64_BARS = {"W1": 2.0, "W8": 1.5}  # to PyTorch alone
+ONE_ROW_BARS = {"W1": 2.0, "W7": 1.3, "W8": 1.0}
+MANY_ROWS_BARS = {"W1": 2.0, "W7": 3.0, "W8": 1.0}
+GRADIENT_BAR = 100.0  # to the loop in NumPy
+TO_99_BAR = 4.0  # to the same network and recipe in PyTorch
+SECONDS_TO_99_BAR = 15.0
+IMPORT_BAR = 60.0  # ms over NumPy's own
+MEMORY_BAR = 350.0  # MB of `cnn-core train`
+WIDE_KERNEL_BAR, NARROW_KERNEL_BAR = 0.60, 0.25  # of the measured multiply-add peak, 1 thread

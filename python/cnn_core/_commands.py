@@ -17,7 +17,7 @@ from cnn_core import config, datasets, losses, metrics, ops, plotting, serializa
 from cnn_core._pictures import image_size, read_image
 from cnn_core._recipes import Options, build_network, build_trainer
 from cnn_core.image_layers import Conv2D
-from cnn_core.layers import Softmax
+from cnn_core.layers import Layer, Softmax
 from cnn_core.network import Sequential
 
 Array = npt.NDArray[Any]
@@ -83,7 +83,7 @@ def train(options: Options) -> int:
     if not math.isfinite(test_loss):
         say("the loss is no longer finite: a smaller --lr may help")
     _write_results(net, history, folder, f"{options.model} on {options.data}", say)
-    _print_json(
+    print_json(
         options,
         {
             "model": options.model,
@@ -116,14 +116,16 @@ def _epochs(options: Options, rows: int) -> int:
 
 def _describe(net: Sequential) -> str:
     """The layers in one line: 1 x 28 x 28, Conv2D 6 5x5, ReLU, MaxPool2D 2x2, ..., Affine 10."""
-    words = [" x ".join(map(str, net.input_shape))]
-    for layer in net.layers:
-        numbers = [getattr(layer, name, None) for name in ("units", "filters", "rate")]
-        sizes = [getattr(layer, name, None) for name in ("kernel_size", "size")]
-        texts = [f"{number}" for number in numbers if number is not None]
-        texts += ["x".join(map(str, size)) for size in sizes if size is not None]
-        words.append(" ".join([type(layer).__name__, *texts]))
-    return ", ".join(words)
+    return ", ".join([" x ".join(map(str, net.input_shape)), *map(describe_layer, net.layers)])
+
+
+def describe_layer(layer: Layer) -> str:
+    """A layer and its sizes: Conv2D 6 5x5."""
+    numbers = [getattr(layer, name, None) for name in ("units", "filters", "rate")]
+    sizes = [getattr(layer, name, None) for name in ("kernel_size", "size")]
+    texts = [f"{number}" for number in numbers if number is not None]
+    texts += ["x".join(map(str, size)) for size in sizes if size is not None]
+    return " ".join([type(layer).__name__, *texts])
 
 
 def _write_results(
@@ -164,7 +166,7 @@ def evaluate(options: Options) -> int:
     print("confusion matrix: a row per true class, a column per predicted class")
     print(_format_matrix(matrix))
     pictures = [] if folder is None else _write_pictures(net, x, t, matrix, folder)
-    _print_json(
+    print_json(
         options,
         {
             "plots": pictures,
@@ -217,7 +219,7 @@ def predict(options: Options) -> int:
     ]
     for result in results:
         print(f"{result['file']}: {result['class']} ({result['probability']:.4f})")
-    _print_json(options, {"model": options.file, "predictions": results})
+    print_json(options, {"model": options.file, "predictions": results})
     return 0
 
 
@@ -259,7 +261,7 @@ def gradcheck(options: Options) -> int:
     for name, value in differences.items():
         print(f"{name:<4} {value:.3e}{'  FAILED' if name in failed else ''}")
     print(f"{'above' if failed else 'all within'} {TOLERANCE:g}{f': {failed}' if failed else ''}")
-    _print_json(
+    print_json(
         options,
         {
             "model": options.model,
@@ -276,7 +278,7 @@ def info(options: Options) -> int:
     """cnn-core info."""
     values = config.config()
     print(config.format_config(values))
-    _print_json(options, values)
+    print_json(options, values)
     return 0
 
 
@@ -291,6 +293,6 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _print_json(options: Options, result: dict[str, Any]) -> None:
+def print_json(options: Options, result: dict[str, Any]) -> None:
     if options.json:
         print(json.dumps(_plain(result)), file=options.stdout)

@@ -1,4 +1,4 @@
-"""The command line: cnn-core train | evaluate | predict | gradcheck | info."""
+"""The command line: cnn-core train | evaluate | predict | gradcheck | bench | info."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, get_args
 
-from cnn_core import _commands, config, models, ops
+from cnn_core import _bench, _commands, config, models, ops
 from cnn_core._recipes import (
     DEFAULT_MODEL,
     MODELS,
@@ -49,6 +49,12 @@ _natural = _number(int, "an integer >= 0", 0)
 _amount = _number(float, "a number >= 0", 0)
 _fraction = _number(float, "a number in 0..1", 0, 1)
 _threads = _number(int, "an integer in 1..1024", 1, 1024)
+
+
+def _model_name(value: str) -> str:
+    if value not in MODELS:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(MODELS)}, got {value!r}")
+    return value
 
 
 def _defaults_of(name: str) -> str:
@@ -93,13 +99,11 @@ def _add_network_options(parser: argparse.ArgumentParser, default_model: str) ->
     add("--seed", type=_natural, default=0, help="everything random follows from it (default: 0)")
 
 
-def _add_common_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--threads",
-        type=_threads,
-        metavar="N",
-        help="results do not depend on it (default: one per processor)",
-    )
+def _add_common_options(
+    parser: argparse.ArgumentParser,
+    threads: str = "results do not depend on it (default: one per processor)",
+) -> None:
+    parser.add_argument("--threads", type=_threads, metavar="N", help=threads)
     parser.add_argument(
         "--json",
         action="store_true",
@@ -185,6 +189,32 @@ def _add_train(add_command: Callable[..., argparse.ArgumentParser]) -> None:
     add("--quiet", action="store_true", help="print nothing but errors, and what --json asks for")
 
 
+def _add_bench(add_command: Callable[..., argparse.ArgumentParser]) -> None:
+    parser = add_command("bench", help="time a step of training, and its kernels")
+    parser.set_defaults(
+        run=_bench.bench, activation=None, hidden=None, weight_init_std=None, seed=0
+    )
+    add = parser.add_argument
+    add(
+        "models",
+        metavar="MODEL",
+        nargs="*",
+        type=_model_name,
+        default=list(MODELS),
+        help=f"{', '.join(MODELS)} (default: all)",
+    )
+    add("--kernels", action="store_true", help="time every kernel alone, too")
+    add(
+        "--batch-size",
+        type=_count,
+        metavar="N",
+        help=f"images per update {_defaults_of('batch_size')}",
+    )
+    add("--dtype", choices=("float32", "float64"), default="float32", help="(default: float32)")
+    add("--seconds", type=_amount, default=0.5, help="of each measurement (default: 0.5)")
+    _add_common_options(parser, "(default: steps by 1 and by one per processor, kernels by 1)")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = argparse.ArgumentParser(
@@ -227,6 +257,8 @@ def make_parser() -> argparse.ArgumentParser:
         help="MNIST images to compute them from (default: 3)",
     )
     _add_common_options(check_parser)
+
+    _add_bench(add_command)
 
     info_parser = add_command("info", help="version, instruction set, OpenMP and threads")
     info_parser.set_defaults(run=_commands.info)

@@ -8,7 +8,7 @@ per step. A layer in plain Python cuts it: the layers around it run as programs 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -69,15 +69,23 @@ class NativeSegment:
 
     def backward_parts(self) -> Parts:
         """Gradients from self.dy, the gradient by self.y."""
-        parts, done = Parts(), False
+        return sum((parts for _, parts in self.backward_blocks()), Parts())
+
+    def forward_blocks(self) -> Iterator[tuple[Block, Parts]]:
+        """The forward pass, block by block."""
+        for block in self.blocks:
+            yield block, block.forward()
+
+    def backward_blocks(self) -> Iterator[tuple[Block, Parts]]:
+        """The backward pass, block by block, an activation apart from its layer."""
+        done = False
         for index in reversed(range(self.lowest, len(self.blocks))):
             block = self.blocks[index]
             previous = self.blocks[index - 1] if index else None
             if block.code and not done:
-                parts += block.activation_backward()
-            parts += block.backward(previous)
+                yield block, block.activation_backward()
+            yield block, block.backward(previous)
             done = block.takes_activation
-        return parts
 
     def forward(self) -> None:
         if not hasattr(self, "_forward"):

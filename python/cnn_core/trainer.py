@@ -76,7 +76,8 @@ class Trainer:
         #: the plan and the optimizer of the last `step`, and what it runs
         self._compiled: tuple[Plan, Optimizer, list[Callable[[], None]]] | None = None
 
-    def _update(self) -> Parts:
+    def update_parts(self) -> Parts:
+        """The optimizer's part of a step."""
         network = self.network
         updates = self.optimizer.tasks(network.flat_params, network.flat_grads, network.slices)
         clock = self.optimizer.clock_tasks()
@@ -96,7 +97,7 @@ class Trainer:
             plan = network.plan(len(array), kind, training=True, gradient=True)
             made = self._compiled
             if made is None or made[0] is not plan or made[1] is not self.optimizer:
-                made = plan, self.optimizer, plan.steps(True, Parts(), self._update())
+                made = plan, self.optimizer, plan.steps(True, Parts(), self.update_parts())
                 self._compiled = made
             network.fill(plan, array, target)
             for call in made[2]:
@@ -198,7 +199,7 @@ class _Fit:
             self.history |= {"val_loss": [], "val_accuracy": []}
         self.history["seconds"] = []
         self.compiled: dict[int, tuple[Plan, list[Callable[[], None]]]] = {}
-        self.update = trainer._update()
+        self.update = trainer.update_parts()
         self.watched = any(
             type(callback).on_step_end is not Callback.on_step_end for callback in trainer.callbacks
         )

@@ -1,4 +1,4 @@
-"""The command line: evaluate, predict, gradcheck, info, and how commands fail."""
+"""The command line: evaluate, predict, gradcheck, bench, info, and how commands fail."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 
 import cnn_core as cc
 from cli_tools import JSON_KEYS, failed, hide, make_images
-from cnn_core import config, serialization
+from cnn_core import _bench, config, serialization
 
 # ---- evaluate, predict, gradcheck, info ----------------------------------------------------------
 
@@ -189,6 +189,54 @@ def test_info_tells_what_show_config_tells(run, capfd):
     assert values["isa"] in values["isas"] and values["isa"] in out
 
 
+def test_bench_times_steps_and_kernels(run):
+    options = ["two_layer", "--seconds", 0.01, "--batch-size", 20]
+    code, out, err = run("bench", *options)
+    assert code == 0 and not err
+    line = next(line for line in out.splitlines() if line.startswith("two_layer")).split()
+    assert line[1:4] == ["20", "39,760", "1"] and float(line[4].replace(",", "")) > 0
+    code, out, _ = run("bench", *options, "--kernels", "--threads", 1, "--json")
+    result = json.loads(out)
+    assert code == 0 and [step["threads"] for step in result["steps"]] == [1]
+    (table,) = result["kernels"]
+    kernels = {(kernel["layer"], kernel["name"]): kernel for kernel in table["kernels"]}
+    assert all(kernel["seconds"] > 0 for kernel in table["kernels"])
+    counted = {key: kernel["multiply_adds"] for key, kernel in kernels.items() if kernel["gflops"]}
+    hidden, last = "Affine 50, ReLU", "Affine 10"
+    wide, narrow = 20 * 784 * 50, 20 * 50 * 10
+    assert counted == {
+        **{(hidden, name): wide for name in ("forward", "dW")},
+        **{(last, name): narrow for name in ("forward", "dx", "dW")},
+    }
+    assert table["step_microseconds"] > 0 and ("SGD", "update") in kernels
+
+
+@pytest.mark.parametrize("model", ["grokking_conv_net", "deep_conv_net"])
+def test_bench_times_the_kernels_of_convolutions(model, run):
+    options = ["--seconds", 0, "--batch-size", 2, "--threads", 1, "--kernels", "--json"]
+    code, out, _ = run("bench", model, *options)
+    kernels = json.loads(out)["kernels"][0]["kernels"]
+    first = [kernel for kernel in kernels if kernel["layer"].startswith("Conv2D 16 3x3")]
+    side = 26 if model == "grokking_conv_net" else 28
+    counts = {k["name"]: k["multiply_adds"] for k in first[:2] + first[-2:]}
+    assert code == 0 and counts["forward"] == counts["dW"] == 2 * side**2 * 16 * 9
+    assert counts["pack"] == counts["sum of parts"] == 0
+
+
+def test_bench_does_not_time_layers_in_python():
+    class Twice(cc.Layer):
+        def forward(self, x, training=False):
+            return 2 * x
+
+        def backward(self, dout):
+            return 2 * dout
+
+    net = cc.Sequential([cc.Affine(3), Twice()], input_shape=(4,))
+    x, t = np.zeros((5, 4), np.float32), np.zeros(5, np.int64)
+    with pytest.raises(ValueError, match="kernels: a step of this network"):
+        _bench.kernel_times(cc.Trainer(net, cc.SGD(0.1)), x, t, 5, 0)
+
+
 def test_a_serial_build_says_so(monkeypatch, capsys):
     native = {**cc.ops.native_config(), "openmp": 0}
     monkeypatch.setattr(cc.ops, "native_config", lambda: native)
@@ -221,6 +269,8 @@ def test_a_serial_build_says_so(monkeypatch, capsys):
         (["train", "--seed", "-1"], "--seed"),
         (["evaluate"], "MODEL"),
         (["predict", "m"], "IMAGE"),
+        (["bench", "huge"], "huge"),
+        (["bench", "--seconds", "-1"], "--seconds"),
     ],
 )
 def test_wrong_options_end_with_2(argv, word, run):

@@ -14,14 +14,23 @@ PYTHON = ROOT / "python" / "cnn_core"
 
 # A module may import those of its own line and of the lines above it.
 ROOMS = [
-    {"_native", "_checks", "_memory", "_include", "_figures", "initializers", "datasets", "metrics"},
+    {
+        "_native",
+        "_checks",
+        "_memory",
+        "_include",
+        "_figures",
+        "initializers",
+        "datasets",
+        "metrics",
+    },
     {"ops"},
     {"losses", "layers", "image_layers", "optimizers", "config"},
     {"blocks", "plan", "gradient_check"},
     {"network"},
     {"callbacks", "schedules", "models", "serialization", "trainer", "_pictures", "_image_plots"},
     {"plotting", "_recipes"},
-    {"_commands", "cli", "__main__"},
+    {"_commands", "_bench", "cli", "__main__"},
 ]
 
 
