@@ -23,8 +23,8 @@ from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from cnn_core._conv2d_gradient cimport (
-    pack_spread_kernel, reduce_args, reduce_kernel, run_columns, spread_args, spread_kernel,
-    spread_size, weight_gradient_kernel,
+    pack_spread_kernel, padded_columns, panel_columns, reduce_args, reduce_kernel, run_columns,
+    spread_args, spread_kernel, spread_size, weight_gradient_kernel,
 )
 from cnn_core._conv2d_shape cimport conv_args, packed_group, round_up
 from cnn_core._images cimport Images, Layout, pixel
@@ -325,7 +325,11 @@ cdef class Convolution:
         args.y.offset = left * self.channels
         spread.conv = args
         spread.top, spread.height, spread.width = top, dx.height, dx.width
-        spread.products_size = dy.width * 64
+        spread.columns = run_columns(&args, &packed[0])
+        spread.panel = panel_columns(&args, &packed[0])
+        spread.parts = args.kw * args.outer // spread.columns
+        spread.block = args.inner * padded_columns(&args, &packed[0])
+        spread.products_size = dy.width * spread.panel
         spread.out = dx.layout
         spread.dx = dx.data
         return new_task(spread_kernel, &spread, sizeof(spread), args.n, 1, MOST_IMAGES,

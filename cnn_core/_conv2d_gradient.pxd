@@ -11,6 +11,10 @@ cdef struct spread_args:
     Py_ssize_t top               # padding
     Py_ssize_t height            # of dx
     Py_ssize_t width
+    Py_ssize_t columns           # of the products (see below), in panels of
+    Py_ssize_t panel
+    Py_ssize_t parts             # of a kernel row
+    Py_ssize_t block             # elements of packed weights, of each
     Py_ssize_t products_size
     Layout out
     void* dx

@@ -22,7 +22,7 @@ cdef enum:
 # ------------------------------------------------------- gradient of the input, any stride
 
 
-cdef bint products_of_row(const conv_args* a, Py_ssize_t y, Py_ssize_t g, Py_ssize_t part,
+cdef bint products_of_row(const spread_args* spread, Py_ssize_t y, Py_ssize_t g, Py_ssize_t part,
                           Py_ssize_t at, Py_ssize_t width, const real* dy, const real* weights,
                           real* products) noexcept nogil:
     """products[OW, width] = sum over the kernel rows that reach row y of dy W^T, for the panel
@@ -30,8 +30,8 @@ cdef bint products_of_row(const conv_args* a, Py_ssize_t y, Py_ssize_t g, Py_ssi
 
     inner: filters per group, outer: channels per group; x is the layout of dy.
     """
-    cdef Py_ssize_t parts = a.kw * a.outer // run_columns(a, dy)
-    cdef Py_ssize_t block = a.inner * padded_columns(a, dy), r, above, count = 0
+    cdef const conv_args* a = &spread.conv
+    cdef Py_ssize_t r, above, oy, count = 0
     cdef Py_ssize_t dy_taps[TAPS_AT_ONCE]
     cdef Py_ssize_t w_taps[TAPS_AT_ONCE]
     cdef real zeros[64]
@@ -44,33 +44,34 @@ cdef bint products_of_row(const conv_args* a, Py_ssize_t y, Py_ssize_t g, Py_ssi
                               round_up(width, lanes(dy)), start, products, width)
             start, count = NULL, 0
         above = y - r * a.dy
-        if r < a.kh and above >= 0 and above % a.sy == 0 and above // a.sy < a.out_height:
-            dy_taps[count] = above // a.sy * a.x.row
-            w_taps[count] = ((g * a.kh + r) * parts + part) * block
+        oy = above if a.sy == 1 else above // a.sy
+        if r < a.kh and above >= 0 and oy * a.sy == above and oy < a.out_height:
+            dy_taps[count] = oy * a.x.row
+            w_taps[count] = ((g * a.kh + r) * spread.parts + part) * spread.block
             count += 1
     return start == NULL
 
 
-cdef void spread_row(const conv_args* a, Py_ssize_t y, const real* dy, const real* weights,
+cdef void spread_row(const spread_args* spread, Py_ssize_t y, const real* dy, const real* weights,
                      real* products, real* row) noexcept nogil:
     """row[ox sx + s dx] += dy[oy, ox] W[:, :, r, s]^T for all oy, r with oy sy + r dy = y."""
-    cdef Py_ssize_t columns = run_columns(a, dy), panel = panel_columns(a, dy)
-    cdef Py_ssize_t parts = a.kw * a.outer // columns, g, part, j0, at, width, s, taps
+    cdef const conv_args* a = &spread.conv
+    cdef Py_ssize_t g, part, j0, at, width, s, taps
     for g in range(a.groups):
-        for part in range(parts):
+        for part in range(spread.parts):
             j0 = at = 0
-            while j0 < columns:
-                width = min(panel, columns - j0)
-                if not products_of_row(a, y, g, part, at, width, dy, weights, products):
+            while j0 < spread.columns:
+                width = min(spread.panel, spread.columns - j0)
+                if not products_of_row(spread, y, g, part, at, width, dy, weights, products):
                     return
                 s = j0 // a.outer + part
-                taps = max(width // a.outer, 1)    # more than one: not dilated
+                taps = width // a.outer if width > a.outer else 1    # more than one: not dilated
                 fold_row((a.out_width - 1) * a.sx + taps, a.out_width, taps, min(width, a.outer),
                          a.sx, products, width,
                          row + s * a.dx * a.y.channels + g * a.outer + j0 % a.outer,
                          a.y.channels)
                 at += round_up(width, lanes(dy))
-                j0 += panel
+                j0 += spread.panel
 
 
 cdef inline void pack_spread_rows(const conv_args* a, Py_ssize_t begin, Py_ssize_t end,
@@ -110,7 +111,7 @@ cdef void spread_images(const spread_args* a, Py_ssize_t begin, Py_ssize_t end, 
                 memset(to, 0xFF, size * sizeof(real))
                 continue
             memset(row, 0, a.conv.y.row * sizeof(real))
-            spread_row(&a.conv, y + a.top, pixel(dy, &a.conv.x, n, 0, 0), weights,
+            spread_row(a, y + a.top, pixel(dy, &a.conv.x, n, 0, 0), weights,
                        row + a.conv.y.row, row)
             if previous != NULL:
                 activate_backward(a.conv.activation, a.conv.slope, size,

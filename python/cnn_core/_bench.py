@@ -149,8 +149,11 @@ def _parts(
     yield _Owner("loss"), plan.loss_parts(segment.dy), _Names("rows", after="sum")
     for block, parts in segment.backward_blocks():
         owner = _owner(block, plan.n)
-        alone = owner.weights and not parts.after
-        yield owner, parts, _Names("activation dx" if alone else "dx", after="dW")
+        if owner.weights and not parts.after and not parts.reduce:
+            rows = "activation dx"
+        else:
+            rows = "dW" if isinstance(block, ConvBlock) else "dx"
+        yield owner, parts, _Names(rows, after="dW")
     optimizer = _Owner(type(trainer.optimizer).__name__)
     yield optimizer, trainer.update_parts(), _Names("", "clock")
 
@@ -183,7 +186,8 @@ def _owner(block: Block, n: int) -> _Owner:
 
 
 def _entries(owner: _Owner, parts: Parts, names: _Names) -> Iterator[_Entry]:
-    """The tasks with their names; the first of `rows` and of `after` is the product."""
+    """The tasks with their names; the first of `rows` and of `after` is the product, as is the dx
+    behind a convolution's dW."""
     rows: list[list[ops.Task]] = []
     for item in parts.rows:
         rows += item if isinstance(item, list) else [[item]]
@@ -197,7 +201,10 @@ def _entries(owner: _Owner, parts: Parts, names: _Names) -> Iterator[_Entry]:
     for name, group in groups:
         for number, task in enumerate(task for lane in group for task in lane):
             product = bool(owner.weights) and number == 0 and name in ("forward", "dx", "dW")
-            text = "db" if name == "dW" and number else f"{name} {number + 1}" if number else name
+            text = f"{name} {number + 1}" if number else name
+            if name == "dW" and number:
+                product = group is rows
+                text = "dx" if product else "db"
             yield _Entry(owner, text, product, task)
 
 
