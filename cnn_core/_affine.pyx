@@ -9,7 +9,7 @@
 Saito, Deep Learning from Scratch, section 5.6.
 """
 
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from cnn_core._gemm cimport multiply_add, multiply_add_packed
 from cnn_core._parallel cimport Task, kernel_t, new_task
@@ -17,8 +17,8 @@ from cnn_core._simd cimport ACTIVATION_NONE, activate, activate_backward, add, s
 from cnn_core._types cimport real
 
 cdef enum:
-    MOST_ROWS = 48      # rows of a batch that stay in the cache from layer to layer
-    MOST_ROWS_OF_DW = 256
+    MOST_ROWS = 96      # rows of a batch that stay in the cache from layer to layer
+    MOST_ROWS_OF_DW = 128    # of dW: they and BLOCK_K rows of x stay in the nearest cache
     LEAST_ROWS = 24     # that pay for reading weights which do not fit into the nearest caches
     FEW_WEIGHTS = 262144
     SUM_BLOCK = 256     # rows summed before the sum joins the total, against rounding errors
@@ -43,14 +43,9 @@ cdef void affine_forward_rows(
     const real* W, const real* b, int activation, double slope, real* out,
 ) noexcept nogil:
     """out = f(x W + b) for rows begin..end; b may be NULL."""
-    cdef Py_ssize_t i
     out += begin * n_out
-    if b == NULL:
-        memset(out, 0, (end - begin) * n_out * sizeof(real))
-    else:
-        for i in range(end - begin):
-            memcpy(out + i * n_out, b, n_out * sizeof(real))
-    multiply_add(end - begin, n_out, n_in, x + begin * n_in, n_in, 1, W, n_out, out, n_out)
+    multiply_add(end - begin, n_out, n_in, x + begin * n_in, n_in, 1, W, n_out, False, b, out,
+                 n_out)
     if activation != ACTIVATION_NONE:
         activate(activation, slope, (end - begin) * n_out, out, out)
 
@@ -62,9 +57,8 @@ cdef void affine_input_gradient_rows(
     """dx = (dout W^T) f'(y) for rows begin..end."""
     cdef Py_ssize_t size = (end - begin) * n_in
     dx += begin * n_in
-    memset(dx, 0, size * sizeof(real))
     multiply_add_packed(end - begin, n_in, n_out, dout + begin * n_out, n_out, 1,
-                        packed_W_transposed, dx, n_in)
+                        packed_W_transposed, False, <const real*>NULL, dx, n_in)
     if activation != ACTIVATION_NONE:
         activate_backward(activation, slope, size, y + begin * n_in, dx, dx)
 
@@ -75,8 +69,8 @@ cdef void affine_weight_gradient_rows(
 ) noexcept nogil:
     """Rows begin..end of dW = x^T dout."""
     dW += begin * n_out
-    memset(dW, 0, (end - begin) * n_out * sizeof(real))
-    multiply_add(end - begin, n_out, n_rows, x + begin, 1, n_in, dout, n_out, dW, n_out)
+    multiply_add(end - begin, n_out, n_rows, x + begin, 1, n_in, dout, n_out, False,
+                 <const real*>NULL, dW, n_out)
 
 
 cdef void column_sums(Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows, Py_ssize_t n_columns,
@@ -167,7 +161,8 @@ def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[
     args.activation = activation
     args.slope = slope
     args.is_float = real is float
-    return rows_task(forward_kernel, args, (x.base, W.base, None if b is None else b.base, out.base))
+    return rows_task(forward_kernel, args,
+                     (x.base, W.base, None if b is None else b.base, out.base))
 
 
 def input_gradient(const real[:, ::1] dout, const real[::1] packed, real[:, ::1] dx,
@@ -186,7 +181,8 @@ def input_gradient(const real[:, ::1] dout, const real[::1] packed, real[:, ::1]
     args.activation = activation
     args.slope = slope
     args.is_float = real is float
-    return rows_task(input_gradient_kernel, args, (dout.base, packed.base, dx.base, None if y is None else y.base))
+    return rows_task(input_gradient_kernel, args,
+                     (dout.base, packed.base, dx.base, None if y is None else y.base))
 
 
 def weight_gradient(const real[:, ::1] x, const real[:, ::1] dout, real[:, ::1] dW):

@@ -318,7 +318,7 @@ cdef class Convolution:
             tables = self.tap_tables(&args)
             return new_task(conv_kernel, &args, sizeof(args), args.n, 1, MOST_IMAGES,
                             self.work(args), (dy, packed.base, dx, previous, tables))
-        top, bottom, left, right = self.padding
+        top, _, left, right = self.padding
         args.x = dy.layout
         args.y.channels = self.channels
         args.y.row = (left + dx.width + right) * self.channels

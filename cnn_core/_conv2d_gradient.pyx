@@ -1,8 +1,8 @@
 """Gradients of a 2D convolution: kernels. The formulas stand in _conv2d.pyx.
 
-dx for any stride and dilation, row by row, by adding dy W^T to the pixels that each tap had read; dW
-and db, by x^T dy over the output pixels, in partial sums over fixed groups of images that are added
-in order.
+dx for any stride and dilation, row by row, by adding dy W^T to the pixels that each tap had read;
+dW and db, by x^T dy over the output pixels, in partial sums over fixed groups of images that are
+added in order.
 """
 
 from libc.stdlib cimport free, malloc

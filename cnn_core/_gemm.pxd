@@ -6,12 +6,12 @@ from cnn_core._types cimport real
 
 cdef void multiply_add(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
-    const real* b, Py_ssize_t b_row, real* c, Py_ssize_t c_row,
+    const real* b, Py_ssize_t b_row, bint add, const real* bias, real* c, Py_ssize_t c_row,
 ) noexcept nogil
 
 cdef void multiply_add_packed(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
-    const real* packed, real* c, Py_ssize_t c_row,
+    const real* packed, bint add, const real* bias, real* c, Py_ssize_t c_row,
 ) noexcept nogil
 
 cdef Py_ssize_t packed_elements(Py_ssize_t n, Py_ssize_t k, const real* like) noexcept nogil

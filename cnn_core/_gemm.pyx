@@ -15,42 +15,60 @@ level of the cache while the rows of A pass by.
 from libc.string cimport memcpy, memset
 
 from cnn_core._parallel cimport new_task
-from cnn_core._simd cimport lanes, max_columns, multiply_add_tile, transpose
+from cnn_core._simd cimport lanes, max_columns, multiply_add_taps, transpose
 from cnn_core._types cimport real
 
 cdef enum:
-    BLOCK_K = 128
-    BLOCK_K_TRANSPOSED = 32
+    BLOCK_K = 64
     # The micro-kernel reads whole vectors: fewer than 16 columns over 15 rows, or one row of 64.
     TAIL_ELEMENTS = 256
+    MOST_COLUMNS = 64    # of a tile, at least max_columns
 
 
 cdef void multiply_add(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
-    const real* b, Py_ssize_t b_row, real* c, Py_ssize_t c_row,
+    const real* b, Py_ssize_t b_row, bint add, const real* bias, real* c, Py_ssize_t c_row,
 ) noexcept nogil:
-    """C += A B with B row by row in memory (b_row >= n), read nowhere past its last element."""
+    """C = A B + bias, or C += A B where `add`, with B row by row in memory (b_row >= n), read
+    nowhere past its last element. bias[n] may be NULL.
+    """
     cdef Py_ssize_t vector = lanes(b), widest = max_columns(b)
-    # The terms of a transposed A lie rows apart: a few rows at a time are read along.
-    cdef Py_ssize_t block_k = BLOCK_K if a_row != 1 else BLOCK_K_TRANSPOSED
     cdef Py_ssize_t p0 = 0, j0, block, width, safe, tail
     cdef real padded[TAIL_ELEMENTS]
-    while p0 < k:
-        block = min(block_k, k - p0)
+    cdef real zeros[MOST_COLUMNS]
+    memset(zeros, 0, sizeof(zeros))
+    while p0 < k or p0 == 0:
+        block = min(BLOCK_K, k - p0)
         j0 = 0
         while j0 < n:
             width = min(widest, n - j0)
             tail = tail_rows(n - j0, width, b_row, vector)
             # Only the rows at the very end of B are followed by memory that is not B's.
             safe = max(min(block, k - tail - p0), 0)
-            multiply_add_tile(m, width, safe, a + p0 * a_col, a_row, a_col, b + p0 * b_row + j0,
-                              b_row, c + j0, c_row)
+            multiply_block(m, width, safe, a + p0 * a_col, a_row, a_col, b + p0 * b_row + j0,
+                           b_row, start_of(add, p0, bias, j0, zeros), c + j0, c_row)
             if safe < block:
                 pad_rows(b + (p0 + safe) * b_row + j0, block - safe, width, b_row, vector, padded)
-                multiply_add_tile(m, width, block - safe, a + (p0 + safe) * a_col, a_row, a_col,
-                                  padded, round_up(width, vector), c + j0, c_row)
+                multiply_block(m, width, block - safe, a + (p0 + safe) * a_col, a_row, a_col,
+                               padded, round_up(width, vector), NULL, c + j0, c_row)
             j0 += widest
-        p0 += block_k
+        p0 += BLOCK_K
+
+
+cdef inline const real* start_of(bint add, Py_ssize_t p0, const real* bias, Py_ssize_t j0,
+                                 const real* zeros) noexcept nogil:
+    """What the rows of C begin with: their own values, but in the first block of terms."""
+    if add or p0 > 0:
+        return NULL
+    return bias + j0 if bias != NULL else zeros
+
+
+cdef inline void multiply_block(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
+    const real* b, Py_ssize_t b_row, const real* start, real* c, Py_ssize_t c_row,
+) noexcept nogil:
+    cdef Py_ssize_t at = 0
+    multiply_add_taps(m, n, k, 1, a, &at, a_row, a_col, b, &at, b_row, start, c, c_row)
 
 
 cdef inline Py_ssize_t round_up(Py_ssize_t n, Py_ssize_t unit) noexcept nogil:
@@ -74,15 +92,18 @@ cdef inline void pad_rows(const real* b, Py_ssize_t rows, Py_ssize_t width, Py_s
 
 cdef void multiply_add_packed(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
-    const real* packed, real* c, Py_ssize_t c_row,
+    const real* packed, bint add, const real* bias, real* c, Py_ssize_t c_row,
 ) noexcept nogil:
-    """C += A B with B in packed panels."""
+    """The same with B in packed panels."""
     cdef Py_ssize_t widest = max_columns(packed), p0 = 0, j0
-    while p0 < k:
+    cdef real zeros[MOST_COLUMNS]
+    memset(zeros, 0, sizeof(zeros))
+    while p0 < k or p0 == 0:
         j0 = 0
         while j0 < n:
-            multiply_add_tile(m, min(widest, n - j0), min(BLOCK_K, k - p0), a + p0 * a_col, a_row,
-                              a_col, packed + j0 * k + p0 * widest, widest, c + j0, c_row)
+            multiply_block(m, min(widest, n - j0), min(BLOCK_K, k - p0), a + p0 * a_col, a_row,
+                           a_col, packed + j0 * k + p0 * widest, widest,
+                           start_of(add, p0, bias, j0, zeros), c + j0, c_row)
             j0 += widest
         p0 += BLOCK_K
 

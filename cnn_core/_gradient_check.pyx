@@ -89,7 +89,8 @@ cdef const double* later_layers(const ChainArgs* a, const double* inputs,
         for o in range(layer.n_out):
             for s in range(a.n):
                 out[o * a.n + s] = layer.b[o]
-        multiply_add(layer.n_out, a.n, layer.n_in, layer.W, 1, layer.n_out, inputs, a.n, out, a.n)
+        multiply_add(layer.n_out, a.n, layer.n_in, layer.W, 1, layer.n_out, inputs, a.n, True,
+                     <const double*>NULL, out, a.n)
         activate(layer.activation, layer.slope, layer.n_out * a.n, out, out)
         inputs = out
         out += layer.n_out * a.n

@@ -24,6 +24,7 @@ cdef struct sgd_args:
     double momentum
     bint nesterov
     double weight_decay
+    Py_ssize_t row       # elements of one item
     bint is_float
 
 
@@ -36,6 +37,7 @@ cdef inline void sgd_range(const sgd_args* a, Py_ssize_t begin, Py_ssize_t end, 
 
 cdef void sgd_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef const sgd_args* a = <const sgd_args*>args
+    begin, end = begin * a.row, end * a.row
     if a.is_float:
         sgd_range(a, begin, end, <float*>a.params, <const float*>a.grads, <float*>a.velocity)
     else:
@@ -43,8 +45,9 @@ cdef void sgd_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcep
 
 
 def sgd(real[::1] params, const real[::1] grads, real[::1] velocity, const double[::1] lr,
-        double lr_multiplier, double momentum, bint nesterov, double weight_decay):
-    """Task over elements: one step of SGD with the learning rate lr[0] * lr_multiplier.
+        double lr_multiplier, double momentum, bint nesterov, double weight_decay,
+        Py_ssize_t row=1):
+    """Task over rows of elements: one step of SGD with the learning rate lr[0] * lr_multiplier.
 
     velocity may be None where momentum is 0. lr is read at each run, so that it may change.
     """
@@ -59,10 +62,18 @@ def sgd(real[::1] params, const real[::1] grads, real[::1] velocity, const doubl
     args.momentum = momentum
     args.nesterov = nesterov
     args.weight_decay = weight_decay
+    args.row = row
     args.is_float = real is float
-    return new_task(sgd_kernel, &args, sizeof(args), params.shape[0], 64, CHUNK, 4,
+    return new_task(sgd_kernel, &args, sizeof(args), whole_rows(params.shape[0], row),
+                    64 if row == 1 else 1, max(CHUNK // row, 1), 4 * row,
                     (params.base, grads.base, None if velocity is None else velocity.base,
                      lr.base))
+
+
+cdef Py_ssize_t whole_rows(Py_ssize_t size, Py_ssize_t row) except -1:
+    if row < 1 or size % row:
+        raise ValueError(f"row: expected a divisor of {size}, got {row}")
+    return size // row
 
 
 cdef struct adam_args:
@@ -78,6 +89,7 @@ cdef struct adam_args:
     double epsilon
     double l2
     double decay
+    Py_ssize_t row       # elements of one item
     bint is_float
 
 
@@ -91,6 +103,7 @@ cdef inline void adam_range(const adam_args* a, Py_ssize_t begin, Py_ssize_t end
 
 cdef void adam_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef const adam_args* a = <const adam_args*>args
+    begin, end = begin * a.row, end * a.row
     if a.is_float:
         adam_range(a, begin, end, <float*>a.params, <const float*>a.grads, <float*>a.m,
                    <float*>a.v)
@@ -101,8 +114,8 @@ cdef void adam_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexce
 
 def adam(real[::1] params, const real[::1] grads, real[::1] m, real[::1] v, const double[::1] lr,
          const double[::1] corrections, double lr_multiplier, double beta1, double beta2,
-         double epsilon, double l2, double decay):
-    """Task over elements: one step of Adam; `adam_clock` must have run before it.
+         double epsilon, double l2, double decay, Py_ssize_t row=1):
+    """Task over rows of elements: one step of Adam; `adam_clock` must have run before it.
 
     g = grad + l2 p; m += (1 - beta1) (g - m); v += (1 - beta2) (g^2 - v);
     p -= rate (decay p + mhat / (sqrt(vhat) + epsilon)).
@@ -113,8 +126,10 @@ def adam(real[::1] params, const real[::1] grads, real[::1] m, real[::1] v, cons
     args.lr, args.corrections = &lr[0], &corrections[0]
     args.lr_multiplier, args.beta1, args.beta2 = lr_multiplier, beta1, beta2
     args.epsilon, args.l2, args.decay = epsilon, l2, decay
+    args.row = row
     args.is_float = real is float
-    return new_task(adam_kernel, &args, sizeof(args), params.shape[0], 64, CHUNK, 10,
+    return new_task(adam_kernel, &args, sizeof(args), whole_rows(params.shape[0], row),
+                    64 if row == 1 else 1, max(CHUNK // row, 1), 10 * row,
                     (params.base, grads.base, m.base, v.base, lr.base, corrections.base))
 
 

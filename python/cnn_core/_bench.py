@@ -134,13 +134,16 @@ def kernel_times(
         for owner, parts, names in _parts(trainer, plan, x, t):
             whole += parts
             entries += _entries(owner, parts, names)
+        whole += trainer.update_parts(whole.finished)
+        optimizer = _Owner(type(trainer.optimizer).__name__)
+        entries += _entries(optimizer, trainer.update_parts(), _Names("", "clock"))
         return _time(whole.program().run, entries, seconds)
 
 
 def _parts(
     trainer: Trainer, plan: Plan, x: Array, t: Array
 ) -> Iterator[tuple[_Owner, Parts, _Names]]:
-    """What a step consists of."""
+    """What a step consists of but for the update."""
     segment = plan.segments[0]
     assert isinstance(segment, NativeSegment)
     yield _Owner("batch"), _gather(plan, x, t), _Names("gather")
@@ -154,8 +157,6 @@ def _parts(
         else:
             rows = "dW" if isinstance(block, ConvBlock) else "dx"
         yield owner, parts, _Names(rows, after="dW")
-    optimizer = _Owner(type(trainer.optimizer).__name__)
-    yield optimizer, trainer.update_parts(), _Names("", "clock")
 
 
 def _gather(plan: Plan, x: Array, t: Array) -> Parts:

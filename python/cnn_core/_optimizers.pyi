@@ -15,6 +15,7 @@ def sgd(
     momentum: float,
     nesterov: bool,
     weight_decay: float,
+    row: int = ...,
 ) -> Task: ...
 def adam(
     params: _Real,
@@ -29,5 +30,6 @@ def adam(
     epsilon: float,
     l2: float,
     decay: float,
+    row: int = ...,
 ) -> Task: ...
 def adam_clock(corrections: _Float64, steps: _Float64, beta1: float, beta2: float) -> Task: ...

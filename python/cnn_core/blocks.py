@@ -46,6 +46,8 @@ class Parts:
     after    lanes that need all samples: gradients of the parameters, the sum of the loss
     reduce   lanes that join what `after` has left in parts
     update   the optimizer
+    finished gradients of parameters with the lanes of `after` that complete them row by row: their
+             updates may follow in the same lane
     """
 
     before: list[Lane] = field(default_factory=list)
@@ -53,6 +55,7 @@ class Parts:
     after: list[Lane] = field(default_factory=list)
     reduce: list[Lane] = field(default_factory=list)
     update: list[Lane] = field(default_factory=list)
+    finished: list[tuple[Array, Lane]] = field(default_factory=list)
 
     def __add__(self, other: Parts) -> Parts:
         return Parts(
@@ -61,6 +64,7 @@ class Parts:
             self.after + other.after,
             self.reduce + other.reduce,
             self.update + other.update,
+            self.finished + other.finished,
         )
 
     def program(self) -> ops.Program:
@@ -169,12 +173,9 @@ class AffineBlock(Block):
 
     def backward(self, previous: Block | None) -> Parts:
         affine, W, grads = ops.native.affine, self.layer.params["W"], self.layer.grads
-        parts = Parts(
-            after=[
-                [affine.weight_gradient(self.x, self.dy, grads["W"])],
-                [affine.bias_gradient(self.dy, grads["b"])],
-            ]
-        )
+        dW: Lane = [affine.weight_gradient(self.x, self.dy, grads["W"])]
+        db: Lane = [affine.bias_gradient(self.dy, grads["b"])]
+        parts = Parts(after=[dW, db], finished=[(grads["W"], dW), (grads["b"], db)])
         if self.dx is not None:
             packed = ops.packed_buffer(W)
             parts.before = [[ops.native.gemm.pack_transposed(W, packed)]]

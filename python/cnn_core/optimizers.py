@@ -55,38 +55,53 @@ class Optimizer:
     def lr(self, value: float) -> None:
         self._lr[0] = rate("lr", value)
 
-    def tasks(self, params: Array, grads: Array, slices: Mapping[str, slice]) -> list[ops.Task]:
+    def tasks(
+        self,
+        params: Array,
+        grads: Array,
+        slices: Mapping[str, slice],
+        rows: Mapping[str, int] | None = None,
+    ) -> tuple[dict[str, ops.Task], list[ops.Task]]:
         """Compiled updates of flat `params` from flat `grads`, to be run once per step.
 
         slices: where each named parameter lies. State is made here and kept by the tasks.
+        rows: names of parameters that get a task of their own, whose items have so many elements.
+
+        Returns those tasks by name, and the tasks of all other parameters; a frozen parameter has
+        none.
         """
+        rows = rows or {}
         unknown = set(self.lr_multipliers) - set(slices)
         if unknown:
             raise ValueError(
                 f"lr_multipliers: no parameter named {sorted(unknown)}; there are {list(slices)}"
             )
-        return [
-            self.update_task(params[part], grads[part], factor, part)
-            for factor, part in self._parts(slices)
-            if factor != 0
-        ]
-
-    def _parts(self, slices: Mapping[str, slice]) -> list[tuple[float, slice]]:
-        """Neighbouring parameters with the same factor as one part."""
-        parts: list[tuple[float, slice]] = []
+        own: dict[str, ops.Task] = {}
+        parts: list[tuple[float, slice]] = []  # neighbours with the same factor as one
+        joined = False
         for name, part in slices.items():
             factor = self.lr_multipliers.get(name, 1.0)
-            if parts and parts[-1][0] == factor:
+            if factor == 0 or name in rows:
+                if factor != 0:
+                    row = rows[name]
+                    own[name] = self.update_task(params[part], grads[part], factor, part, row)
+                joined = False
+            elif joined and parts[-1][0] == factor:
                 parts[-1] = (factor, slice(parts[-1][1].start, part.stop))
             else:
                 parts.append((factor, part))
-        return parts
+                joined = True
+        return own, [
+            self.update_task(params[part], grads[part], factor, part) for factor, part in parts
+        ]
 
     def clock_tasks(self) -> list[ops.Task]:
         """What counts the steps: it must have run when the first of `tasks` begins."""
         return []
 
-    def update_task(self, params: Array, grads: Array, factor: float, part: slice) -> ops.Task:
+    def update_task(
+        self, params: Array, grads: Array, factor: float, part: slice, row: int = 1
+    ) -> ops.Task:
         raise NotImplementedError
 
 
@@ -122,13 +137,21 @@ class SGD(Optimizer):
         self._velocity: Array | None = None
         self._velocity_of: Array | None = None
 
-    def tasks(self, params: Array, grads: Array, slices: Mapping[str, slice]) -> list[ops.Task]:
+    def tasks(
+        self,
+        params: Array,
+        grads: Array,
+        slices: Mapping[str, slice],
+        rows: Mapping[str, int] | None = None,
+    ) -> tuple[dict[str, ops.Task], list[ops.Task]]:
         # Kept between calls for the same parameters; another network begins at rest.
         if self.momentum and self._velocity_of is not params:
             self._velocity, self._velocity_of = np.zeros_like(params), params
-        return super().tasks(params, grads, slices)
+        return super().tasks(params, grads, slices, rows)
 
-    def update_task(self, params: Array, grads: Array, factor: float, part: slice) -> ops.Task:
+    def update_task(
+        self, params: Array, grads: Array, factor: float, part: slice, row: int = 1
+    ) -> ops.Task:
         velocity = self._velocity[part] if self._velocity is not None and self.momentum else None
         task: ops.Task = ops.native.optimizers.sgd(
             params,
@@ -139,6 +162,7 @@ class SGD(Optimizer):
             self.momentum,
             self.nesterov,
             self.weight_decay,
+            row,
         )
         return task
 
@@ -182,19 +206,27 @@ class Adam(Optimizer):
         self.weight_decay = rate("weight_decay", weight_decay)
         self._params: Array | None = None
 
-    def tasks(self, params: Array, grads: Array, slices: Mapping[str, slice]) -> list[ops.Task]:
+    def tasks(
+        self,
+        params: Array,
+        grads: Array,
+        slices: Mapping[str, slice],
+        rows: Mapping[str, int] | None = None,
+    ) -> tuple[dict[str, ops.Task], list[ops.Task]]:
         # Kept between calls for the same parameters; another network begins at rest.
         if self._params is not params:
             self._params = params
             self._mean, self._square = np.zeros_like(params), np.zeros_like(params)
             self._steps, self._corrections = np.zeros(1), np.ones(2)
-        return super().tasks(params, grads, slices)
+        return super().tasks(params, grads, slices, rows)
 
     def clock_tasks(self) -> list[ops.Task]:
         clock = ops.native.optimizers.adam_clock
         return [clock(self._corrections, self._steps, self.beta1, self.beta2)]
 
-    def update_task(self, params: Array, grads: Array, factor: float, part: slice) -> ops.Task:
+    def update_task(
+        self, params: Array, grads: Array, factor: float, part: slice, row: int = 1
+    ) -> ops.Task:
         task: ops.Task = ops.native.optimizers.adam(
             params,
             grads,
@@ -208,6 +240,7 @@ class Adam(Optimizer):
             self.epsilon,
             0.0 if self.decoupled else self.weight_decay,
             self.weight_decay if self.decoupled else 0.0,
+            row,
         )
         return task
 

@@ -17,11 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import _memory, ops
-from cnn_core.blocks import NO_BORDER, Block, Parts, Shape, convert, flat, native_block
+from cnn_core.blocks import NO_BORDER, Block, Lane, Parts, Shape, convert, flat, native_block
 from cnn_core.layers import Layer
 from cnn_core.losses import Loss
 
 Array = npt.NDArray[Any]
+Update = Callable[[list[tuple[Array, Lane]]], Parts]
+
+
+def no_update(finished: list[tuple[Array, Lane]]) -> Parts:
+    return Parts()
 
 
 # --------------------------------------------------------------------------------------- segments
@@ -260,8 +265,11 @@ class Plan:
             segment.forward()
         return self.y
 
-    def steps(self, gradient: bool, gather: Parts, update: Parts) -> list[Callable[[], None]]:
-        """What to call, in this order, for one evaluation or one step of training."""
+    def steps(self, gradient: bool, gather: Parts, update: Update) -> list[Callable[[], None]]:
+        """What to call, in this order, for one evaluation or one step of training.
+
+        update: given what Parts.finished holds, the parts that update the parameters.
+        """
         dy = self.segments[-1].dy if gradient and self.segments else None
         if self.native:
             segment = self.segments[0]
@@ -269,7 +277,7 @@ class Plan:
             parts = gather + segment.forward_parts() + self.loss_parts(dy)
             if gradient:
                 parts += segment.backward_parts()
-            return [(parts + update).program().run]
+            return [(parts + update(parts.finished)).program().run]
         calls: list[Callable[[], None]] = [gather.program().run, self._forward_only]
         if self.loss.native is None:
             calls.append(lambda: self._python_loss(dy))
@@ -277,7 +285,7 @@ class Plan:
             calls.append(self.loss_parts(dy).program().run)
         if gradient:
             calls.append(self._backward_only)
-        return [*calls, update.program().run]
+        return [*calls, update([]).program().run]
 
     def _forward_only(self) -> None:
         self.forward()
@@ -334,7 +342,7 @@ class Plan:
 
     def _run(self, name: str, gradient: bool) -> float:
         if name not in self._steps:
-            self._steps[name] = self.steps(gradient, Parts(), Parts())
+            self._steps[name] = self.steps(gradient, Parts(), no_update)
         for call in self._steps[name]:
             call()
         return float(self.totals[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cnn_core import _checks as checks
 from cnn_core import ops
-from cnn_core.blocks import Parts, flat
+from cnn_core.blocks import Lane, Parts, flat
 from cnn_core.callbacks import Callback
 from cnn_core.layers import positive
 from cnn_core.network import Sequential, check_seed
@@ -76,10 +76,16 @@ class Trainer:
         #: the plan and the optimizer of the last `step`, and what it runs
         self._compiled: tuple[Plan, Optimizer, list[Callable[[], None]]] | None = None
 
-    def update_parts(self) -> Parts:
-        """The optimizer's part of a step."""
+    def update_parts(self, finished: Sequence[tuple[Array, Lane]] = ()) -> Parts:
+        """The optimizer's part of a step; `finished` as in Parts, whose lanes get their updates."""
         network = self.network
-        updates = self.optimizer.tasks(network.flat_params, network.flat_grads, network.slices)
+        names = {view.ctypes.data: name for name, view in network.grads.items()}
+        lanes = {names[view.ctypes.data]: lane for view, lane in finished}
+        rows = {name: network.grads[name].size // lane[0].n for name, lane in lanes.items()}
+        flat = network.flat_params, network.flat_grads, network.slices
+        own, updates = self.optimizer.tasks(*flat, rows)
+        for name, task in own.items():
+            lanes[name].append(task)
         clock = self.optimizer.clock_tasks()
         return Parts(before=[[task] for task in clock], update=[[task] for task in updates])
 
@@ -97,7 +103,7 @@ class Trainer:
             plan = network.plan(len(array), kind, training=True, gradient=True)
             made = self._compiled
             if made is None or made[0] is not plan or made[1] is not self.optimizer:
-                made = plan, self.optimizer, plan.steps(True, Parts(), self.update_parts())
+                made = plan, self.optimizer, plan.steps(True, Parts(), self.update_parts)
                 self._compiled = made
             network.fill(plan, array, target)
             for call in made[2]:
@@ -199,7 +205,6 @@ class _Fit:
             self.history |= {"val_loss": [], "val_accuracy": []}
         self.history["seconds"] = []
         self.compiled: dict[int, tuple[Plan, list[Callable[[], None]]]] = {}
-        self.update = trainer.update_parts()
         self.watched = any(
             type(callback).on_step_end is not Callback.on_step_end for callback in trainer.callbacks
         )
@@ -232,7 +237,8 @@ class _Fit:
                         flat(self.t), self.indices, self.start, 1.0, flat(plan.target)
                     )
                 )
-            self.compiled[n] = plan, plan.steps(True, Parts(rows=[*gather]), self.update)
+            update = self.trainer.update_parts
+            self.compiled[n] = plan, plan.steps(True, Parts(rows=[*gather]), update)
         return self.compiled[n]
 
     def epoch(self, limit: int, progress: _Progress) -> None:

@@ -257,8 +257,16 @@ class Kernels:
             self.call(name, m_, n, k, *args)
         return c_.array
 
-    def gemm(self, a, b, c, *, b_gap=0, c_gap=0):
-        return self.product(a, b, c, b_gap=b_gap, c_gap=c_gap, name="gemm")
+    def gemm(self, a, b, c, *, b_gap=0, c_gap=0, add=True, bias=None):
+        (m_, k), n = a.shape, b.shape[1]
+        with self.memory() as m:
+            a_, b_, c_ = m.input(a), m.input(b, b_gap), m.inout(c, c_gap)
+            args = (a_.address, k, 1, b_.address, b_.row, *self.start(m, add, bias))
+            self.call("gemm", m_, n, k, *args, c_.address, c_.row)
+        return c_.array
+
+    def start(self, memory, add, bias):
+        return add, 0 if bias is None else memory.input(bias).address
 
     def pack_transposed(self, b_transposed):
         """The packed panels of B[k, n] from B^T[n, k], packed one by one, the last one first."""
@@ -270,12 +278,12 @@ class Kernels:
                 self.call("pack_panel", panel, n, k, source.address, packed.address)
         return packed.array
 
-    def gemm_packed(self, a, packed, c, *, c_gap=0):
+    def gemm_packed(self, a, packed, c, *, c_gap=0, add=True, bias=None):
         (m_, k), n = a.shape, c.shape[1]
         with self.memory() as m:
             a_, packed_, c_ = m.input(a), m.input(packed), m.inout(c, c_gap)
-            args = (a_.address, k, 1, packed_.address, c_.address, c_.row)
-            self.call("gemm_packed", m_, n, k, *args)
+            args = (a_.address, k, 1, packed_.address, *self.start(m, add, bias))
+            self.call("gemm_packed", m_, n, k, *args, c_.address, c_.row)
         return c_.array
 
     # ---- affine ----------------------------------------------------------------------------------

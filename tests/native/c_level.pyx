@@ -280,19 +280,25 @@ def adam(bint single, Py_ssize_t n, address p, address grad, address m, address 
 
 
 def gemm(bint single, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, address a, Py_ssize_t a_row,
-         Py_ssize_t a_col, address b, Py_ssize_t b_row, address c, Py_ssize_t c_row):
+         Py_ssize_t a_col, address b, Py_ssize_t b_row, bint add, address bias,
+         address c, Py_ssize_t c_row):
     if single:
-        multiply_add(m, n, k, <float*>a, a_row, a_col, <float*>b, b_row, <float*>c, c_row)
+        multiply_add(m, n, k, <float*>a, a_row, a_col, <float*>b, b_row, add, <float*>bias,
+                     <float*>c, c_row)
     else:
-        multiply_add(m, n, k, <double*>a, a_row, a_col, <double*>b, b_row, <double*>c, c_row)
+        multiply_add(m, n, k, <double*>a, a_row, a_col, <double*>b, b_row, add, <double*>bias,
+                     <double*>c, c_row)
 
 
 def gemm_packed(bint single, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, address a,
-                Py_ssize_t a_row, Py_ssize_t a_col, address packed, address c, Py_ssize_t c_row):
+                Py_ssize_t a_row, Py_ssize_t a_col, address packed, bint add, address bias,
+                address c, Py_ssize_t c_row):
     if single:
-        multiply_add_packed(m, n, k, <float*>a, a_row, a_col, <float*>packed, <float*>c, c_row)
+        multiply_add_packed(m, n, k, <float*>a, a_row, a_col, <float*>packed, add, <float*>bias,
+                            <float*>c, c_row)
     else:
-        multiply_add_packed(m, n, k, <double*>a, a_row, a_col, <double*>packed, <double*>c, c_row)
+        multiply_add_packed(m, n, k, <double*>a, a_row, a_col, <double*>packed, add, <double*>bias,
+                            <double*>c, c_row)
 
 
 def packed_size(bint single, Py_ssize_t n, Py_ssize_t k):

@@ -20,7 +20,8 @@ from cnn_core._simd cimport ACTIVATION_RELU, activate
 
 def relu_of_product(Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, array a, array b, array c):
     cdef double* out = c.data.as_doubles
-    multiply_add(m, n, k, a.data.as_doubles, k, 1, b.data.as_doubles, n, out, n)
+    multiply_add(m, n, k, a.data.as_doubles, k, 1, b.data.as_doubles, n, True,
+                 <const double*>NULL, out, n)
     activate(ACTIVATION_RELU, 0.0, m * n, out, out)
 """
 

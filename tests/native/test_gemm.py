@@ -9,7 +9,7 @@ from cnn_core._parallel import run
 from native.c_kernels import exact_operands, term_by_term
 from reference import random_array, same_bits
 
-TERMS = (0, 1, 2, 127, 128, 129, 256, 257)
+TERMS = (0, 1, 2, 63, 64, 65, 128, 129)
 ROWS = (0, 1, 5, 12, 13, 25)
 
 
@@ -40,6 +40,22 @@ def test_multiply_add_at_edge_sizes(kernels, rng):
             for k in TERMS:
                 actual = kernels.gemm(a[:m, :k], b[:k, :n], c[:m, :n])
                 assert same_bits(actual, sums[k][:m, :n]), f"m={m} n={n} k={k}"
+
+
+@pytest.mark.parametrize("k", [0, 1, 64, 130])
+def test_products_from_a_bias_on(kernels, rng, k):
+    """What C held does not matter: it holds NaN."""
+    m, most = 13, 2 * kernels.max_columns + 1
+    a, b, c = exact_operands(rng, m, most, 130, kernels.dtype)
+    for n in widths(kernels):
+        nan = np.full((m, n), np.nan, kernels.dtype)
+        packed = kernels.pack_transposed(np.ascontiguousarray(b[:k, :n].T))
+        for bias in (None, c[0, :n].copy()):
+            start = np.zeros(n, kernels.dtype) if bias is None else bias
+            expected = term_by_term(a[:, :k], b[:k, :n], np.repeat(start[None], m, axis=0))[-1]
+            how = {"add": False, "bias": bias}
+            assert same_bits(kernels.gemm(a[:, :k], b[:k, :n], nan, **how), expected), f"n={n}"
+            assert same_bits(kernels.gemm_packed(a[:, :k], packed, nan, **how), expected)
 
 
 def test_packed_at_edge_sizes(kernels, rng):
@@ -83,7 +99,8 @@ def test_strides_of_a(kernels, rng, strides):
             b_ = memory.input(b if name == "gemm" else packed)
             row = (n,) if name == "gemm" else ()
             first = a_.address + start * item
-            kernels.call(name, m, n, k, first, *strides, b_.address, *row, c_.address, n)
+            args = (b_.address, *row, True, 0, c_.address, n)
+            kernels.call(name, m, n, k, first, *strides, *args)
         assert same_bits(c_.array, expected), name
 
 
