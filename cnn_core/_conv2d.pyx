@@ -34,6 +34,9 @@ from cnn_core._types cimport real
 
 cdef enum:
     MOST_IMAGES = 4
+    WEIGHT_BYTES = 24 << 10       # which stay in the nearest cache
+    OUTPUT_BYTES = 16 << 10
+    MOST_TAPS = 64
     MOST_GROUPS_OF_IMAGES = 32    # partial sums of dW: the most threads that it can use
     FEW_CHANNELS = 12             # of dx: less than a vector
     FEW_ROWS = 12                 # of dW that one kernel row gives: less than a tile
@@ -86,22 +89,34 @@ cdef void pack_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexce
 cdef void conv_images(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, const real* x,
                       const real* weights, const real* b, const real* previous,
                       real* y) noexcept nogil:
-    """Images begin..end, row by row of output pixels while they are in the cache."""
-    cdef Py_ssize_t n, oy
+    """Images begin..end, some rows of output pixels at a time while they are in the cache."""
+    cdef Py_ssize_t n, oy, block, size = a.out_width * a.y.channels
     cdef real* row
+    block = rows_at_once(a, weights)
     for n in range(begin, end):
         for oy in range(a.out_height):
+            if oy % block == 0:
+                conv_rows(a, pixel(x, &a.x, n, oy * a.sy, 0), weights, b,
+                          <real*>pixel(y, &a.y, n, oy, 0), min(block, a.out_height - oy))
             row = <real*>pixel(y, &a.y, n, oy, 0)
-            conv_row(a, pixel(x, &a.x, n, oy * a.sy, 0), weights, b, row)
             if previous != NULL:
-                activate_backward(a.activation, a.slope, a.out_width * a.y.channels,
+                activate_backward(a.activation, a.slope, size,
                                   pixel(previous, &a.previous, n, oy, 0), row, row)
             elif a.activation:
-                activate(a.activation, a.slope, a.out_width * a.y.channels, row, row)
+                activate(a.activation, a.slope, size, row, row)
 
 
-cdef inline void conv_row(const conv_args* a, const real* x, const real* weights, const real* b,
-                          real* y) noexcept nogil:
+cdef inline Py_ssize_t rows_at_once(const conv_args* a, const real* weights) noexcept nogil:
+    """One row, unless the weights are so many that it pays to use a part of them for more."""
+    cdef Py_ssize_t panel = a.kh * a.kw * a.inner * min(max_columns(weights), a.outer)
+    if panel * sizeof(real) <= WEIGHT_BYTES:
+        return 1
+    return max(OUTPUT_BYTES // (a.out_width * a.y.channels * sizeof(real)), 1)
+
+
+cdef inline void conv_rows(const conv_args* a, const real* x, const real* weights, const real* b,
+                           real* y, Py_ssize_t count) noexcept nogil:
+    """`count` rows of output pixels of one image."""
     cdef Py_ssize_t g, j0, width, widest = max_columns(x), vector = lanes(x)
     cdef Py_ssize_t rows = a.kh * a.kw * a.inner
     cdef real zeros[64]
@@ -112,26 +127,33 @@ cdef inline void conv_row(const conv_args* a, const real* x, const real* weights
         while j0 < a.outer:
             width = min(widest, a.outer - j0)
             conv_panel(a, x + g * a.inner, weights + rows * j0, round_up(width, vector), width,
-                       b + g * a.outer + j0 if b != NULL else zeros, y + g * a.outer + j0)
+                       b + g * a.outer + j0 if b != NULL else zeros, y + g * a.outer + j0, count)
             j0 += widest
         weights += packed_group(a, a.inner, a.outer, weights)
 
 
 cdef inline void conv_panel(const conv_args* a, const real* x, const real* weights,
-                            Py_ssize_t stride, Py_ssize_t width, const real* start,
-                            real* y) noexcept nogil:
-    cdef Py_ssize_t t, first
-    cdef Py_ssize_t w_taps[64]
-    cdef Py_ssize_t count
-    first = 0
-    while first < a.taps:    # w_taps holds multiples of the panel's own stride
-        count = min(a.taps - first, 64)
+                            Py_ssize_t stride, Py_ssize_t width, const real* start, real* y,
+                            Py_ssize_t rows) noexcept nogil:
+    """Some taps, or some terms of one tap, for all rows; then the next ones."""
+    cdef Py_ssize_t t, row, first = 0, p0 = 0, count, terms
+    cdef Py_ssize_t w_taps[MOST_TAPS]    # multiples of the panel's own stride
+    cdef Py_ssize_t most_terms = max(WEIGHT_BYTES // <Py_ssize_t>(stride * sizeof(real)), 1)
+    if rows == 1:
+        most_terms = a.k * MOST_TAPS
+    while first < a.taps:
+        count = max(min(min(a.taps - first, MOST_TAPS), most_terms // a.k), 1)
+        terms = min(a.k - p0, most_terms)
         for t in range(count):
-            w_taps[t] = (first + t) * a.k * stride
-        multiply_add_taps(a.out_width, width, a.k, count, x, a.x_taps + first,
-                          a.sx * a.x.channels, 1, weights, w_taps, stride, start, y, a.y.channels)
-        first += count
-        start = NULL    # the rest of the taps is added
+            w_taps[t] = ((first + t) * a.k + p0) * stride
+        for row in range(rows):
+            multiply_add_taps(a.out_width, width, terms, count, x + row * a.sy * a.x.row + p0,
+                              a.x_taps + first, a.sx * a.x.channels, 1, weights, w_taps, stride,
+                              start, y + row * a.y.row, a.y.channels)
+        p0 += terms
+        if p0 >= a.k:
+            first, p0 = first + count, 0
+        start = NULL    # the rest of the terms is added
 
 
 cdef void conv_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:

@@ -17,6 +17,7 @@ from cnn_core._types cimport real
 
 cdef enum:
     TAPS_AT_ONCE = 64
+    ROW_BYTES = 24 << 10
 
 
 # ------------------------------------------------------- gradient of the input, any stride
@@ -147,8 +148,19 @@ cdef inline void weight_gradient_image(const conv_args* a, const real* x, const 
                                        real* dW) noexcept nogil:
     """dW[group, r, s, c, f] += x^T dy over the output pixels of one image.
 
-    x_taps: the rows of x that go with the rows of dy, w_taps: those rows of dy.
+    x_taps: the rows of x that go with the rows of dy, w_taps: those rows of dy. Some rows at a time
+    stay in the cache while the tiles of dW pass by.
     """
+    cdef Py_ssize_t oy = 0, rows = max(ROW_BYTES // <Py_ssize_t>(
+        (a.sy * a.x.row + a.y.row) * sizeof(real)), 1)
+    while oy < a.out_height:
+        weight_gradient_rows(a, x, dy, dW, oy, min(rows, a.out_height - oy))
+        oy += rows
+
+
+cdef inline void weight_gradient_rows(const conv_args* a, const real* x, const real* dy, real* dW,
+                                      Py_ssize_t oy, Py_ssize_t rows) noexcept nogil:
+    """The same for output rows oy..oy + rows."""
     cdef Py_ssize_t widest = max_columns(x), g, run, j0, runs, m
     cdef Py_ssize_t r, s
     # Adjacent (s, c) of one kernel row are adjacent in x too, unless they are dilated or grouped.
@@ -162,9 +174,10 @@ cdef inline void weight_gradient_image(const conv_args* a, const real* x, const 
             j0 = 0
             while j0 < a.outer:
                 multiply_add_taps(
-                    m, min(widest, a.outer - j0), a.out_width, a.out_height,
-                    x + r * a.dy * a.x.row + s * a.dx * a.x.channels + g * a.inner, a.x_taps, 1,
-                    a.sx * a.x.channels, dy + g * a.outer + j0, a.w_taps, a.y.channels,
+                    m, min(widest, a.outer - j0), a.out_width, rows,
+                    x + r * a.dy * a.x.row + s * a.dx * a.x.channels + g * a.inner,
+                    a.x_taps + oy, 1, a.sx * a.x.channels, dy + g * a.outer + j0, a.w_taps + oy,
+                    a.y.channels,
                     <const real*>NULL, dW + run * m * a.outer + j0, a.outer)
                 j0 += widest
         dW += a.kh * a.kw * a.inner * a.outer

@@ -7,6 +7,10 @@
         const REAL *start, REAL *c, ptrdiff_t c_row
 #define PRODUCT_ARGUMENTS n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, start, c, c_row
 
+/* The compiler forgets how x came about. Else it works out the place of every row of A from the first
+ * one, with a register each, and keeps what does not fit in vector registers. */
+#define FORGET(x) __asm__("" : "+r"(x))
+
 #define DEFINE_TILE(ROWS, VECTORS)                                                                \
     static void NAME(tile_##ROWS##x##VECTORS)(PRODUCT_PARAMETERS) {                               \
         vec sum[ROWS][VECTORS];                                                                   \
@@ -19,16 +23,22 @@
             sum[i][VECTORS - 1] =                                                                 \
                 NAME(load_n)(from + i * from_row + (VECTORS - 1) * LANES, last, 0);               \
         }                                                                                         \
+        ptrdiff_t row3 = 3 * a_row;                                                               \
+        FORGET(row3);                                                                             \
         for (ptrdiff_t t = 0; t < taps; t++) {                                                    \
-            const REAL *at = a + a_at[t], *bt = b + b_at[t];                                      \
+            const REAL *bt = b + b_at[t], *at[(ROWS + 3) / 4];                                    \
+            UNROLL for (int i = 0; i < (ROWS + 3) / 4; i++) {                                     \
+                at[i] = a + a_at[t] + 4 * i * a_row;                                              \
+                FORGET(at[i]);                                                                    \
+            }                                                                                     \
             for (ptrdiff_t p = 0; p < k; p++) {                                                   \
                 vec row[VECTORS];                                                                 \
                 UNROLL for (int v = 0; v < VECTORS; v++) row[v] = NAME(load)(bt + v * LANES);     \
                 UNROLL for (int i = 0; i < ROWS; i++) {                                           \
-                    vec element = NAME(splat)(at[i * a_row]);                                     \
+                    vec element = NAME(splat)(at[i / 4][i % 4 == 3 ? row3 : i % 4 * a_row]);      \
                     UNROLL for (int v = 0; v < VECTORS; v++) sum[i][v] += element * row[v];       \
                 }                                                                                 \
-                at += a_col;                                                                      \
+                UNROLL for (int i = 0; i < (ROWS + 3) / 4; i++) at[i] += a_col;                   \
                 bt += b_row;                                                                      \
             }                                                                                     \
         }                                                                                         \
