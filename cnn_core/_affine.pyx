@@ -20,7 +20,7 @@ cdef enum:
     MOST_ROWS = 96      # rows of a batch that stay in the cache from layer to layer
     MOST_ROWS_OF_DW = 128    # of dW: they and BLOCK_K rows of x stay in the nearest cache
     LEAST_ROWS = 24     # that pay for reading weights which do not fit into the nearest caches
-    FEW_WEIGHTS = 262144
+    FEW_WEIGHTS = 65536
     SUM_BLOCK = 256     # rows summed before the sum joins the total, against rounding errors
     SUM_COLUMNS = 64
 

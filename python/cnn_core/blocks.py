@@ -40,10 +40,11 @@ class Parts:
     """What goes into a program, by the place it has there.
 
     before   lanes that depend on parameters only: packed weights
-    rows     tasks over the samples: forward, loss, gradients of the inputs. A chunk of samples
-             goes through all of them while it is in the cache; a list of lanes among them is a
-             stage of its own, which all samples must have reached (batch statistics)
-    after    lanes that need all samples: gradients of the parameters, the sum of the loss
+    rows     tasks over the samples: forward, loss, gradients of the inputs and of kernels. A chunk
+             of samples goes through as many of them as want chunks of one size, while it is in the
+             cache; a list of lanes among them is a stage of its own, which all samples must have
+             reached (batch statistics)
+    after    lanes that need all samples: gradients of dense layers, the sum of the loss
     reduce   lanes that join what `after` has left in parts
     update   the optimizer
     finished gradients of parameters with the lanes of `after` that complete them row by row: their
@@ -72,8 +73,12 @@ class Parts:
         for item in self.rows:
             if isinstance(item, list):
                 stages += [item, [[]]]
-            else:
-                stages[-1][0].append(item)
+                continue
+            lane = [*stages[-1][0], item]
+            # Some want chunks that stay in the cache, others more rows for the weights they read.
+            if max(task.least for task in lane) > min(task.most for task in lane):
+                stages.append([[]])
+            stages[-1][0].append(item)
         return ops.Program([*stages, self.after, self.reduce, self.update])
 
 

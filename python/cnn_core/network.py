@@ -7,7 +7,7 @@ import operator
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import _checks as checks
-from cnn_core import _memory, gradient_check, layers, losses, metrics
+from cnn_core import _memory, gradient_check, layers, losses, metrics, ops
+from cnn_core.blocks import Parts, flat
 from cnn_core.image_layers import BatchNorm, Dropout
 from cnn_core.initializers import finite
 from cnn_core.layers import Layer, Shape
@@ -236,9 +237,8 @@ class Sequential:
             np.multiply(x, self.input_scale, out=plan.x, casting="unsafe")
         else:
             np.copyto(plan.x, x, casting="same_kind")
-        target = plan.labels if plan.target is None else plan.target
-        if t is not None and target is not None:
-            np.copyto(target, t)
+        if t is not None:
+            plan.fill_targets(t)
 
     def _batches(self, n: int) -> Iterator[slice]:
         for start in range(0, n, self.rows_at_once):
@@ -262,9 +262,38 @@ class Sequential:
         if len(array) <= self.rows_at_once:
             return self.forward(array)
         out = np.empty((len(array), *self.output_shape), self.dtype)
-        for part in self._batches(len(array)):
-            out[part] = self.forward(array[part])
+        with self._lock:
+            for part, plan in self._by_parts(array):
+                out[part] = plan.y
         return out
+
+    def _by_parts(
+        self, array: Array, kind: str | None = None, target: Array | None = None
+    ) -> Iterator[tuple[slice, Plan]]:
+        """Slices of the rows, each computed by its plan, with the loss where there are targets.
+
+        Rows that lie in one piece are read by the same program that computes them.
+        """
+        indices, start = np.arange(len(array)), np.zeros(1, np.int64)
+        scale = self.input_scale if array.dtype == np.uint8 else 1.0
+        in_one_piece = array.flags.c_contiguous and array.flags.aligned
+        calls: list[Callable[[], None]] = []
+        last = None
+        for part in self._batches(len(array)):
+            plan, start[0] = self.plan(part.stop - part.start, kind), part.start
+            if plan is not last:
+                read, last = Parts(), plan
+                if in_one_piece:
+                    gather = ops.native.batches.gather_rows
+                    read.rows = [gather(flat(array), indices, start, scale, flat(plan.x))]
+                calls = plan.steps(False, read) if kind else plan.forward_steps(read)
+            if not in_one_piece:
+                self.fill(plan, array[part])
+            if target is not None:
+                plan.fill_targets(target[part])
+            for call in calls:
+                call()
+            yield part, plan
 
     def evaluate(self, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[float, float]:
         """Loss and accuracy over all rows, in inference mode and bounded memory."""
@@ -273,12 +302,9 @@ class Sequential:
         kind, target = self.check_targets(t, n)
         loss, correct = 0.0, 0.0
         with self._lock:
-            for part in self._batches(n):
-                rows = part.stop - part.start
-                plan = self.plan(rows, kind)
-                self.fill(plan, array[part], target[part])
-                weight = rows if self.loss_function.reduction == "mean" else 1
-                loss += plan.evaluate() * weight
+            for _, plan in self._by_parts(array, kind, target):
+                weight = plan.n if self.loss_function.reduction == "mean" else 1
+                loss += float(plan.totals[0]) * weight
                 correct += plan.totals[1]
         if self.loss_function.reduction == "mean":
             loss /= n

@@ -259,13 +259,26 @@ class Plan:
         self.totals[:2] = loss, np.count_nonzero(right)
         self.totals[2:] += loss * self.n, self.totals[1]
 
+    def fill_targets(self, t: Array) -> None:
+        target = self.labels if self.target is None else self.target
+        if target is not None:
+            np.copyto(target, t)
+
     def forward(self) -> Array:
         """The outputs for `x`: a buffer that the next call overwrites."""
         for segment in self.segments:
             segment.forward()
         return self.y
 
-    def steps(self, gradient: bool, gather: Parts, update: Update) -> list[Callable[[], None]]:
+    def forward_steps(self, gather: Parts) -> list[Callable[[], None]]:
+        """What to call, in this order, for `y` of the rows that `gather` puts into `x`."""
+        if len(self.segments) == 1 and isinstance(self.segments[0], NativeSegment):
+            return [(gather + self.segments[0].forward_parts()).program().run]
+        return [gather.program().run, self._forward_only]
+
+    def steps(
+        self, gradient: bool, gather: Parts, update: Update = no_update
+    ) -> list[Callable[[], None]]:
         """What to call, in this order, for one evaluation or one step of training.
 
         update: given what Parts.finished holds, the parts that update the parameters.
@@ -342,7 +355,7 @@ class Plan:
 
     def _run(self, name: str, gradient: bool) -> float:
         if name not in self._steps:
-            self._steps[name] = self.steps(gradient, Parts(), no_update)
+            self._steps[name] = self.steps(gradient, Parts())
         for call in self._steps[name]:
             call()
         return float(self.totals[0])

@@ -89,7 +89,7 @@ def test_an_activation_joins_the_affine_before_it(text):
 def test_compiled_layers_are_one_program_and_a_python_layer_cuts_it():
     def segments(words, loss="sum_squared_error"):
         made = make(words, loss=loss).plan(4, "rows", training=True, gradient=True)
-        steps = made.steps(True, blocks.Parts(), plan.no_update)
+        steps = made.steps(True, blocks.Parts())
         return [type(segment).__name__[0] for segment in made.segments], made.native, len(steps)
 
     assert segments(["affine 3", "relu", "affine 2", "softmax"]) == (["N"], True, 1)
