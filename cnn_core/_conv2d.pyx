@@ -86,24 +86,28 @@ cdef void pack_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexce
 # -------------------------------------------------------------------------------------- forward
 
 
-cdef void conv_images(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, const real* x,
-                      const real* weights, const real* b, const real* previous,
-                      real* y) noexcept nogil:
-    """Images begin..end, some rows of output pixels at a time while they are in the cache."""
-    cdef Py_ssize_t n, oy, block, size = a.out_width * a.y.channels
+cdef void conv_row_range(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, const real* x,
+                         const real* weights, const real* b, const real* previous,
+                         real* y) noexcept nogil:
+    """Rows begin..end of output pixels, counted over all images; some at a time while they are in
+    the cache."""
+    cdef Py_ssize_t n, oy, i, count, block = rows_at_once(a, weights)
+    cdef Py_ssize_t size = a.out_width * a.y.channels
     cdef real* row
-    block = rows_at_once(a, weights)
-    for n in range(begin, end):
-        for oy in range(a.out_height):
-            if oy % block == 0:
-                conv_rows(a, pixel(x, &a.x, n, oy * a.sy, 0), weights, b,
-                          <real*>pixel(y, &a.y, n, oy, 0), min(block, a.out_height - oy))
-            row = <real*>pixel(y, &a.y, n, oy, 0)
+    while begin < end:
+        n = begin // a.out_height
+        oy = begin - n * a.out_height
+        count = min(min(block, a.out_height - oy), end - begin)
+        row = <real*>pixel(y, &a.y, n, oy, 0)
+        conv_rows(a, pixel(x, &a.x, n, oy * a.sy, 0), weights, b, row, count)
+        for i in range(count):
             if previous != NULL:
                 activate_backward(a.activation, a.slope, size,
-                                  pixel(previous, &a.previous, n, oy, 0), row, row)
+                                  pixel(previous, &a.previous, n, oy + i, 0), row, row)
             elif a.activation:
                 activate(a.activation, a.slope, size, row, row)
+            row += a.y.row
+        begin += count
 
 
 cdef inline Py_ssize_t rows_at_once(const conv_args* a, const real* weights) noexcept nogil:
@@ -156,14 +160,19 @@ cdef inline void conv_panel(const conv_args* a, const real* x, const real* weigh
         start = NULL    # the rest of the terms is added
 
 
-cdef void conv_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+cdef void row_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef const conv_args* a = <const conv_args*>args
     if a.is_float:
-        conv_images(a, begin, end, <const float*>a.x_data, <const float*>a.weights,
-                    <const float*>a.b, <const float*>a.previous_data, <float*>a.y_data)
+        conv_row_range(a, begin, end, <const float*>a.x_data, <const float*>a.weights,
+                       <const float*>a.b, <const float*>a.previous_data, <float*>a.y_data)
     else:
-        conv_images(a, begin, end, <const double*>a.x_data, <const double*>a.weights,
-                    <const double*>a.b, <const double*>a.previous_data, <double*>a.y_data)
+        conv_row_range(a, begin, end, <const double*>a.x_data, <const double*>a.weights,
+                       <const double*>a.b, <const double*>a.previous_data, <double*>a.y_data)
+
+
+cdef void conv_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef Py_ssize_t rows = (<const conv_args*>args).out_height
+    row_kernel(args, begin * rows, end * rows)
 
 
 # ------------------------------------------------------------------------------------------ tasks
@@ -305,8 +314,8 @@ cdef class Convolution:
         return args
 
     def forward(self, Images x, real[::1] packed, const real[::1] b, Images y, int activation,
-                double slope):
-        """Task over images: y = f(conv(x) + b); b may be None."""
+                double slope, bint by_rows=False):
+        """Task over images, or over the rows of all of them: y = f(conv(x) + b); b may be None."""
         cdef conv_args args = self.bind(x, y)
         tables = self.tap_tables(&args)
         self.check_packed(False, packed.shape[0], sizeof(real) == sizeof(float), args.is_float)
@@ -318,8 +327,12 @@ cdef class Convolution:
             args.b = &b[0]
         args.y_data = y.data
         args.activation, args.slope = activation, slope
+        arrays = (x, packed.base, None if b is None else b.base, y, tables)
+        if by_rows:
+            return new_task(row_kernel, &args, sizeof(args), args.n * args.out_height, 1,
+                            args.out_height, self.work(args) / args.out_height, arrays)
         return new_task(conv_kernel, &args, sizeof(args), args.n, 1, MOST_IMAGES, self.work(args),
-                        (x, packed.base, None if b is None else b.base, y, tables))
+                        arrays)
 
     cdef double work(self, conv_args args):
         return (<double>args.out_height * args.out_width * args.kh * args.kw * args.groups

@@ -42,6 +42,7 @@ class Convolution:
         y: Images,
         activation: int,
         slope: float,
+        by_rows: bool = ...,
     ) -> Task: ...
     def input_gradient(
         self,

@@ -32,6 +32,8 @@ Lane = list[ops.Task]
 Border = tuple[int, int, int, int]
 
 NO_BORDER: Border = (0, 0, 0, 0)
+FEW_IMAGES = 4
+WORK_TO_SHARE = 500_000  # multiply-adds of one image; below, waiting for each other takes longer
 ACTIVATION_LAYERS = (Sigmoid, Tanh, ReLU, LeakyReLU)
 
 
@@ -213,8 +215,12 @@ class ConvBlock(Block):
     def forward(self) -> Parts:
         packed, pack = self.packed(False)
         b = self.layer.params["b"]
-        task = self.convolution.forward(self.x, packed, b, self.y, self.code, self.slope)
-        return Parts(before=[[pack]], rows=[task])
+        # Few images do not keep all threads busy: their rows do.
+        work = self.layer.params["W"].size * self.y.height * self.y.width
+        by_rows = len(self.x) < FEW_IMAGES and work > WORK_TO_SHARE
+        options = self.x, packed, b, self.y, self.code, self.slope, by_rows
+        task = self.convolution.forward(*options)
+        return Parts(before=[[pack]], rows=[[[task]] if by_rows else task])
 
     def backward(self, previous: Block | None) -> Parts:
         _, n_sums, size = self.convolution.sums(len(self.x))

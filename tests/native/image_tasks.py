@@ -78,11 +78,12 @@ class Convolution:
         check()
         return packed
 
-    def forward(self, x, W, b, activation=0, slope=0.0):
+    def forward(self, x, W, b, activation=0, slope=0.0, *, by_rows=False):
         x_ = GuardedImages(self.x_shape, wider(self.geometry.padding, self.more), self.dtype, x)
         y = GuardedImages(self.y_shape, (self.more,) * 4, self.dtype)
         packed = self._packed(W, False)
-        _parallel.run(self.geometry.forward(x_.images, packed, b, y.images, activation, slope))
+        options = x_.images, packed, b, y.images, activation, slope, by_rows
+        _parallel.run(self.geometry.forward(*options))
         x_.check()
         y.check()
         assert same_bits(x_.values, x), "the input has been written to"

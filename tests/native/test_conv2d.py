@@ -104,6 +104,13 @@ def test_all_numbers_of_images(kernels):
         check(kernels.dtype, 0, n, 2, 3, 1, 4, 5, "3x3 same")
 
 
+@pytest.mark.parametrize("name", ["3x3 same", "stride 2", "dilated rows, stride", "1x1"])
+def test_weights_and_rows_that_are_taken_in_parts(kernels, name):
+    """Many channels of a wide image: neither all weights nor all rows stay in the nearest cache."""
+    for groups in (1, 2):
+        check(kernels.dtype, groups - 1, 2, 70, 68, groups, 9, 26, name)
+
+
 def test_more_taps_than_one_call_takes(kernels):
     GEOMETRIES["many taps"] = ((9, 9), (1, 1), (4, 4, 4, 4), (1, 1))
     GEOMETRIES["many rows"] = ((70, 1), (1, 1), (35, 34, 0, 0), (1, 1))
@@ -182,6 +189,19 @@ def test_an_image_does_not_depend_on_the_others(kernels, rng):
     for i in range(len(x)):
         assert same_bits(alone.forward(x[i : i + 1], W, b), y[i : i + 1])
         assert same_bits(alone.input_gradient(dout[i : i + 1], W), dx[i : i + 1])
+
+
+@pytest.mark.parametrize(("channels", "filters"), [(3, 5), (70, 68)])
+def test_rows_are_those_of_whole_images(kernels, rng, threads, channels, filters):
+    shape, W_shape = (3, channels, 9, 11), (filters, channels, 3, 3)
+    geometry = dict(zip(("stride", "padding", "dilation"), GEOMETRIES["3x3 same"][1:], strict=True))
+    conv = Convolution(shape, W_shape, kernels.dtype, **geometry, more=1)
+    x, W, b = (random_array(rng, size, kernels.dtype) for size in (shape, W_shape, filters))
+    relu = ACTIVATIONS["relu"]
+    whole = conv.forward(x, W, b, relu)
+    for n in (1, 2, 7):
+        threads(n)
+        assert same_bits(conv.forward(x, W, b, relu, by_rows=True), whole)
 
 
 def test_a_nan_pixel_reaches_its_windows_only(kernels):

@@ -1,6 +1,7 @@
 """Plans with convolutions: fused kernels against the same layers one by one, and the buffers."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -365,3 +366,27 @@ def test_predict_takes_any_number_of_images(n):
     y = net.predict(x)
     for i in (0, n // 2, n - 1):
         assert same_bits(net.predict(x[i : i + 1])[0], y[i])
+
+
+def test_one_image_is_computed_as_among_others(threads):
+    """Alone, the rows of its large convolutions are shared among the threads."""
+    net = cc.models.deep_conv_net(seed=1)
+    x = np.random.default_rng(0).random((5, 1, 28, 28), np.float32)
+    threads(1)
+    together = net.predict(x)
+    for n in (1, 2, 7):
+        threads(n)
+        for i in range(len(x)):
+            assert same_bits(net.predict(x[i : i + 1]), together[i : i + 1])
+
+
+def test_rows_are_cut_where_tasks_want_other_chunks(monkeypatch):
+    def task(least, most):
+        return SimpleNamespace(least=least, most=most)
+
+    stages = []
+    monkeypatch.setattr(blocks.ops, "Program", stages.extend)
+    image, row, weights = task(1, 4), task(1, 48), task(24, 96)
+    blocks.Parts(rows=[image, row, weights, row, image]).program()
+    lanes = [lane for stage in stages for lane in stage if lane]
+    assert lanes == [[image, row], [weights, row], [image]]

@@ -48,6 +48,34 @@ def rows_used(rows, **arguments):
 # ---- steps ---------------------------------------------------------------------------------------
 
 
+class PassOn(cc.Layer):
+    """A layer in plain Python that changes nothing, but cuts the step into pieces."""
+
+    def forward(self, x, training=False):
+        return x
+
+    def backward(self, dout):
+        return dout
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", [cc.SGD, cc.Adam])
+def test_updates_behind_their_gradients_are_those_of_a_pass_of_their_own(kind, dtype, threads):
+    """The lane of a dense layer's gradient, or one pass over the flat array: the same bits."""
+    options = {"momentum": 0.9} if kind is cc.SGD else {}
+    factors = {"W1": 0.5, "b2": 0, "W3": -1}
+    x, t = np.random.default_rng(0).random((37, 70)), np.arange(37) % 4
+    nets = []
+    for own in ([], [PassOn()]):
+        layers = [cc.Affine(300), cc.ReLU(), cc.Affine(65), cc.Tanh(), cc.Affine(4), *own]
+        nets.append(cc.Sequential(layers, input_shape=(70,), dtype=dtype))
+        optimizer = kind(0.01, **options, lr_multipliers=factors)
+        for n in (1, 2, 7):
+            threads(n)
+            cc.Trainer(nets[-1], optimizer).fit(x, t, epochs=2, batch_size=20, verbose=False)
+    assert all(same_bits(value, nets[1].params[name]) for name, value in nets[0].params.items())
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_step_equals_plain_numpy_and_returns_the_loss_before_it(loss, dtype):
