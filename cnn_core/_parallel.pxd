@@ -31,6 +31,7 @@ cdef struct Lane:
     Py_ssize_t step
     Py_ssize_t most
     Py_ssize_t least
+    double work              # of one item
 
 
 cdef struct Claim:

@@ -119,14 +119,26 @@ cdef inline void run_chunk(const Stage* now, Py_ssize_t chunk, int threads) noex
 
 
 cdef void claim_stage(const Stage* now, Claim* claims, int threads) noexcept nogil:
-    """Every thread's own unbroken run of the chunks of a stage."""
-    cdef Py_ssize_t total = 0, i
-    cdef int t
+    """Every thread's own unbroken run of the chunks of a stage, all with about the same work."""
+    cdef double total = 0, before = 0, work
+    cdef Py_ssize_t i, chunks = 0, count, first
+    cdef int t = 1
     for i in range(now.n_lanes):
-        total += count_chunks(&now.lanes[i], threads)
-    for t in range(threads):
-        claims[t].next = total * t // threads
-        claims[t].end = total * (t + 1) // threads
+        total += now.lanes[i].n * now.lanes[i].work
+    claims[0].next = 0
+    for i in range(now.n_lanes):
+        count = count_chunks(&now.lanes[i], threads)
+        work = now.lanes[i].n * now.lanes[i].work
+        while t < threads and before + work > total * t / threads:
+            first = chunks + <Py_ssize_t>(count * (total * t / threads - before) / work + 0.5)
+            claims[t - 1].end = claims[t].next = first
+            t += 1
+        before += work
+        chunks += count
+    while t < threads:
+        claims[t - 1].end = claims[t].next = chunks
+        t += 1
+    claims[threads - 1].end = chunks
 
 
 cdef void run_stage(const Stage* now, Claim* claims, int thread, int threads) noexcept nogil:
@@ -184,6 +196,7 @@ cdef fill_lane(Lane* line, list lane_tasks):
         line.step = line.step // gcd(line.step, task.step) * task.step
         line.most = min(line.most, task.most)
         line.least = max(line.least, task.least)
+        line.work += task.work
         line.kernels[line.n_kernels].kernel = task.kernel
         line.kernels[line.n_kernels].args = task.args
         line.n_kernels += 1

@@ -333,11 +333,11 @@ def test_an_error_of_ours_is_not_hidden(run, data_folder, monkeypatch):
 # ---- as a process --------------------------------------------------------------------------------
 
 
-def start(*argv, how=("-m", "cnn_core"), cwd=None):
+def start(*argv, how=("-m", "cnn_core"), cwd=None, **more):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, *how, *map(str, argv)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, cwd=cwd, stdout=pipe, stderr=pipe)
+    return subprocess.Popen(command, env=environment, cwd=cwd, stdout=pipe, stderr=pipe, **more)
 
 
 def test_the_module_runs(tmp_path, data_folder):
@@ -358,7 +358,9 @@ def test_closed_pipes_and_interrupts_are_quiet(tmp_path, data_folder):
         assert process.stderr.read() == b""
     assert process.returncode in (0, 1)
     endless = ["train", "--data", data_folder, "--epochs", 10**9, "--batch-size", 1]
-    with start(*endless, cwd=tmp_path) as process:
+    # A shell's background job ignores interrupts, and so do its children.
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with start(*endless, cwd=tmp_path, **heard) as process:
         while not process.stdout.readline().startswith(b"epoch"):
             pass
         process.send_signal(signal.SIGINT)
