@@ -26,7 +26,7 @@ from cnn_core._conv2d_gradient cimport (
     pack_spread_kernel, padded_columns, panel_columns, reduce_args, reduce_kernel, run_columns,
     spread_args, spread_kernel, spread_size, weight_gradient_kernel,
 )
-from cnn_core._conv2d_shape cimport conv_args, packed_group, round_up
+from cnn_core._conv2d_shape cimport CACHE_BYTES, MOST_TAPS, conv_args, packed_group, round_up
 from cnn_core._images cimport Images, Layout, pixel
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport activate, activate_backward, lanes, max_columns, multiply_add_taps
@@ -34,9 +34,7 @@ from cnn_core._types cimport real
 
 cdef enum:
     MOST_IMAGES = 4
-    WEIGHT_BYTES = 24 << 10       # which stay in the nearest cache
-    OUTPUT_BYTES = 16 << 10
-    MOST_TAPS = 64
+    OUTPUT_BYTES = 16 << 10       # for which one part of the weights is used
     MOST_GROUPS_OF_IMAGES = 32    # partial sums of dW: the most threads that it can use
     FEW_CHANNELS = 12             # of dx: less than a vector
     FEW_ROWS = 12                 # of dW that one kernel row gives: less than a tile
@@ -113,7 +111,7 @@ cdef void conv_row_range(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, c
 cdef inline Py_ssize_t rows_at_once(const conv_args* a, const real* weights) noexcept nogil:
     """One row, unless the weights are so many that it pays to use a part of them for more."""
     cdef Py_ssize_t panel = a.kh * a.kw * a.inner * min(max_columns(weights), a.outer)
-    if panel * sizeof(real) <= WEIGHT_BYTES:
+    if panel * sizeof(real) <= CACHE_BYTES:
         return 1
     return max(OUTPUT_BYTES // (a.out_width * a.y.channels * sizeof(real)), 1)
 
@@ -142,7 +140,7 @@ cdef inline void conv_panel(const conv_args* a, const real* x, const real* weigh
     """Some taps, or some terms of one tap, for all rows; then the next ones."""
     cdef Py_ssize_t t, row, first = 0, p0 = 0, count, terms
     cdef Py_ssize_t w_taps[MOST_TAPS]    # multiples of the panel's own stride
-    cdef Py_ssize_t most_terms = max(WEIGHT_BYTES // <Py_ssize_t>(stride * sizeof(real)), 1)
+    cdef Py_ssize_t most_terms = max(CACHE_BYTES // <Py_ssize_t>(stride * sizeof(real)), 1)
     if rows == 1:
         most_terms = a.k * MOST_TAPS
     while first < a.taps:

@@ -8,16 +8,12 @@ added in order.
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from cnn_core._conv2d_shape cimport conv_args, round_up
+from cnn_core._conv2d_shape cimport CACHE_BYTES, MOST_TAPS, conv_args, round_up
 from cnn_core._images cimport pixel
 from cnn_core._simd cimport (
     activate_backward, add, fold_row, lanes, max_columns, multiply_add_taps, sum_rows,
 )
 from cnn_core._types cimport real
-
-cdef enum:
-    TAPS_AT_ONCE = 64
-    ROW_BYTES = 24 << 10
 
 
 # ------------------------------------------------------- gradient of the input, any stride
@@ -33,13 +29,13 @@ cdef bint products_of_row(const spread_args* spread, Py_ssize_t y, Py_ssize_t g,
     """
     cdef const conv_args* a = &spread.conv
     cdef Py_ssize_t r, above, oy, count = 0
-    cdef Py_ssize_t dy_taps[TAPS_AT_ONCE]
-    cdef Py_ssize_t w_taps[TAPS_AT_ONCE]
+    cdef Py_ssize_t dy_taps[MOST_TAPS]
+    cdef Py_ssize_t w_taps[MOST_TAPS]
     cdef real zeros[64]
     cdef const real* start = zeros
     memset(zeros, 0, sizeof(zeros))
     for r in range(a.kh + 1):
-        if count == TAPS_AT_ONCE or (r == a.kh and count > 0):
+        if count == MOST_TAPS or (r == a.kh and count > 0):
             multiply_add_taps(a.out_width, width, a.inner, count, dy + g * a.inner, dy_taps,
                               a.x.channels, 1, weights + a.inner * at, w_taps,
                               round_up(width, lanes(dy)), start, products, width)
@@ -151,7 +147,7 @@ cdef inline void weight_gradient_image(const conv_args* a, const real* x, const 
     x_taps: the rows of x that go with the rows of dy, w_taps: those rows of dy. Some rows at a time
     stay in the cache while the tiles of dW pass by.
     """
-    cdef Py_ssize_t oy = 0, rows = max(ROW_BYTES // <Py_ssize_t>(
+    cdef Py_ssize_t oy = 0, rows = max(CACHE_BYTES // <Py_ssize_t>(
         (a.sy * a.x.row + a.y.row) * sizeof(real)), 1)
     while oy < a.out_height:
         weight_gradient_rows(a, x, dy, dW, oy, min(rows, a.out_height - oy))

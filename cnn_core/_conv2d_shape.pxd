@@ -5,6 +5,11 @@ from cnn_core._simd cimport lanes
 from cnn_core._types cimport real
 
 
+cdef enum:
+    MOST_TAPS = 64                # of one call of the micro-kernel
+    CACHE_BYTES = 24 << 10        # operands that stay in the nearest cache beside the others
+
+
 cdef struct conv_args:
     Py_ssize_t groups
     Py_ssize_t inner             # channels of x per group

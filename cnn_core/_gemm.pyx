@@ -15,7 +15,7 @@ level of the cache while the rows of A pass by.
 from libc.string cimport memcpy, memset
 
 from cnn_core._parallel cimport new_task
-from cnn_core._simd cimport lanes, max_columns, multiply_add_taps, transpose
+from cnn_core._simd cimport lanes, max_columns, multiply_add_tile, transpose
 from cnn_core._types cimport real
 
 cdef enum:
@@ -45,12 +45,13 @@ cdef void multiply_add(
             tail = tail_rows(n - j0, width, b_row, vector)
             # Only the rows at the very end of B are followed by memory that is not B's.
             safe = max(min(block, k - tail - p0), 0)
-            multiply_block(m, width, safe, a + p0 * a_col, a_row, a_col, b + p0 * b_row + j0,
-                           b_row, start_of(add, p0, bias, j0, zeros), c + j0, c_row)
+            multiply_add_tile(m, width, safe, a + p0 * a_col, a_row, a_col, b + p0 * b_row + j0,
+                              b_row, start_of(add, p0, bias, j0, zeros), c + j0, c_row)
             if safe < block:
                 pad_rows(b + (p0 + safe) * b_row + j0, block - safe, width, b_row, vector, padded)
-                multiply_block(m, width, block - safe, a + (p0 + safe) * a_col, a_row, a_col,
-                               padded, round_up(width, vector), NULL, c + j0, c_row)
+                multiply_add_tile(m, width, block - safe, a + (p0 + safe) * a_col, a_row, a_col,
+                                  padded, round_up(width, vector), <const real*>NULL, c + j0,
+                                  c_row)
             j0 += widest
         p0 += BLOCK_K
 
@@ -61,14 +62,6 @@ cdef inline const real* start_of(bint add, Py_ssize_t p0, const real* bias, Py_s
     if add or p0 > 0:
         return NULL
     return bias + j0 if bias != NULL else zeros
-
-
-cdef inline void multiply_block(
-    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
-    const real* b, Py_ssize_t b_row, const real* start, real* c, Py_ssize_t c_row,
-) noexcept nogil:
-    cdef Py_ssize_t at = 0
-    multiply_add_taps(m, n, k, 1, a, &at, a_row, a_col, b, &at, b_row, start, c, c_row)
 
 
 cdef inline Py_ssize_t round_up(Py_ssize_t n, Py_ssize_t unit) noexcept nogil:
@@ -101,9 +94,9 @@ cdef void multiply_add_packed(
     while p0 < k or p0 == 0:
         j0 = 0
         while j0 < n:
-            multiply_block(m, min(widest, n - j0), min(BLOCK_K, k - p0), a + p0 * a_col, a_row,
-                           a_col, packed + j0 * k + p0 * widest, widest,
-                           start_of(add, p0, bias, j0, zeros), c + j0, c_row)
+            multiply_add_tile(m, min(widest, n - j0), min(BLOCK_K, k - p0), a + p0 * a_col,
+                              a_row, a_col, packed + j0 * k + p0 * widest, widest,
+                              start_of(add, p0, bias, j0, zeros), c + j0, c_row)
             j0 += widest
         p0 += BLOCK_K
 

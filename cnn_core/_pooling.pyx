@@ -165,6 +165,15 @@ cdef void backward_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end, 
                                   image + oy * a.x.row)
 
 
+cdef void fill_nan(const Layout* at, Py_ssize_t height, Py_ssize_t width, Py_ssize_t begin,
+                   Py_ssize_t end, char* data, Py_ssize_t size) noexcept nogil:
+    cdef Py_ssize_t n, y
+    for n in range(begin, end):
+        for y in range(height):
+            memset(data + (at.offset + n * at.image + y * at.row) * size, 0xFF,
+                   width * at.channels * size)
+
+
 cdef void run_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end,
                      bint backward) noexcept nogil:
     cdef Window window
@@ -174,7 +183,11 @@ cdef void run_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end,
         + a.out_width * a.x.channels * (sizeof(float) if a.is_float else sizeof(double))
         + sizeof(double)
     )
-    if window.at == NULL:
+    if window.at == NULL:    # no memory: NaN is seen, a wrong number is not
+        fill_nan(&a.x if backward else &a.y, a.height if backward else a.out_height,
+                 a.width if backward else a.out_width, begin, end,
+                 <char*>(a.x_data if backward else a.y_data),
+                 sizeof(float) if a.is_float else sizeof(double))
         return
     window.numbers = <int32_t*>(window.at + area)
     window.row = <char*>(window.numbers + area + area % 2)

@@ -20,8 +20,6 @@ cdef extern from "simd/simd.h" nogil:
     ctypedef struct simd_f32:
         Py_ssize_t lanes
         Py_ssize_t max_columns
-        void (*product)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t,
-                        const float*, Py_ssize_t, float*, Py_ssize_t) noexcept nogil
         void (*product_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*,
                              const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const float*,
                              const Py_ssize_t*, Py_ssize_t, const float*, float*,
@@ -39,8 +37,7 @@ cdef extern from "simd/simd.h" nogil:
                                 float*) noexcept nogil
         Py_ssize_t (*argmax)(Py_ssize_t, const float*) noexcept nogil
         void (*sum_rows)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*) noexcept nogil
-        void (*add_rows)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*,
-                         Py_ssize_t) noexcept nogil
+        void (*add)(Py_ssize_t, const float*, float*) noexcept nogil
         void (*transpose)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*,
                           Py_ssize_t) noexcept nogil
         void (*fold_row)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
@@ -72,8 +69,6 @@ cdef extern from "simd/simd.h" nogil:
     ctypedef struct simd_f64:
         Py_ssize_t lanes
         Py_ssize_t max_columns
-        void (*product)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t,
-                        const double*, Py_ssize_t, double*, Py_ssize_t) noexcept nogil
         void (*product_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*,
                              const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const double*,
                              const Py_ssize_t*, Py_ssize_t, const double*, double*,
@@ -91,8 +86,7 @@ cdef extern from "simd/simd.h" nogil:
                                 double*) noexcept nogil
         Py_ssize_t (*argmax)(Py_ssize_t, const double*) noexcept nogil
         void (*sum_rows)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*) noexcept nogil
-        void (*add_rows)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*,
-                         Py_ssize_t) noexcept nogil
+        void (*add)(Py_ssize_t, const double*, double*) noexcept nogil
         void (*transpose)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*,
                           Py_ssize_t) noexcept nogil
         void (*fold_row)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
@@ -149,16 +143,6 @@ cdef inline Py_ssize_t max_columns(const real* like) noexcept nogil:
         return f64.max_columns
 
 
-cdef inline void multiply_add_tile(
-    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
-    const real* b, Py_ssize_t b_row, real* c, Py_ssize_t c_row,
-) noexcept nogil:
-    if real is float:
-        f32.product(m, n, k, a, a_row, a_col, b, b_row, c, c_row)
-    else:
-        f64.product(m, n, k, a, a_row, a_col, b, b_row, c, c_row)
-
-
 cdef inline void multiply_add_taps(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Py_ssize_t taps, const real* a,
     const Py_ssize_t* a_at, Py_ssize_t a_row, Py_ssize_t a_col, const real* b,
@@ -168,6 +152,14 @@ cdef inline void multiply_add_taps(
         f32.product_taps(m, n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, start, c, c_row)
     else:
         f64.product_taps(m, n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, start, c, c_row)
+
+
+cdef inline void multiply_add_tile(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
+    const real* b, Py_ssize_t b_row, const real* start, real* c, Py_ssize_t c_row,
+) noexcept nogil:
+    cdef Py_ssize_t at = 0
+    multiply_add_taps(m, n, k, 1, a, &at, a_row, a_col, b, &at, b_row, start, c, c_row)
 
 
 cdef inline void activate(int kind, double slope, Py_ssize_t n, const real* x,
@@ -241,14 +233,6 @@ cdef inline void sum_rows(Py_ssize_t m, Py_ssize_t n, const real* x, Py_ssize_t 
         f64.sum_rows(m, n, x, x_row, y)
 
 
-cdef inline void add_rows(Py_ssize_t m, Py_ssize_t n, const real* x, Py_ssize_t x_row, real* y,
-                          Py_ssize_t y_row) noexcept nogil:
-    if real is float:
-        f32.add_rows(m, n, x, x_row, y, y_row)
-    else:
-        f64.add_rows(m, n, x, x_row, y, y_row)
-
-
 cdef inline void transpose(Py_ssize_t m, Py_ssize_t n, const real* x, Py_ssize_t x_row, real* y,
                            Py_ssize_t y_row) noexcept nogil:
     if real is float:
@@ -268,7 +252,10 @@ cdef inline void fold_row(
 
 
 cdef inline void add(Py_ssize_t n, const real* x, real* y) noexcept nogil:
-    add_rows(1, n, x, n, y, n)
+    if real is float:
+        f32.add(n, x, y)
+    else:
+        f64.add(n, x, y)
 
 
 cdef inline void add_scaled(Py_ssize_t n, const real* x, double a, const real* d,

@@ -185,13 +185,9 @@ static void NAME(sum_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_
     }
 }
 
-static void NAME(add_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y,
-                           ptrdiff_t y_row) {
+static void NAME(add)(ptrdiff_t n, const REAL *x, REAL *y) {
     FOR_VECTORS(n) {
-        for (ptrdiff_t r = 0; r < m; r++) {
-            REAL *to = y + r * y_row + i;
-            NAME(store_n)(to, left, NAME(load_n)(to, left, 0) + NAME(load_n)(x + r * x_row + i, left, 0));
-        }
+        NAME(store_n)(y + i, left, NAME(load_n)(y + i, left, 0) + NAME(load_n)(x + i, left, 0));
     }
 }
 

@@ -14,18 +14,18 @@
 #define PASTE(a, b) PASTE_(a, b)
 
 #define TABLE_ENTRIES                                                                             \
-    .lanes = LANES, .max_columns = MOST_VECTORS * LANES, .product = NAME(product),                \
-    .product_taps = NAME(product_taps),                                                           \
+    .lanes = LANES, .max_columns = MOST_VECTORS * LANES, .product_taps = NAME(product_taps),      \
     .activate = NAME(activate), .activate_backward = NAME(activate_backward),                     \
     .softmax = NAME(softmax), .softmax_backward = NAME(softmax_backward),                         \
     .softmax_cross_entropy = NAME(softmax_cross_entropy),                                         \
     .binary_cross_entropy = NAME(binary_cross_entropy), .squared_error = NAME(squared_error),     \
-    .argmax = NAME(argmax), .sum_rows = NAME(sum_rows), .add_rows = NAME(add_rows), .transpose = NAME(transpose), .fold_row = NAME(fold_row), .scale_u8 = NAME(scale_u8),                         \
+    .argmax = NAME(argmax), .sum_rows = NAME(sum_rows), .add = NAME(add),                         \
+    .transpose = NAME(transpose), .fold_row = NAME(fold_row), .scale_u8 = NAME(scale_u8),         \
     .scale_f32 = NAME(scale_f32), .scale_f64 = NAME(scale_f64), .sgd = NAME(sgd),                 \
     .cross_entropy_columns = NAME(cross_entropy_columns), .add_scaled = NAME(add_scaled),         \
     .max_taps = NAME(max_taps), .scatter_taps = NAME(scatter_taps), .dropout = NAME(dropout),     \
-    .add_squares = NAME(add_squares),                                                             \
-    .add_products = NAME(add_products), .combine = NAME(combine), .adam = NAME(adam)
+    .add_squares = NAME(add_squares), .add_products = NAME(add_products),                         \
+    .combine = NAME(combine), .adam = NAME(adam)
 
 #define REAL float
 #define REAL_IS_FLOAT 1

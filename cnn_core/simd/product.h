@@ -93,11 +93,3 @@ static void NAME(product_taps)(ptrdiff_t m, PRODUCT_PARAMETERS) {
     default: NAME(rows_1)(m, PRODUCT_ARGUMENTS); break;
     }
 }
-
-static void NAME(product)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a, ptrdiff_t a_row,
-                          ptrdiff_t a_col, const REAL *b, ptrdiff_t b_row, REAL *c,
-                          ptrdiff_t c_row) {
-    const ptrdiff_t taps = 1, a_at[1] = {0}, b_at[1] = {0};
-    const REAL *start = NULL;
-    NAME(product_taps)(m, PRODUCT_ARGUMENTS);
-}

@@ -23,25 +23,22 @@ enum activation {
 };
 
 #define SIMD_TABLE(REAL)                                                                          \
-    /* Elements in one vector register, and the most columns that `product` takes at once. */     \
+    /* Elements in one vector register, and the most columns that `product_taps` takes at once. */\
     ptrdiff_t lanes, max_columns;                                                                 \
                                                                                                   \
-    /* C[m, n] += A[m, k] B[k, n].                                                                \
+    /* C[m, n] += sum over taps t of A_t[m, k] B_t[k, n]: a convolution's taps, the rows of an    \
+     * image, or one tap for a plain product.                                                     \
      *                                                                                            \
-     *          n <= max_columns          A(i, p) = a[i * a_row + p * a_col]   any strides        \
-     *        +-----------+               B(p, j) = b[p * b_row + j]           columns adjacent   \
-     *      k |     B     |               C(i, j) = c[i * c_row + j]           columns adjacent   \
-     *        +-----------+                                                                       \
+     *          n <= max_columns          A_t(i, p) = a[a_at[t] + i * a_row + p * a_col]          \
+     *        +-----------+               B_t(p, j) = b[b_at[t] + p * b_row + j]                  \
+     *      k |    B_t    |               C(i, j)   = c[i * c_row + j]                            \
+     *        +-----------+               A may have any strides; columns of B and C are adjacent.\
      *    k   +-----------+               Each row of B is READ up to the next multiple of        \
      *  +---+ |           |  m            `lanes` columns (the surplus may hold anything);        \
-     *  | A | |     C     |               C is read and written in its n columns only.            \
-     *  +---+ +-----------+               Terms are added in the order of p, from C's value on. */\
-    void (*product)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a, ptrdiff_t a_row,        \
-                    ptrdiff_t a_col, const REAL *b, ptrdiff_t b_row, REAL *c, ptrdiff_t c_row);   \
-                                                                                                  \
-    /* C += sum over taps t of A_t B_t, A_t at a + a_at[t] and B_t at b + b_at[t], as `product`.   \
-     * A convolution's taps, or the rows of an image. Where start[n] is not NULL, every row of C  \
-     * begins with it, and C is not read. */                                                      \
+     *  |A_t| |     C     |               C is read and written in its n columns only.            \
+     *  +---+ +-----------+               Terms are added in the order of t, p, from C's value on.\
+     *                                                                                            \
+     * Where start[n] is not NULL, every row of C begins with it, and C is not read. */           \
     void (*product_taps)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t taps, const REAL *a,    \
                          const ptrdiff_t *a_at, ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b,  \
                          const ptrdiff_t *b_at, ptrdiff_t b_row, const REAL *start, REAL *c,      \
@@ -72,9 +69,8 @@ enum activation {
     ptrdiff_t (*argmax)(ptrdiff_t n, const REAL *x);                                              \
     /* y[j] += sum over i < m of x[i * x_row + j], j < n. */                                      \
     void (*sum_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y);          \
-    /* y[i * y_row + j] += x[i * x_row + j], i < m, j < n. */                                     \
-    void (*add_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y,           \
-                     ptrdiff_t y_row);                                                            \
+    /* y += x */                                                                                  \
+    void (*add)(ptrdiff_t n, const REAL *x, REAL *y);                                             \
     /* y[j * y_row + i] = x[i * x_row + j], i < m, j < n. */                                      \
     void (*transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y,          \
                       ptrdiff_t y_row);                                                           \

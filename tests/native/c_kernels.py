@@ -115,10 +115,10 @@ class Kernels:
         with self.memory() as m:
             return self.call("argmax", x.size, m.input(x).address)
 
-    def add_rows(self, x, y, *, gaps=(0, 0)):
+    def add(self, x, y):
         with self.memory() as m:
-            x_, y_ = m.input(x, gaps[0]), m.inout(y, gaps[1])
-            self.call("add_rows", *x.shape, x_.address, x_.row, y_.address, y_.row)
+            x_, y_ = m.input(x), m.inout(y)
+            self.call("add", x.size, x_.address, y_.address)
         return y_.array
 
     def transpose(self, x, *, gaps=(0, 0)):
@@ -248,13 +248,13 @@ class Kernels:
 
     # ---- matrices --------------------------------------------------------------------------------
 
-    def product(self, a, b, c, *, b_gap=0, c_gap=0, name="product"):
+    def product(self, a, b, c, *, b_gap=0, c_gap=0):
         """C + A B. The rows of B stand b_gap elements apart, those of C c_gap."""
         (m_, k), n = a.shape, b.shape[1]
         with self.memory() as m:
             a_, b_, c_ = m.input(a), m.input(b, b_gap), m.inout(c, c_gap)
             args = (a_.address, k, 1, b_.address, b_.row, c_.address, c_.row)
-            self.call(name, m_, n, k, *args)
+            self.call("product", m_, n, k, *args)
         return c_.array
 
     def gemm(self, a, b, c, *, b_gap=0, c_gap=0, add=True, bias=None):

@@ -63,10 +63,14 @@ def max_columns(bint single):
 
 def product(bint single, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, address a, Py_ssize_t a_row,
             Py_ssize_t a_col, address b, Py_ssize_t b_row, address c, Py_ssize_t c_row):
+    """product_taps with one tap."""
+    cdef Py_ssize_t at = 0
     if single:
-        f32.product(m, n, k, <float*>a, a_row, a_col, <float*>b, b_row, <float*>c, c_row)
+        f32.product_taps(m, n, k, 1, <float*>a, &at, a_row, a_col, <float*>b, &at, b_row, NULL,
+                         <float*>c, c_row)
     else:
-        f64.product(m, n, k, <double*>a, a_row, a_col, <double*>b, b_row, <double*>c, c_row)
+        f64.product_taps(m, n, k, 1, <double*>a, &at, a_row, a_col, <double*>b, &at, b_row, NULL,
+                         <double*>c, c_row)
 
 
 def activate(bint single, int kind, double slope, Py_ssize_t n, address x, address y):
@@ -122,12 +126,11 @@ def argmax(bint single, Py_ssize_t n, address x):
     return f32.argmax(n, <float*>x) if single else f64.argmax(n, <double*>x)
 
 
-def add_rows(bint single, Py_ssize_t m, Py_ssize_t n, address x, Py_ssize_t x_row, address y,
-             Py_ssize_t y_row):
+def add(bint single, Py_ssize_t n, address x, address y):
     if single:
-        f32.add_rows(m, n, <float*>x, x_row, <float*>y, y_row)
+        f32.add(n, <float*>x, <float*>y)
     else:
-        f64.add_rows(m, n, <double*>x, x_row, <double*>y, y_row)
+        f64.add(n, <double*>x, <double*>y)
 
 
 def transpose(bint single, Py_ssize_t m, Py_ssize_t n, address x, Py_ssize_t x_row, address y,
@@ -364,13 +367,14 @@ cdef struct record_args:
     const int64_t* before   # such an array of a task that must have seen ...
     int64_t n_before        # ... all these items by now or, where it is 0, the items of the chunk
     int64_t* violations     # how often it had not
-    unsigned int delay      # microseconds that the first chunk takes
+    unsigned int delay      # microseconds that the first chunk takes, or
+    bint every              # each chunk
 
 
 cdef void record_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef const record_args* a = <const record_args*>args
     cdef Py_ssize_t i
-    if begin == 0 and a.delay:
+    if a.delay and (begin == 0 or a.every):
         usleep(a.delay)
     if a.before != NULL:
         for i in range(0 if a.n_before else begin, a.n_before if a.n_before else end):
@@ -384,14 +388,15 @@ cdef void record_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noex
 
 
 def record(Py_ssize_t n, address seen, Py_ssize_t step, Py_ssize_t most, double work, object arrays,
-           address before=0, Py_ssize_t n_before=0, address violations=0, unsigned int delay=0):
+           address before=0, Py_ssize_t n_before=0, address violations=0, unsigned int delay=0,
+           bint every=False):
     """Task that notes in seen[n, 4] which chunk and which thread each item came with."""
     cdef record_args args
     args.seen = <int64_t*>seen
     args.before = <int64_t*>before
     args.n_before = n_before
     args.violations = <int64_t*>violations
-    args.delay = delay
+    args.delay, args.every = delay, every
     return new_task(record_kernel, &args, sizeof(args), n, step, most, work, arrays)
 
 

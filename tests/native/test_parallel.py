@@ -82,10 +82,10 @@ def test_a_program_runs_again_and_again(c_level, threads):
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_a_team_has_as_many_threads_as_were_asked_for(c_level, threads, count):
     threads(count)
-    # The first chunk takes so long that all other threads come for theirs meanwhile.
-    record = Record(c_level, 100, most=1, delay=100_000)
+    # A chunk takes so long that every thread comes for its own meanwhile.
+    record = Record(c_level, count, most=1, delay=200_000, every=True)
     Program([[[record.task]]]).run()
-    assert 1 < len(record.threads()) <= count if count > 1 else len(record.threads()) == 1
+    assert len(record.threads()) == len(record.chunks()) == count
 
 
 @needs_threads
