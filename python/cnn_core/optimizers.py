@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ def _share(name: str, value: float) -> float:
 
 
 class Optimizer:
-    """Base class: the learning rate and the factors of it per parameter.
+    """Base class: the learning rate, the factors of it per parameter, and what steps accumulate.
 
     Parameters
     ----------
@@ -46,6 +46,48 @@ class Optimizer:
             name: finite(f"lr_multipliers[{name!r}]", factor)
             for name, factor in dict(lr_multipliers or {}).items()
         }
+        self._params: Array | None = None
+        self._state: dict[str, Array] = {}
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments as they are now, JSON-able, and the name of the class."""
+        values = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        values["lr_multipliers"] = dict(self.lr_multipliers)
+        return {"class": type(self).__name__, "lr": self.lr, **values}
+
+    def bind(self, params: Array) -> None:
+        """Make the state for flat `params`, at rest, unless it is theirs already."""
+        if self._params is not params:
+            self._params, self._state = params, {}
+        self._state = {**self.new_state(params), **self._state}
+
+    def new_state(self, params: Array) -> dict[str, Array]:
+        """What steps accumulate, before the first one: flat arrays like `params`, and counters."""
+        return {}
+
+    def state(self) -> dict[str, Array]:
+        """What steps have accumulated, by name: live views; {} before the optimizer is bound.
+
+        A trainer binds its optimizer to the parameters of its network.
+        """
+        return dict(self._state)
+
+    def load_state(self, state: Mapping[str, npt.ArrayLike]) -> None:
+        """Go on from what `state` returned, for parameters of the same sizes.
+
+        Raises
+        ------
+        ValueError
+            For other names or shapes than this optimizer's; then nothing has changed.
+        """
+        if set(state) != set(self._state):
+            raise ValueError(f"state: expected {sorted(self._state)}, got {sorted(state)}")
+        for name, value in self._state.items():
+            if np.shape(state[name]) != value.shape:
+                found = f"expected shape {value.shape}, got {np.shape(state[name])}"
+                raise ValueError(f"state[{name!r}]: {found}")
+        for name, value in self._state.items():
+            value[...] = state[name]
 
     @property
     def lr(self) -> float:
@@ -71,6 +113,7 @@ class Optimizer:
         none.
         """
         rows = rows or {}
+        self.bind(params)
         unknown = set(self.lr_multipliers) - set(slices)
         if unknown:
             raise ValueError(
@@ -134,25 +177,14 @@ class SGD(Optimizer):
         self.weight_decay = rate("weight_decay", weight_decay)
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: needs momentum > 0, got momentum=0")
-        self._velocity: Array | None = None
-        self._velocity_of: Array | None = None
 
-    def tasks(
-        self,
-        params: Array,
-        grads: Array,
-        slices: Mapping[str, slice],
-        rows: Mapping[str, int] | None = None,
-    ) -> tuple[dict[str, ops.Task], list[ops.Task]]:
-        # Kept between calls for the same parameters; another network begins at rest.
-        if self.momentum and self._velocity_of is not params:
-            self._velocity, self._velocity_of = np.zeros_like(params), params
-        return super().tasks(params, grads, slices, rows)
+    def new_state(self, params: Array) -> dict[str, Array]:
+        return {"velocity": np.zeros_like(params)} if self.momentum else {}
 
     def update_task(
         self, params: Array, grads: Array, factor: float, part: slice, row: int = 1
     ) -> ops.Task:
-        velocity = self._velocity[part] if self._velocity is not None and self.momentum else None
+        velocity = self._state["velocity"][part] if self.momentum else None
         task: ops.Task = ops.native.optimizers.sgd(
             params,
             grads,
@@ -180,13 +212,13 @@ class Adam(Optimizer):
     beta1, beta2 : how much of the mean gradient and of the mean square is kept at each step,
         0 <= beta < 1, defaults 0.9 and 0.999.
     epsilon : > 0, default 1e-8.
-    weight_decay : factor of the L2 penalty's gradient, default 0; see AdamW.
+    weight_decay : factor of the L2 penalty's gradient, by default 0; see AdamW.
     lr_multipliers : see `Optimizer`.
 
     Source: Kingma and Ba, Adam (2015); Saito, Deep Learning from Scratch, section 6.1.6.
     """
 
-    decoupled = False
+    _decoupled: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -194,7 +226,7 @@ class Adam(Optimizer):
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-8,
-        weight_decay: float = 0.0,
+        weight_decay: float | None = None,
         *,
         lr_multipliers: Mapping[str, float] | None = None,
     ) -> None:
@@ -203,26 +235,17 @@ class Adam(Optimizer):
         self.epsilon = rate("epsilon", epsilon)
         if not self.epsilon:
             raise ValueError(f"epsilon: expected a number > 0, got {epsilon!r}")
-        self.weight_decay = rate("weight_decay", weight_decay)
-        self._params: Array | None = None
+        usual = 0.01 if self._decoupled else 0.0
+        self.weight_decay = rate("weight_decay", usual if weight_decay is None else weight_decay)
+        self._corrections = np.ones(2)
 
-    def tasks(
-        self,
-        params: Array,
-        grads: Array,
-        slices: Mapping[str, slice],
-        rows: Mapping[str, int] | None = None,
-    ) -> tuple[dict[str, ops.Task], list[ops.Task]]:
-        # Kept between calls for the same parameters; another network begins at rest.
-        if self._params is not params:
-            self._params = params
-            self._mean, self._square = np.zeros_like(params), np.zeros_like(params)
-            self._steps, self._corrections = np.zeros(1), np.ones(2)
-        return super().tasks(params, grads, slices, rows)
+    def new_state(self, params: Array) -> dict[str, Array]:
+        moments = {name: np.zeros_like(params) for name in ("mean", "mean_square")}
+        return {**moments, "steps": np.zeros(1)}
 
     def clock_tasks(self) -> list[ops.Task]:
         clock = ops.native.optimizers.adam_clock
-        return [clock(self._corrections, self._steps, self.beta1, self.beta2)]
+        return [clock(self._corrections, self._state["steps"], self.beta1, self.beta2)]
 
     def update_task(
         self, params: Array, grads: Array, factor: float, part: slice, row: int = 1
@@ -230,16 +253,16 @@ class Adam(Optimizer):
         task: ops.Task = ops.native.optimizers.adam(
             params,
             grads,
-            self._mean[part],
-            self._square[part],
+            self._state["mean"][part],
+            self._state["mean_square"][part],
             self._lr,
             self._corrections,
             factor,
             self.beta1,
             self.beta2,
             self.epsilon,
-            0.0 if self.decoupled else self.weight_decay,
-            self.weight_decay if self.decoupled else 0.0,
+            0.0 if self._decoupled else self.weight_decay,
+            self.weight_decay if self._decoupled else 0.0,
             row,
         )
         return task
@@ -253,16 +276,16 @@ class AdamW(Adam):
     Source: Loshchilov and Hutter, Decoupled weight decay regularization (2019).
     """
 
-    decoupled = True
+    _decoupled = True
 
-    def __init__(
-        self,
-        lr: float = 0.001,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-        weight_decay: float = 0.01,
-        *,
-        lr_multipliers: Mapping[str, float] | None = None,
-    ) -> None:
-        super().__init__(lr, beta1, beta2, epsilon, weight_decay, lr_multipliers=lr_multipliers)
+
+BY_NAME: dict[str, type[Optimizer]] = {kind.__name__: kind for kind in (SGD, Adam, AdamW)}
+
+
+def from_config(config: Mapping[str, Any]) -> Optimizer:
+    """The optimizer whose `get_config` this is; ValueError for what is none of this library."""
+    arguments = dict(config)
+    name = arguments.pop("class", None)
+    if name not in BY_NAME:
+        raise ValueError(f"optimizer: expected one of {sorted(BY_NAME)}, got {name!r}")
+    return BY_NAME[name](**arguments)

@@ -67,6 +67,7 @@ class Trainer:
         for callback in self.callbacks:
             if not isinstance(callback, Callback):
                 raise TypeError(f"callbacks: expected a cnn_core.Callback, got {callback!r}")
+        optimizer.bind(network.flat_params)
         self.rng = np.random.default_rng(
             [network.seed if seed is None else check_seed(seed), 0x5EED]
         )

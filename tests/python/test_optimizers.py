@@ -310,7 +310,7 @@ def test_the_clock_counts_where_everything_else_is_frozen():
     for _ in range(3):
         trainer.step(x, t)
     assert np.array_equal(net.flat_params, before)
-    assert optimizer._steps[0] == 3
+    assert optimizer.state()["steps"][0] == 3
 
 
 def test_the_first_step_of_adam_has_the_size_of_the_rate():
