@@ -4,7 +4,13 @@ from typing import Any
 
 from cnn_core import datasets, initializers, losses, metrics, models, ops, optimizers, schedules
 from cnn_core._include import get_include
-from cnn_core.callbacks import Callback, LearningRateSchedule
+from cnn_core.callbacks import (
+    Callback,
+    CSVLogger,
+    EarlyStopping,
+    LearningRateSchedule,
+    StopOnNaN,
+)
 from cnn_core.config import show_config
 from cnn_core.gradient_check import numerical_gradient
 from cnn_core.image_layers import (
@@ -46,9 +52,11 @@ __all__ = [
     "AvgPool2D",
     "BatchNorm",
     "BinaryCrossEntropy",
+    "CSVLogger",
     "Callback",
     "Conv2D",
     "Dropout",
+    "EarlyStopping",
     "Flatten",
     "GlobalAvgPool2D",
     "GlorotNormal",
@@ -69,6 +77,7 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "SoftmaxCrossEntropy",
+    "StopOnNaN",
     "SumSquaredError",
     "Tanh",
     "Trainer",

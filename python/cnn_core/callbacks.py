@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import csv
+import math
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from cnn_core.initializers import finite
+from cnn_core.layers import positive
 
 if TYPE_CHECKING:
     from cnn_core.trainer import Trainer
+
+Array = npt.NDArray[Any]
+Mode = Literal["auto", "min", "max"]
 
 
 class Callback:
@@ -68,3 +81,138 @@ class LearningRateSchedule(Callback):
 
     def _set(self, trainer: Trainer) -> None:
         trainer.optimizer.lr = self._lr * self.schedule((self._done + 0.5) / trainer.planned)
+
+
+class EarlyStopping(Callback):
+    """Ends the training when a figure has not become better for some epochs.
+
+    Parameters
+    ----------
+    monitor : the figure, a key of the history; default "val_loss".
+    patience : epochs in a row without a better figure after which the training ends, default 3.
+    min_delta : better means better than the best one by more than this, default 0.
+    restore_best : when the fit ends, whatever ended it, give the network the parameters and the
+        running statistics of the best epoch; default True.
+    mode : "min" or "max", what is better; "auto" (default) is "max" for an accuracy, else "min".
+
+    A NaN is never better. The next fit begins afresh.
+
+    Attributes
+    ----------
+    best, best_epoch : the best figure of the last fit and its epoch; None where there was none.
+
+    Examples
+    --------
+    >>> trainer = cc.Trainer(net, cc.SGD(0.1), callbacks=[cc.EarlyStopping(patience=3)])
+    >>> trainer.fit(x, t, epochs=100, validation_data=(x_test, t_test))
+
+    Source: Trask, Grokking Deep Learning, chapter 8.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        patience: int = 3,
+        *,
+        min_delta: float = 0.0,
+        restore_best: bool = True,
+        mode: Mode = "auto",
+    ) -> None:
+        if mode not in get_args(Mode):
+            raise ValueError(f"mode: expected one of {get_args(Mode)}, got {mode!r}")
+        self.monitor, self.patience = monitor, positive("patience", patience)
+        self.min_delta = finite("min_delta", min_delta)
+        if self.min_delta < 0:
+            raise ValueError(f"min_delta: expected a number >= 0, got {min_delta!r}")
+        self.restore_best, self.mode = bool(restore_best), mode
+        self.best: float | None = None
+        self.best_epoch: int | None = None
+        self._waited = 0
+        self._kept: dict[str, Array] = {}
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        if self.monitor not in trainer.history:
+            raise ValueError(
+                f"monitor: this fit has no figure {self.monitor!r}; there are"
+                f" {list(trainer.history)}"
+            )
+        self.best = self.best_epoch = None
+        self._waited, self._kept = 0, {}
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        figure = trainer.history[self.monitor][-1]
+        if self._is_better(figure):
+            self.best, self.best_epoch, self._waited = figure, trainer.epoch, 0
+            if self.restore_best:
+                self._kept = {n: value.copy() for n, value in self._arrays(trainer).items()}
+            return
+        self._waited += 1
+        if self._waited >= self.patience:
+            trainer.stop = True
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        for name, value in self._kept.items():
+            self._arrays(trainer)[name][...] = value
+        self._kept = {}
+
+    def _is_better(self, figure: float) -> bool:
+        if self.best is None:
+            return not math.isnan(figure)
+        upwards = self.mode == "max" or (self.mode == "auto" and "accuracy" in self.monitor)
+        gain = figure - self.best if upwards else self.best - figure
+        return gain > self.min_delta
+
+    @staticmethod
+    def _arrays(trainer: Trainer) -> dict[str, Array]:
+        return {**trainer.network.params, **trainer.network.state}
+
+
+class CSVLogger(Callback):
+    """Writes a line per epoch with its number and its figures, at once, to a CSV file.
+
+    Parameters
+    ----------
+    path : of the file, with a line of names at its top. What was there is lost, unless
+    append : go on behind the lines of an earlier fit, which must have had the same figures.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, append: bool = False) -> None:
+        self.path, self.append = os.fspath(path), bool(append)
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        names = ["epoch", *trainer.history]
+        if self.append and os.path.exists(self.path):
+            with open(self.path, newline="", encoding="utf-8") as file:
+                found = next(csv.reader(file), None)
+            if found == names:
+                return
+            if found is not None:
+                raise ValueError(f"{self.path}: expected the columns {names}, got {found}")
+        self._write("w", names)
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        self._write("a", [trainer.epoch, *(column[-1] for column in trainer.history.values())])
+
+    def _write(self, mode: str, row: Sequence[object]) -> None:
+        with open(self.path, mode, newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(row)
+
+
+class StopOnNaN(Callback):
+    """Ends the training after an update whose loss is NaN or infinite, with a RuntimeWarning.
+
+    The warning names the update and the parameters that are not finite after it.
+    """
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if math.isfinite(trainer.last_loss):
+            return
+        trainer.stop = True
+        params = trainer.network.params.items()
+        broken = [name for name, value in params if not np.isfinite(value).all()]
+        warnings.warn(
+            f"training stopped: the loss of update {trainer.iteration} (epoch {trainer.epoch}) is"
+            f" {trainer.last_loss}; parameters that are not finite: {', '.join(broken) or 'none'}",
+            RuntimeWarning,
+            stacklevel=2,
+        )

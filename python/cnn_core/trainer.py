@@ -41,6 +41,7 @@ class Trainer:
     history : figures of the last fit, one value per epoch.
     epoch, iteration : how many have begun, how many updates have been made.
     planned : how many updates the present fit makes unless it is stopped.
+    last_loss : the loss of the last update's batch, before that update; NaN before the first.
     stop : set by a callback to end the training.
 
     Examples
@@ -74,6 +75,7 @@ class Trainer:
         self.history: History = {}
         self.epoch = self.iteration = self.planned = 0
         self.stop = False
+        self.last_loss = math.nan
         #: the plan and the optimizer of the last `step`, and what it runs
         self._compiled: tuple[Plan, Optimizer, list[Callable[[], None]]] | None = None
 
@@ -111,7 +113,8 @@ class Trainer:
                 call()
             self.iteration += 1
             network.step[0] += 1
-            return float(plan.totals[0])
+            self.last_loss = float(plan.totals[0])
+            return self.last_loss
 
     def fit(
         self,
@@ -119,7 +122,7 @@ class Trainer:
         t: npt.ArrayLike,
         *,
         epochs: int = 1,
-        batch_size: int = 100,
+        batch_size: int | None = 100,
         sampling: Sampling = "shuffle",
         iterations: int | None = None,
         validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
@@ -133,7 +136,8 @@ class Trainer:
         x : (M, *input_shape) float or uint8 (scaled by network.input_scale as it is used; may be
             memory-mapped), t : labels (M,) or rows (M, *output_shape).
         epochs : an epoch is ceil(M / batch_size) updates.
-        batch_size : rows per update; the last batch of an epoch holds what is left.
+        batch_size : rows per update, None for all of them; the last batch of an epoch holds what is
+            left.
         sampling : "shuffle" (every row once per epoch, in a new order), "replacement" (each batch
             drawn at random, as the books do; all batches full) or "sequential".
         iterations : stop after so many updates, even within an epoch.
@@ -177,7 +181,7 @@ class _Fit:
         trainer: Trainer,
         x: npt.ArrayLike,
         t: npt.ArrayLike,
-        batch_size: int,
+        batch_size: int | None,
         sampling: Sampling,
         report: Report,
         validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None,
@@ -190,7 +194,9 @@ class _Fit:
         self.sampling, self.report = sampling, report
         self.x = checks.as_source("x", self.network.check_rows(x))
         self.kind, self.t = self.network.check_targets(t, len(self.x))
-        self.batch_size = min(positive("batch_size", batch_size), len(self.x))
+        rows = len(self.x)
+        self.batch_size = rows if batch_size is None else positive("batch_size", batch_size)
+        self.batch_size = min(self.batch_size, rows)
         self.validation = None
         if validation_data is not None:
             self.validation = self._check_validation(validation_data)
@@ -261,7 +267,8 @@ class _Fit:
                 for call in calls:
                     call()
                 network.step[0] += 1
-                loss += float(plan.totals[0]) * n
+                trainer.last_loss = float(plan.totals[0])
+                loss += trainer.last_loss * n
                 correct += float(plan.totals[1])
             seen += n
             self.done += 1
