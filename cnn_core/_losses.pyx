@@ -4,7 +4,8 @@
     binary cross entropy    sum max(x, 0) - x t + log(1 + exp(-|x|))         dx = sigmoid(x) - t
     squared error           sum (y - t)^2                                    dy = y - t
 
-each with dx times a scale, which holds 1/N and such. Saito, Deep Learning from Scratch, sections
+each times the weight of its row, if rows have weights, and dx times a scale, which holds 1/N and
+such. Saito, Deep Learning from Scratch, sections
 4.2 and 5.6.3; the stable forms are those of the log-sum-exp identity.
 """
 
@@ -32,6 +33,7 @@ cdef struct loss_args:
     const void* x
     const void* t               # NULL where the targets are labels
     const int64_t* labels
+    const double* weights       # of the rows, or NULL
     double scale                # of dx
     double* row_losses
     int64_t* correct            # 1 where the argmax of a row is its target's, or NULL
@@ -54,6 +56,7 @@ cdef inline bint row_is_correct(const loss_args* a, Py_ssize_t i, const real* x,
 cdef inline void loss_rows(const loss_args* a, Py_ssize_t begin, Py_ssize_t end, const real* x,
                            const real* t, real* dx) noexcept nogil:
     cdef Py_ssize_t i, n = a.n
+    cdef double weight = 1, scale, loss
     cdef const real* t_row = NULL
     cdef real* dx_row = NULL
     for i in range(begin, end):
@@ -61,13 +64,17 @@ cdef inline void loss_rows(const loss_args* a, Py_ssize_t begin, Py_ssize_t end,
             t_row = t + i * n
         if dx != NULL:
             dx_row = dx + i * n
+        if a.weights != NULL:
+            weight = a.weights[i]
+        scale = weight * a.scale
         if a.loss == SOFTMAX_CROSS_ENTROPY:
-            a.row_losses[i] = softmax_cross_entropy_row(
-                n, x + i * n, t_row, a.labels[i] if a.labels != NULL else -1, a.scale, dx_row)
+            loss = softmax_cross_entropy_row(
+                n, x + i * n, t_row, a.labels[i] if a.labels != NULL else -1, scale, dx_row)
         elif a.loss == BINARY_CROSS_ENTROPY:
-            a.row_losses[i] = binary_cross_entropy_row(n, x + i * n, t_row, a.scale, dx_row)
+            loss = binary_cross_entropy_row(n, x + i * n, t_row, scale, dx_row)
         else:
-            a.row_losses[i] = squared_error_row(n, x + i * n, t_row, a.scale, dx_row)
+            loss = squared_error_row(n, x + i * n, t_row, scale, dx_row)
+        a.row_losses[i] = weight * loss
         if a.correct != NULL:
             a.correct[i] = row_is_correct(a, i, x, t)
 
@@ -81,10 +88,12 @@ cdef void loss_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexce
 
 
 def rows(const real[:, ::1] x, const real[:, ::1] t, const int64_t[::1] labels, int loss,
-         double scale, double[::1] row_losses, int64_t[::1] correct=None, real[:, ::1] dx=None):
+         double scale, double[::1] row_losses, int64_t[::1] correct=None, real[:, ::1] dx=None,
+         const double[::1] weights=None):
     """Task over rows: row_losses[N], dx[N, C] (or None), correct[N] (or None).
 
     The targets are t[N, C] or, for softmax cross entropy, labels[N]; the other one is None.
+    weights[N] multiply the losses and the gradients of their rows; None is 1 everywhere.
     The caller has checked that every label is in 0..C-1.
     """
     cdef loss_args args
@@ -97,6 +106,9 @@ def rows(const real[:, ::1] x, const real[:, ::1] t, const int64_t[::1] labels, 
     args.labels = NULL
     if labels is not None:
         args.labels = &labels[0]
+    args.weights = NULL
+    if weights is not None:
+        args.weights = &weights[0]
     args.scale = scale
     args.row_losses = &row_losses[0]
     args.correct = NULL
@@ -110,7 +122,8 @@ def rows(const real[:, ::1] x, const real[:, ::1] t, const int64_t[::1] labels, 
                     WORK_PER_ELEMENT * args.n,
                     (x.base, None if t is None else t.base,
                      None if labels is None else labels.base, row_losses.base,
-                     None if correct is None else correct.base, None if dx is None else dx.base))
+                     None if correct is None else correct.base, None if dx is None else dx.base,
+                     None if weights is None else weights.base))
 
 
 cdef struct total_args:

@@ -6,6 +6,7 @@ kernels cannot read as it is.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -137,3 +138,14 @@ def as_source(name: str, source: npt.ArrayLike) -> Array:
     if array.ndim < 1:
         raise ValueError(f"{name}: expected at least 1 dimension, got shape {array.shape}")
     return as_kernel_array(array)
+
+
+def check_seed(seed: Any) -> int:
+    """`seed` as an integer >= 0."""
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        raise TypeError(f"seed: expected an integer, got {seed!r}") from None
+    if number < 0:
+        raise ValueError(f"seed: expected an integer >= 0, got {number}")
+    return number

@@ -16,6 +16,7 @@ def rows(
     row_losses: _Float64,
     correct: _Int64 | None = ...,
     dx: _Real | None = ...,
+    weights: _Float64 | None = ...,
 ) -> Task: ...
 def total(
     row_losses: _Float64, correct: _Int64 | None, scale: float, totals: _Float64

@@ -53,8 +53,8 @@ def numerical_gradients(
     owners : name of a parameter to its layer and its name there.
 
     Where a parameter's layer and all behind it are affine layers, activations and a compiled
-    loss, the compiled form is used, in float64 whatever the network's dtype. Elsewhere the layers
-    from the parameter's own on are run again for each of its elements.
+    loss of rows without weights, the compiled form is used, in float64 whatever the network's
+    dtype. Elsewhere the layers from the parameter's own on are run again for each of its elements.
     """
     if not (math.isfinite(h) and h > 0):
         raise ValueError(f"h: expected a finite number > 0, got {h}")
@@ -77,7 +77,8 @@ def numerical_gradients(
 def _chain(plan: Plan, layer: Layer) -> list[AffineBlock] | None:
     """The affine blocks from `layer` to the loss, if there is nothing else between them."""
     blocks = plan.blocks_from(layer)
-    if blocks and plan.loss.native and all(type(block) is AffineBlock for block in blocks):
+    unweighted = plan.loss.native and plan.weights is None
+    if blocks and unweighted and all(type(block) is AffineBlock for block in blocks):
         return blocks  # type: ignore[return-value]
     return None
 

@@ -22,6 +22,9 @@ class Loss:
     Parameters
     ----------
     reduction : "mean" (default) or "sum" over the batch.
+
+    Where rows have weights (see Trainer.fit), a row's weight multiplies its loss and its gradient;
+    a mean still divides by the number of rows or elements.
     """
 
     #: Name of the compiled loss (see ops.LOSSES); None for a loss in plain Python.

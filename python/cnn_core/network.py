@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import threading
 import weakref
 from collections import OrderedDict
@@ -16,6 +15,8 @@ import numpy.typing as npt
 
 from cnn_core import _checks as checks
 from cnn_core import _memory, gradient_check, layers, losses, metrics, ops
+from cnn_core._views import Views
+from cnn_core._weights import ClassWeight, row_weights
 from cnn_core.blocks import Parts, flat
 from cnn_core.image_layers import BatchNorm, Dropout
 from cnn_core.initializers import finite
@@ -73,7 +74,7 @@ class Sequential:
         self.input_shape = _sizes(input_shape)
         self.loss_function = losses.SoftmaxCrossEntropy() if loss is None else loss
         self.dtype = np.dtype(dtype)
-        self.seed = check_seed(seed)
+        self.seed = checks.check_seed(seed)
         self.input_scale = finite("input_scale", input_scale)
         self._check()
         self._lock = threading.RLock()
@@ -168,10 +169,15 @@ class Sequential:
     # ------------------------------------------------------------------------------------- plans
 
     def plan(
-        self, n: int, targets: str | None = None, training: bool = False, gradient: bool = False
+        self,
+        n: int,
+        targets: str | None = None,
+        training: bool = False,
+        gradient: bool = False,
+        weighted: bool = False,
     ) -> Plan:
         """The plan for batches of n samples, made once; see plan.Plan."""
-        key = (n, targets, training, gradient)
+        key = (n, targets, training, gradient, weighted)
         plan = self._plans.get(key)
         if plan is None:
             self._bind()
@@ -184,6 +190,7 @@ class Sequential:
                 targets=targets,
                 training=training,
                 gradient=gradient,
+                weighted=weighted,
             )
             self._plans[key] = plan
             if len(self._plans) > PLANS_KEPT:
@@ -227,18 +234,52 @@ class Sequential:
             t = np.reshape(t, shape)
         return kind, checks.as_target_rows("t", t, shape, self.dtype)
 
+    def check_weights(
+        self,
+        kind: str,
+        t: Array,
+        sample_weight: npt.ArrayLike | None,
+        class_weight: ClassWeight | None = None,
+    ) -> Array | None:
+        """One float64 weight per row of checked targets, or None where all rows count alike."""
+        if sample_weight is None and class_weight is None:
+            return None
+        loss = self.loss_function
+        if loss.native is None:
+            name = "class_weight" if sample_weight is None else "sample_weight"
+            raise ValueError(f"{name}: {type(loss).__name__} in plain Python takes no weights")
+        return row_weights(kind, t, math.prod(self.output_shape), sample_weight, class_weight)
+
     def locked(self) -> threading.RLock:
         """To be held while a plan's buffers are in use: `with net.locked(): ...`."""
         return self._lock
 
-    def fill(self, plan: Plan, x: Array, t: Array | None = None) -> None:
-        """Copy checked inputs and targets into a plan's buffers."""
+    def fill(
+        self, plan: Plan, x: Array, t: Array | None = None, weights: Array | None = None
+    ) -> None:
+        """Copy checked inputs, targets and weights of rows into a plan's buffers."""
         if x.dtype == np.uint8:
             np.multiply(x, self.input_scale, out=plan.x, casting="unsafe")
         else:
             np.copyto(plan.x, x, casting="same_kind")
         if t is not None:
-            plan.fill_targets(t)
+            plan.fill_targets(t, weights)
+
+    def _filled(
+        self,
+        x: npt.ArrayLike,
+        t: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None,
+        training: bool,
+        gradient: bool = False,
+    ) -> Plan:
+        """The plan for all rows as one batch, filled with them; the caller holds the lock."""
+        array = self.check_rows(x)
+        kind, target = self.check_targets(t, len(array))
+        weights = self.check_weights(kind, target, sample_weight)
+        plan = self.plan(len(array), kind, training, gradient, weights is not None)
+        self.fill(plan, array, target, weights)
+        return plan
 
     def _batches(self, n: int) -> Iterator[slice]:
         for start in range(0, n, self.rows_at_once):
@@ -268,7 +309,11 @@ class Sequential:
         return out
 
     def _by_parts(
-        self, array: Array, kind: str | None = None, target: Array | None = None
+        self,
+        array: Array,
+        kind: str | None = None,
+        target: Array | None = None,
+        weights: Array | None = None,
     ) -> Iterator[tuple[slice, Plan]]:
         """Slices of the rows, each computed by its plan, with the loss where there are targets.
 
@@ -280,7 +325,8 @@ class Sequential:
         calls: list[Callable[[], None]] = []
         last = None
         for part in self._batches(len(array)):
-            plan, start[0] = self.plan(part.stop - part.start, kind), part.start
+            weighted = weights is not None
+            plan, start[0] = self.plan(len(indices[part]), kind, weighted=weighted), part.start
             if plan is not last:
                 read, last = Parts(), plan
                 if in_one_piece:
@@ -290,19 +336,29 @@ class Sequential:
             if not in_one_piece:
                 self.fill(plan, array[part])
             if target is not None:
-                plan.fill_targets(target[part])
+                plan.fill_targets(target[part], None if weights is None else weights[part])
             for call in calls:
                 call()
             yield part, plan
 
-    def evaluate(self, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[float, float]:
-        """Loss and accuracy over all rows, in inference mode and bounded memory."""
+    def evaluate(
+        self,
+        x: npt.ArrayLike,
+        t: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+        class_weight: ClassWeight | None = None,
+    ) -> tuple[float, float]:
+        """Loss and accuracy over all rows, in inference mode and bounded memory.
+
+        sample_weight, class_weight : see Trainer.fit; of the loss, not of the accuracy.
+        """
         array = self.check_rows(x)
         n = len(array)
         kind, target = self.check_targets(t, n)
+        weights = self.check_weights(kind, target, sample_weight, class_weight)
         loss, correct = 0.0, 0.0
         with self._lock:
-            for _, plan in self._by_parts(array, kind, target):
+            for _, plan in self._by_parts(array, kind, target, weights):
                 weight = plan.n if self.loss_function.reduction == "mean" else 1
                 loss += float(plan.totals[0]) * weight
                 correct += plan.totals[1]
@@ -310,45 +366,49 @@ class Sequential:
             loss /= n
         return loss, float(correct / n)
 
-    def loss(self, x: npt.ArrayLike, t: npt.ArrayLike, training: bool = False) -> float:
+    def loss(
+        self,
+        x: npt.ArrayLike,
+        t: npt.ArrayLike,
+        training: bool = False,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> float:
         """The loss of the rows; with training=True all rows as one batch, as in training."""
         if not training:
-            return self.evaluate(x, t)[0]
-        array = self.check_rows(x)
-        kind, target = self.check_targets(t, len(array))
+            return self.evaluate(x, t, sample_weight)[0]
         with self._lock:
-            plan = self.plan(len(array), kind, training=True)
-            self.fill(plan, array, target)
-            return plan.evaluate()
+            return self._filled(x, t, sample_weight, training=True).evaluate()
 
     def accuracy(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
         """The share of rows whose largest output is the target's class."""
         return self.evaluate(x, t)[1]
 
     def gradient(
-        self, x: npt.ArrayLike, t: npt.ArrayLike, training: bool = True
+        self,
+        x: npt.ArrayLike,
+        t: npt.ArrayLike,
+        training: bool = True,
+        sample_weight: npt.ArrayLike | None = None,
     ) -> dict[str, Array]:
         """The gradient of the loss by every parameter, by back-propagation: copies by name."""
-        array = self.check_rows(x)
-        kind, target = self.check_targets(t, len(array))
         with self._lock:
-            plan = self.plan(len(array), kind, training, gradient=True)
-            self.fill(plan, array, target)
-            plan.gradient()
+            self._filled(x, t, sample_weight, training, gradient=True).gradient()
             return {name: value.copy() for name, value in self.grads.items()}
 
     def numerical_gradient(
-        self, x: npt.ArrayLike, t: npt.ArrayLike, training: bool = True, h: float = 1e-4
+        self,
+        x: npt.ArrayLike,
+        t: npt.ArrayLike,
+        training: bool = True,
+        h: float = 1e-4,
+        sample_weight: npt.ArrayLike | None = None,
     ) -> dict[str, Array]:
         """The same dict by central differences (f(p + h) - f(p - h)) / 2h; see gradient_check.
 
         `state` stays as it is, although each loss in training mode moves running statistics.
         """
-        array = self.check_rows(x)
-        kind, target = self.check_targets(t, len(array))
         with self._lock:
-            plan = self.plan(len(array), kind, training)
-            self.fill(plan, array, target)
+            plan = self._filled(x, t, sample_weight, training)
             kept = {name: value.copy() for name, value in self.state.items()}
             try:
                 return gradient_check.numerical_gradients(plan, self._owners, h)
@@ -415,50 +475,6 @@ class Sequential:
         from cnn_core import serialization
 
         serialization.save_model(self, path)
-
-
-class Views(dict[str, Array]):
-    """Arrays by name. Assigning to a name, too, changes the array that is there, in place."""
-
-    def __init__(
-        self, views: dict[str, Array], owner: weakref.ref[Sequential] | None = None
-    ) -> None:
-        super().__init__(views)
-        self.owner = owner
-
-    def __setitem__(self, name: str, value: npt.ArrayLike) -> None:
-        if name not in self:
-            raise KeyError(f"params: no parameter named {name!r}; there are {list(self)}")
-        view = self[name]
-        if np.shape(value) != view.shape:
-            shapes = f"expected shape {view.shape}, got {np.shape(value)}"
-            raise ValueError(f"params[{name!r}]: {shapes}")
-        if value is not view:
-            view[...] = value
-
-    def update(self, *args: Any, **kwargs: Any) -> None:
-        for name, value in dict(*args, **kwargs).items():
-            self[name] = value
-
-    def __reduce__(self) -> Any:
-        return dict, (dict(self),)
-
-    @staticmethod
-    def owner_of(layer: Layer) -> Sequential | None:
-        """The living network that a layer's parameters belong to."""
-        owner = getattr(getattr(layer, "params", None), "owner", None)
-        return owner() if owner is not None else None
-
-
-def check_seed(seed: Any) -> int:
-    """`seed` as an integer >= 0."""
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        raise TypeError(f"seed: expected an integer, got {seed!r}") from None
-    if number < 0:
-        raise ValueError(f"seed: expected an integer >= 0, got {number}")
-    return number
 
 
 def _sizes(shape: Any) -> Shape:

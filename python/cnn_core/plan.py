@@ -159,8 +159,9 @@ class Plan:
         that only goes forward.
     training : whether layers behave as in training.
     gradient : whether gradients are computed.
+    weighted : whether the loss of each row is multiplied by a weight.
 
-    Fill `x` and `labels` or `target`, then call `forward`, `evaluate` or `gradient`.
+    Fill `x`, `labels` or `target`, and `weights`, then call `forward`, `evaluate` or `gradient`.
     """
 
     def __init__(
@@ -174,6 +175,7 @@ class Plan:
         targets: str | None = None,
         training: bool = False,
         gradient: bool = False,
+        weighted: bool = False,
     ) -> None:
         self.n, self.loss, self.training = n, loss, training
         self.x = _memory.empty((n, *shapes[0]), dtype)
@@ -185,6 +187,7 @@ class Plan:
         self.totals = np.zeros(4)
         self.labels: Array | None = np.zeros(n, np.int64) if targets == "labels" else None
         self.target: Array | None = np.zeros(self.y.shape, dtype) if targets == "rows" else None
+        self.weights: Array | None = np.ones(n) if weighted else None
         self._steps: dict[str, list[Callable[[], None]]] = {}
 
     def _segments(
@@ -239,6 +242,7 @@ class Plan:
             self.row_losses,
             self.correct,
             None if dy is None else flat(dy),
+            self.weights,
         )
         total = losses.total(self.row_losses, self.correct, scale, self.totals)
         return Parts(rows=[rows], after=[[total]])
@@ -259,10 +263,12 @@ class Plan:
         self.totals[:2] = loss, np.count_nonzero(right)
         self.totals[2:] += loss * self.n, self.totals[1]
 
-    def fill_targets(self, t: Array) -> None:
+    def fill_targets(self, t: Array, weights: Array | None = None) -> None:
         target = self.labels if self.target is None else self.target
         if target is not None:
             np.copyto(target, t)
+        if self.weights is not None and weights is not None:
+            np.copyto(self.weights, weights)
 
     def forward(self) -> Array:
         """The outputs for `x`: a buffer that the next call overwrites."""

@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from cnn_core import _checks as checks
 from cnn_core import ops
+from cnn_core._weights import ClassWeight
 from cnn_core.blocks import Lane, Parts, flat
 from cnn_core.callbacks import Callback
 from cnn_core.layers import positive
-from cnn_core.network import Sequential, check_seed
+from cnn_core.network import Sequential
 from cnn_core.optimizers import Optimizer
 from cnn_core.plan import Plan
 
@@ -70,7 +71,7 @@ class Trainer:
                 raise TypeError(f"callbacks: expected a cnn_core.Callback, got {callback!r}")
         optimizer.bind(network.flat_params)
         self.rng = np.random.default_rng(
-            [network.seed if seed is None else check_seed(seed), 0x5EED]
+            [network.seed if seed is None else checks.check_seed(seed), 0x5EED]
         )
         self.history: History = {}
         self.epoch = self.iteration = self.planned = 0
@@ -92,23 +93,31 @@ class Trainer:
         clock = self.optimizer.clock_tasks()
         return Parts(before=[[task] for task in clock], update=[[task] for task in updates])
 
-    def step(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
+    def step(
+        self,
+        x: npt.ArrayLike,
+        t: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+        class_weight: ClassWeight | None = None,
+    ) -> float:
         """One update from one batch; returns the loss before it.
 
         Parameters
         ----------
         x : (N, *input_shape), t : labels (N,) or rows (N, *output_shape).
+        sample_weight, class_weight : see `fit`.
         """
         network = self.network
         array = network.check_rows(x)
         kind, target = network.check_targets(t, len(array))
+        weights = network.check_weights(kind, target, sample_weight, class_weight)
         with network.locked():
-            plan = network.plan(len(array), kind, training=True, gradient=True)
+            plan = network.plan(len(array), kind, True, True, weights is not None)
             made = self._compiled
             if made is None or made[0] is not plan or made[1] is not self.optimizer:
                 made = plan, self.optimizer, plan.steps(True, Parts(), self.update_parts)
                 self._compiled = made
-            network.fill(plan, array, target)
+            network.fill(plan, array, target, weights)
             for call in made[2]:
                 call()
             self.iteration += 1
@@ -125,7 +134,9 @@ class Trainer:
         batch_size: int | None = 100,
         sampling: Sampling = "shuffle",
         iterations: int | None = None,
-        validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        validation_data: Sequence[npt.ArrayLike] | None = None,
+        sample_weight: npt.ArrayLike | None = None,
+        class_weight: ClassWeight | None = None,
         report: Report = "running",
         verbose: bool = True,
     ) -> History:
@@ -141,10 +152,20 @@ class Trainer:
         sampling : "shuffle" (every row once per epoch, in a new order), "replacement" (each batch
             drawn at random, as the books do; all batches full) or "sequential".
         iterations : stop after so many updates, even within an epoch.
-        validation_data : (x, t), evaluated in inference mode once per epoch.
+        validation_data : (x, t) or (x, t, sample_weight), evaluated in inference mode once per
+            epoch.
+        sample_weight : (M,) finite numbers by which the losses of the rows are multiplied. A loss
+            whose reduction is "mean" is still divided by the number of rows (or elements), not by
+            the sum of their weights: Keras's definition, not that of PyTorch's
+            CrossEntropyLoss(weight). Of the loss only; an accuracy counts every row alike.
+        class_weight : the same by class: a dict of class to weight (1 where it names none), a
+            weight for each, or "balanced", which is M / (classes that occur * rows of the class).
+            A class is a label, the column of the 1 in a one-hot row, or 0 or 1 where the network
+            has one output. Multiplies sample_weight. Not applied to validation_data.
         report : "running": the epoch's loss and accuracy are means over its batches as they were
-            trained on; validation follows the last batch. "book": both are measured in inference
-            mode on all rows, after the first update of the epoch, as the loops of the books do.
+            trained on (of a loss whose reduction is "sum" the sum); validation follows the last
+            batch. "book": both are measured in inference mode on all rows, after the first update
+            of the epoch, as the loops of the books do.
         verbose : show a progress bar (on a terminal) and a line per epoch.
 
         Returns
@@ -152,7 +173,8 @@ class Trainer:
         dict of lists: "loss", "accuracy", "val_loss", "val_accuracy" (with validation_data) and
         "seconds" since the start.
         """
-        run = _Fit(self, x, t, batch_size, sampling, report, validation_data)
+        weights = sample_weight, class_weight
+        run = _Fit(self, x, t, weights, batch_size, sampling, report, validation_data)
         epochs = positive("epochs", epochs)
         limit = epochs * run.steps_per_epoch
         if iterations is not None:
@@ -181,10 +203,11 @@ class _Fit:
         trainer: Trainer,
         x: npt.ArrayLike,
         t: npt.ArrayLike,
+        weights: tuple[npt.ArrayLike | None, ClassWeight | None],
         batch_size: int | None,
         sampling: Sampling,
         report: Report,
-        validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None,
+        validation_data: Sequence[npt.ArrayLike] | None,
     ) -> None:
         if sampling not in get_args(Sampling):
             raise ValueError(f"sampling: expected one of {get_args(Sampling)}, got {sampling!r}")
@@ -194,6 +217,7 @@ class _Fit:
         self.sampling, self.report = sampling, report
         self.x = checks.as_source("x", self.network.check_rows(x))
         self.kind, self.t = self.network.check_targets(t, len(self.x))
+        self.weights = self.network.check_weights(self.kind, self.t, *weights)
         rows = len(self.x)
         self.batch_size = rows if batch_size is None else positive("batch_size", batch_size)
         self.batch_size = min(self.batch_size, rows)
@@ -216,20 +240,24 @@ class _Fit:
             type(callback).on_step_end is not Callback.on_step_end for callback in trainer.callbacks
         )
 
-    def _check_validation(self, data: Any) -> tuple[Array, Array]:
-        if not isinstance(data, (tuple, list)) or len(data) != 2:
-            raise ValueError(f"validation_data: expected a pair (x, t), got {type(data).__name__}")
+    def _check_validation(self, data: Any) -> tuple[Array, Array, Array | None]:
+        if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+            raise ValueError(
+                "validation_data: expected a pair (x, t) or three with sample_weight, got"
+                f" {type(data).__name__}"
+            )
         try:
             x = self.network.check_rows(data[0])
-            self.network.check_targets(data[1], len(x))
+            kind, t = self.network.check_targets(data[1], len(x))
+            weights = self.network.check_weights(kind, t, data[2] if len(data) == 3 else None)
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation_data: {error}") from None
-        return x, np.asarray(data[1])
+        return x, np.asarray(data[1]), weights
 
     def steps(self, n: int) -> tuple[Plan, list[Callable[[], None]]]:
         """The plan for batches of n rows, and its steps with the gathering of the batch."""
         if n not in self.compiled:
-            plan = self.network.plan(n, self.kind, training=True, gradient=True)
+            plan = self.network.plan(n, self.kind, True, True, self.weights is not None)
             scale = self.network.input_scale if self.x.dtype == np.uint8 else 1.0
             batches = ops.native.batches
             gather = [
@@ -244,6 +272,9 @@ class _Fit:
                         flat(self.t), self.indices, self.start, 1.0, flat(plan.target)
                     )
                 )
+            if plan.weights is not None and self.weights is not None:
+                column, out = self.weights[:, np.newaxis], plan.weights[:, np.newaxis]
+                gather.append(batches.gather_rows(column, self.indices, self.start, 1.0, out))
             update = self.trainer.update_parts
             self.compiled[n] = plan, plan.steps(True, Parts(rows=[*gather]), update)
         return self.compiled[n]
@@ -258,6 +289,7 @@ class _Fit:
             self.indices[:] = rng.permutation(rows)
         elif self.sampling == "replacement":
             self.indices[:] = rng.integers(0, rows, len(self.indices))
+        mean = network.loss_function.reduction == "mean"
         seen, loss, correct = 0, 0.0, 0.0
         for number in range(min(self.steps_per_epoch, limit - self.done)):
             self.start[0] = number * self.batch_size
@@ -268,13 +300,13 @@ class _Fit:
                     call()
                 network.step[0] += 1
                 trainer.last_loss = float(plan.totals[0])
-                loss += trainer.last_loss * n
+                loss += trainer.last_loss * (n if mean else 1)
                 correct += float(plan.totals[1])
             seen += n
             self.done += 1
             trainer.iteration += 1
             if number == 0 and self.report == "book":
-                self._record(*network.evaluate(self.x, self.t))
+                self._record(*network.evaluate(self.x, self.t, self.weights))
                 progress.line(trainer.epoch, self.history)
             if self.watched:
                 trainer._call("on_step_end")
@@ -282,7 +314,7 @@ class _Fit:
                 break
             progress.advance()
         if self.report == "running":
-            self._record(loss / seen, correct / seen)
+            self._record(loss / (seen if mean else 1), correct / seen)
             progress.line(trainer.epoch, self.history)
         trainer._call("on_epoch_end")
 

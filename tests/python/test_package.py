@@ -19,6 +19,8 @@ ROOMS = [
         "_checks",
         "_memory",
         "_include",
+        "_views",
+        "_weights",
         "_figures",
         "initializers",
         "datasets",
