@@ -19,6 +19,7 @@ MODULES = {
     "_parallel": [],
     "_gemm": [],
     "_affine": [],
+    "_sparse": [],
     "_activations": [],
     "_losses": [],
     "_batches": [],

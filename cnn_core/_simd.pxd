@@ -24,6 +24,8 @@ cdef extern from "simd/simd.h" nogil:
                              const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const float*,
                              const Py_ssize_t*, Py_ssize_t, const float*, float*,
                              Py_ssize_t) noexcept nogil
+        void (*product_sparse)(Py_ssize_t, Py_ssize_t, const float*, const int32_t*, const float*,
+                               Py_ssize_t, const float*, float*) noexcept nogil
         void (*activate)(int, float, Py_ssize_t, const float*, float*) noexcept nogil
         void (*activate_backward)(int, float, Py_ssize_t, const float*, const float*,
                                   float*) noexcept nogil
@@ -73,6 +75,8 @@ cdef extern from "simd/simd.h" nogil:
                              const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const double*,
                              const Py_ssize_t*, Py_ssize_t, const double*, double*,
                              Py_ssize_t) noexcept nogil
+        void (*product_sparse)(Py_ssize_t, Py_ssize_t, const double*, const int32_t*, const double*,
+                               Py_ssize_t, const double*, double*) noexcept nogil
         void (*activate)(int, double, Py_ssize_t, const double*, double*) noexcept nogil
         void (*activate_backward)(int, double, Py_ssize_t, const double*, const double*,
                                   double*) noexcept nogil
@@ -160,6 +164,16 @@ cdef inline void multiply_add_tile(
 ) noexcept nogil:
     cdef Py_ssize_t at = 0
     multiply_add_taps(m, n, k, 1, a, &at, a_row, a_col, b, &at, b_row, start, c, c_row)
+
+
+cdef inline void multiply_sparse_row(
+    Py_ssize_t n, Py_ssize_t k, const real* values, const int32_t* rows, const real* b,
+    Py_ssize_t b_row, const real* start, real* c,
+) noexcept nogil:
+    if real is float:
+        f32.product_sparse(n, k, values, rows, b, b_row, start, c)
+    else:
+        f64.product_sparse(n, k, values, rows, b, b_row, start, c)
 
 
 cdef inline void activate(int kind, double slope, Py_ssize_t n, const real* x,

@@ -93,3 +93,45 @@ static void NAME(product_taps)(ptrdiff_t m, PRODUCT_PARAMETERS) {
     default: NAME(rows_1)(m, PRODUCT_ARGUMENTS); break;
     }
 }
+
+/* A sparse row times B: the sums of up to MOST_SPARSE vectors of columns stay in registers while the
+ * rows of B that the values choose pass by. */
+#define MOST_SPARSE 8
+#define SPARSE_PARAMETERS                                                                         \
+    ptrdiff_t n, ptrdiff_t k, const REAL *values, const int32_t *rows, const REAL *b,             \
+        ptrdiff_t b_row, const REAL *start, REAL *c
+#define DEFINE_SPARSE(VECTORS, UNUSED)                                                            \
+    static void NAME(sparse_##VECTORS)(SPARSE_PARAMETERS) {                                       \
+        vec sum[VECTORS] = {{0}};                                                                 \
+        const ptrdiff_t last = n - (VECTORS - 1) * LANES;                                         \
+        if (start) {                                                                              \
+            UNROLL for (int v = 0; v < VECTORS - 1; v++) sum[v] = NAME(load)(start + v * LANES);  \
+            sum[VECTORS - 1] = NAME(load_n)(start + (VECTORS - 1) * LANES, last, 0);              \
+        }                                                                                         \
+        for (ptrdiff_t p = 0; p < k; p++) {                                                       \
+            const REAL *row = b + rows[p] * b_row;                                                \
+            const vec value = NAME(splat)(values[p]);                                             \
+            UNROLL for (int v = 0; v < VECTORS - 1; v++)                                          \
+                sum[v] += value * NAME(load)(row + v * LANES);                                    \
+            sum[VECTORS - 1] += value * NAME(load_n)(row + (VECTORS - 1) * LANES, last, 0);       \
+        }                                                                                         \
+        UNROLL for (int v = 0; v < VECTORS - 1; v++) NAME(store)(c + v * LANES, sum[v]);          \
+        NAME(store_n)(c + (VECTORS - 1) * LANES, last, sum[VECTORS - 1]);                         \
+    }
+UP_TO_8(DEFINE_SPARSE, )
+
+#define SPARSE_CASE(VECTORS, UNUSED)                                                              \
+    case VECTORS: NAME(sparse_##VECTORS)(width, k, values, rows, b, b_row, start, c); break;
+static void NAME(product_sparse)(SPARSE_PARAMETERS) {
+    ptrdiff_t vectors = (n + LANES - 1) / LANES;
+    for (ptrdiff_t parts = (vectors + MOST_SPARSE - 1) / MOST_SPARSE; parts > 0; parts--) {
+        const ptrdiff_t some = (vectors + parts - 1) / parts;
+        const ptrdiff_t width = some * LANES < n ? some * LANES : n;
+        switch (some) { UP_TO_8(SPARSE_CASE, ) }
+        vectors -= some;
+        n -= width;
+        b += width;
+        c += width;
+        if (start) start += width;
+    }
+}

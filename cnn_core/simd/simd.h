@@ -44,6 +44,11 @@ enum activation {
                          const ptrdiff_t *b_at, ptrdiff_t b_row, const REAL *start, REAL *c,      \
                          ptrdiff_t c_row);                                                        \
                                                                                                   \
+    /* One sparse row A[1, k] times B: c[n] = start[n] + sum over p < k of                        \
+     * values[p] B[rows[p], :], B(r, j) = b[r * b_row + j], in the order of p; start NULL: 0. */  \
+    void (*product_sparse)(ptrdiff_t n, ptrdiff_t k, const REAL *values, const int32_t *rows,     \
+                           const REAL *b, ptrdiff_t b_row, const REAL *start, REAL *c);           \
+                                                                                                  \
     /* y = f(x); x may be y. */                                                                   \
     void (*activate)(int activation, REAL slope, ptrdiff_t n, const REAL *x, REAL *y);            \
     /* dx = dout f'(x), from y = f(x); dx may be dout. */                                         \

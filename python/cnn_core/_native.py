@@ -26,6 +26,7 @@ try:
     from cnn_core import _parallel as parallel
     from cnn_core import _pooling as pooling
     from cnn_core import _simd as simd
+    from cnn_core import _sparse as sparse
 finally:
     if _ours:
         del os.environ["GOMP_SPINCOUNT"]
@@ -45,4 +46,5 @@ __all__ = [
     "parallel",
     "pooling",
     "simd",
+    "sparse",
 ]

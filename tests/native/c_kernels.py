@@ -30,6 +30,13 @@ def term_by_term(a, b, c):
     return sums
 
 
+def compressed(x):
+    """The entries of x that are not 0 as sparse rows: indptr, columns, values."""
+    rows, columns = np.nonzero(x)
+    indptr = np.concatenate([[0], np.bincount(rows, minlength=len(x)).cumsum()]).astype(np.int64)
+    return indptr, columns.astype(np.int32), x[rows, columns]
+
+
 def address(buffer):
     return 0 if buffer is None else buffer.address
 
@@ -324,3 +331,46 @@ class Kernels:
             args = (x_.address, sums.address, scratch.address)
             self.call("sum_columns", begin, end, *x.shape, *args)
         return sums.array
+
+    # ---- sparse rows -----------------------------------------------------------------------------
+
+    def product_sparse(self, values, rows, b, start=None, *, b_gap=0):
+        """start + the sum of values[p] b[rows[p]]."""
+        with self.memory() as m:
+            values_, rows_, b_ = m.input(values), m.input(rows.astype(np.int32)), m.input(b, b_gap)
+            start_ = None if start is None else m.input(start)
+            c = m.output(b.shape[1], self.dtype)
+            args = (values_.address, rows_.address, b_.address, b_.row, address(start_), c.address)
+            self.call("product_sparse", b.shape[1], len(values), *args)
+        return c.array
+
+    def sparse_forward_rows(self, begin, end, x, indices, W, b, kind=NONE, slope=0.0):
+        """Rows begin..end of f(x[indices] W + b), x dense but passed on by its entries."""
+        with self.memory() as m:
+            matrix = [m.input(part).address for part in (*compressed(x), indices)]
+            W_, b_ = m.input(W), None if b is None else m.input(b)
+            out = m.output((len(indices), W.shape[1]), self.dtype)
+            args = (*matrix, W_.address, address(b_), kind, slope, out.address)
+            self.call("sparse_forward", begin, end, W.shape[1], *args)
+        return out.array
+
+    def transposed(self, x, indices, cuts):
+        """x[indices] by columns: ends, rows, values; one call for each range of columns in cuts."""
+        with self.memory() as m:
+            matrix = [m.input(part).address for part in (*compressed(x), indices)]
+            entries = np.count_nonzero(x[indices])
+            ends, values = m.inout(np.full(x.shape[1], -7)), m.output(entries, self.dtype)
+            rows = m.inout(np.full(entries, -7, np.int32))
+            for begin, end in cuts:
+                args = (*matrix, ends.address, rows.address, values.address)
+                self.call("sparse_transpose", begin, end, len(indices), *args)
+        return ends.array, rows.array, values.array
+
+    def sparse_weight_gradient_rows(self, begin, end, by_columns, dout):
+        """Rows begin..end of x^T dout, x by columns."""
+        with self.memory() as m:
+            columns = [m.input(part).address for part in by_columns]
+            dout_, dW = m.input(dout), m.output((len(by_columns[0]), dout.shape[1]), self.dtype)
+            args = (*columns, dout_.address, dW.address)
+            self.call("sparse_weight_gradient", begin, end, dout.shape[1], *args)
+        return dW.array

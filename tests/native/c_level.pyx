@@ -16,6 +16,9 @@ from cnn_core._gemm cimport (
 )
 from cnn_core._parallel cimport Program, new_task
 from cnn_core._simd cimport simd_f32, simd_f64
+from cnn_core._sparse cimport (
+    sparse_forward_rows, sparse_weight_gradient_rows, transpose_columns,
+)
 
 
 cdef extern from "<sys/mman.h>" nogil:
@@ -71,6 +74,16 @@ def product(bint single, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, address a, Py
     else:
         f64.product_taps(m, n, k, 1, <double*>a, &at, a_row, a_col, <double*>b, &at, b_row, NULL,
                          <double*>c, c_row)
+
+
+def product_sparse(bint single, Py_ssize_t n, Py_ssize_t k, address values, address rows, address b,
+                   Py_ssize_t b_row, address start, address c):
+    if single:
+        f32.product_sparse(n, k, <float*>values, <int32_t*>rows, <float*>b, b_row, <float*>start,
+                           <float*>c)
+    else:
+        f64.product_sparse(n, k, <double*>values, <int32_t*>rows, <double*>b, b_row, <double*>start,
+                           <double*>c)
 
 
 def activate(bint single, int kind, double slope, Py_ssize_t n, address x, address y):
@@ -358,6 +371,38 @@ def sum_columns(bint single, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows
         column_sums(begin, end, n_rows, n_columns, <float*>x, <float*>sums, <float*>scratch)
     else:
         column_sums(begin, end, n_rows, n_columns, <double*>x, <double*>sums, <double*>scratch)
+
+
+def sparse_forward(bint single, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_out, address indptr,
+                   address columns, address values, address indices, address W, address b, int kind,
+                   double slope, address out):
+    if single:
+        sparse_forward_rows(begin, end, n_out, <int64_t*>indptr, <int32_t*>columns, <float*>values,
+                            <int64_t*>indices, <float*>W, <float*>b, kind, slope, <float*>out)
+    else:
+        sparse_forward_rows(begin, end, n_out, <int64_t*>indptr, <int32_t*>columns, <double*>values,
+                            <int64_t*>indices, <double*>W, <double*>b, kind, slope, <double*>out)
+
+
+def sparse_transpose(bint single, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows,
+                     address indptr, address columns, address values, address indices, address ends,
+                     address rows, address transposed):
+    if single:
+        transpose_columns(begin, end, n_rows, <int64_t*>indptr, <int32_t*>columns, <float*>values,
+                          <int64_t*>indices, <int64_t*>ends, <int32_t*>rows, <float*>transposed)
+    else:
+        transpose_columns(begin, end, n_rows, <int64_t*>indptr, <int32_t*>columns, <double*>values,
+                          <int64_t*>indices, <int64_t*>ends, <int32_t*>rows, <double*>transposed)
+
+
+def sparse_weight_gradient(bint single, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_out,
+                           address ends, address rows, address values, address dout, address dW):
+    if single:
+        sparse_weight_gradient_rows(begin, end, n_out, <int64_t*>ends, <int32_t*>rows,
+                                    <float*>values, <float*>dout, <float*>dW)
+    else:
+        sparse_weight_gradient_rows(begin, end, n_out, <int64_t*>ends, <int32_t*>rows,
+                                    <double*>values, <double*>dout, <double*>dW)
 
 
 # ---- tasks ---------------------------------------------------------------------------------------

@@ -56,6 +56,21 @@ def matrices(k, n):
         yield "input_gradient_rows", k.input_gradient_rows, (0, 13, dout, W, x, 1)
         yield "weight_gradient_rows", k.weight_gradient_rows, (0, 6, x, dout)
         yield "sum_columns", k.sum_columns, (n // 2, n, dout)
+        yield from sparse(k, x, W, dout)
+
+
+def sparse(k, x, W, dout):
+    """Sparse rows whose last column is used, and some that have no entries."""
+    x = x * (np.indices(x.shape).sum(axis=0) % 3 != 1)
+    x[::4] = 0
+    indices = np.arange(len(x))[::-1].copy()
+    yield "product_sparse", k.product_sparse, (W[:, 0].copy(), np.arange(6)[::-1], W, W[0])
+    yield "product_sparse", k.product_sparse, (W[0, :0], np.arange(0), W)
+    yield "sparse_forward_rows", k.sparse_forward_rows, (3, 13, x, indices, W, W[0], 1)
+    for cuts in (((0, 6),), ((4, 6), (0, 4))):
+        yield "transposed", k.transposed, (x, indices, cuts)
+        by_columns = k.transposed(x, indices, cuts)
+        yield "sparse_weight_gradient_rows", k.sparse_weight_gradient_rows, (2, 6, by_columns, dout)
 
 
 def multiply_add(k, a, b, c, gap):

@@ -8,6 +8,7 @@ width, F filters, KH KW kernel, OH OW output.
 
     dense    fully connected layers, activations, losses, mini-batches, updates, threads
     images   convolution, pooling, dropout, batch normalization
+    sparse   the affine map of SciPy's sparse rows
 """
 
 from cnn_core.ops.dense import (
@@ -57,6 +58,7 @@ from cnn_core.ops.images import (
     max_pool2d_backward,
     max_pool2d_forward,
 )
+from cnn_core.ops.sparse import sparse_affine_backward, sparse_affine_forward
 
 __all__ = [
     "ACTIVATIONS",
@@ -99,6 +101,8 @@ __all__ = [
     "softmax_backward",
     "softmax_cross_entropy",
     "softmax_forward",
+    "sparse_affine_backward",
+    "sparse_affine_forward",
     "sum_squared_error",
     "tanh_backward",
     "tanh_forward",
