@@ -11,6 +11,7 @@
 Saito, Deep Learning from Scratch, sections 3.2, 3.5 and 5.5.
 """
 
+from cnn_core._bounds cimport expect
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (
     activate, activate_backward, softmax_row, softmax_row_backward,
@@ -97,9 +98,14 @@ cdef inline Py_ssize_t rows_per_chunk(Py_ssize_t row) noexcept nogil:
     return max(MOST_ROWS, ELEMENTS_PER_CHUNK // max(row, 1))
 
 
+cdef inline int expect_alike(const real[:, ::1] a, const real[:, ::1] b) except -1:
+    return expect(a.shape[0] == b.shape[0] and a.shape[1] == b.shape[1], "rows")
+
+
 def forward(const real[:, ::1] x, real[:, ::1] y, int activation, double slope):
     """Task over rows: y = f(x)."""
     cdef activation_args args
+    expect_alike(x, y)
     args.row = x.shape[1]
     args.x = &x[0, 0]
     args.out = &y[0, 0]
@@ -114,6 +120,8 @@ def backward(const real[:, ::1] y, const real[:, ::1] dout, real[:, ::1] dx, int
              double slope):
     """Task over rows: dx = dout f'(x) from y = f(x); dx may be dout."""
     cdef activation_args args
+    expect_alike(y, dout)
+    expect_alike(y, dx)
     args.row = y.shape[1]
     args.x = &y[0, 0]
     args.dout = &dout[0, 0]
@@ -128,6 +136,7 @@ def backward(const real[:, ::1] y, const real[:, ::1] dout, real[:, ::1] dx, int
 def softmax_forward(const real[:, ::1] x, real[:, ::1] y):
     """Task over rows: y = softmax(x)."""
     cdef activation_args args
+    expect_alike(x, y)
     args.row = x.shape[1]
     args.x = &x[0, 0]
     args.out = &y[0, 0]
@@ -139,6 +148,8 @@ def softmax_forward(const real[:, ::1] x, real[:, ::1] y):
 def softmax_backward(const real[:, ::1] y, const real[:, ::1] dout, real[:, ::1] dx):
     """Task over rows: dx = y (dout - sum dout y)."""
     cdef activation_args args
+    expect_alike(y, dout)
+    expect_alike(y, dx)
     args.row = y.shape[1]
     args.x = &y[0, 0]
     args.dout = &dout[0, 0]

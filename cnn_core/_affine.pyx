@@ -11,7 +11,8 @@ Saito, Deep Learning from Scratch, section 5.6.
 
 from libc.string cimport memset
 
-from cnn_core._gemm cimport multiply_add, multiply_add_packed
+from cnn_core._bounds cimport expect
+from cnn_core._gemm cimport multiply_add, multiply_add_packed, packed_elements
 from cnn_core._parallel cimport Task, kernel_t, new_task
 from cnn_core._simd cimport ACTIVATION_NONE, activate, activate_backward, add, sum_rows
 from cnn_core._types cimport real
@@ -149,6 +150,8 @@ def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[
             int activation=ACTIVATION_NONE, double slope=0.0):
     """Task over rows: out = f(x W + b). b may be None."""
     cdef affine_args args
+    expect(x.shape[1] == W.shape[0] and out.shape[0] == x.shape[0] and out.shape[1] == W.shape[1]
+           and (b is None or b.shape[0] == W.shape[1]), "x, W, b, out")
     args.n_rows = x.shape[0]
     args.n_in = W.shape[0]
     args.n_out = W.shape[1]
@@ -169,6 +172,11 @@ def input_gradient(const real[:, ::1] dout, const real[::1] packed, real[:, ::1]
                    const real[:, ::1] y=None, int activation=ACTIVATION_NONE, double slope=0.0):
     """Task over rows: dx = (dout W^T) f'(y), from `_gemm.pack_transposed` of W."""
     cdef affine_args args
+    expect(dx.shape[0] == dout.shape[0]
+           and packed.shape[0] >= packed_elements(dx.shape[1], dout.shape[1], &packed[0]),
+           "dout, packed, dx")
+    expect(activation == ACTIVATION_NONE if y is None
+           else y.shape[0] == dx.shape[0] and y.shape[1] == dx.shape[1], "y")
     args.n_rows = dout.shape[0]
     args.n_in = dx.shape[1]
     args.n_out = dout.shape[1]
@@ -188,6 +196,8 @@ def input_gradient(const real[:, ::1] dout, const real[::1] packed, real[:, ::1]
 def weight_gradient(const real[:, ::1] x, const real[:, ::1] dout, real[:, ::1] dW):
     """Task over rows of dW: dW = x^T dout."""
     cdef affine_args args
+    expect(x.shape[0] == dout.shape[0] and dW.shape[0] == x.shape[1]
+           and dW.shape[1] == dout.shape[1], "x, dout, dW")
     args.n_rows = x.shape[0]
     args.n_in = x.shape[1]
     args.n_out = dout.shape[1]
@@ -202,6 +212,7 @@ def weight_gradient(const real[:, ::1] x, const real[:, ::1] dout, real[:, ::1] 
 def bias_gradient(const real[:, ::1] dout, real[::1] db):
     """Task over columns: db = sum over the rows of dout."""
     cdef affine_args args
+    expect(db.shape[0] == dout.shape[1], "dout, db")
     args.n_rows = dout.shape[0]
     args.n_out = dout.shape[1]
     args.x = &dout[0, 0]

@@ -5,6 +5,7 @@ The source may be float32, float64 or uint8 (pixels stay bytes until they are us
 
 from libc.stdint cimport int64_t, uint8_t
 
+from cnn_core._bounds cimport expect
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport scale_f32, scale_f64, scale_u8
 from cnn_core._types cimport real
@@ -62,6 +63,8 @@ def gather_rows(const source_type[:, ::1] source, const int64_t[::1] indices,
     The caller has checked that every index is a row of the source.
     """
     cdef gather_args args
+    expect(source.shape[1] == out.shape[1] and offset.shape[0] == 1
+           and indices.shape[0] >= out.shape[0], "source, indices, out")
     args.row = source.shape[1]
     args.source = &source[0, 0]
     args.kind = (SOURCE_U8 if source_type is uint8_t
@@ -93,6 +96,7 @@ def gather_labels(const int64_t[::1] source, const int64_t[::1] indices,
                   const int64_t[::1] offset, int64_t[::1] out):
     """Task over rows: out[i] = source[indices[offset[0] + i]]."""
     cdef labels_args args
+    expect(offset.shape[0] == 1 and indices.shape[0] >= out.shape[0], "indices, out")
     args.source = &source[0]
     args.indices = &indices[0]
     args.offset = &offset[0]

@@ -11,6 +11,7 @@ Srivastava et al., Dropout (2014); Saito, Deep Learning from Scratch, section 6.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from cnn_core._bounds cimport expect
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport dropout_row
 from cnn_core._types cimport real
@@ -59,6 +60,8 @@ def dropout(const real[:, ::1] x, real[:, ::1] y, double rate, uint64_t seed, ui
     cdef dropout_args args
     if not 0 <= rate < 1:
         raise ValueError("rate: expected 0 <= rate < 1")
+    expect(x.shape[0] == y.shape[0] and x.shape[1] == y.shape[1] and step.shape[0] == 1,
+           "x, y, step")
     args.row = x.shape[1]
     args.x = &x[0, 0]
     args.y = &y[0, 0]

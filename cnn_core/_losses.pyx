@@ -9,8 +9,10 @@ such. Saito, Deep Learning from Scratch, sections
 4.2 and 5.6.3; the stable forms are those of the log-sum-exp identity.
 """
 
+from libc.math cimport NAN
 from libc.stdint cimport int64_t
 
+from cnn_core._bounds cimport expect
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (
     argmax, binary_cross_entropy_row, softmax_cross_entropy_row, squared_error_row,
@@ -53,6 +55,22 @@ cdef inline bint row_is_correct(const loss_args* a, Py_ssize_t i, const real* x,
     return best == target and x[i * a.n + best] == x[i * a.n + best]
 
 
+cdef inline bint has_class(const loss_args* a, Py_ssize_t i) noexcept nogil:
+    """Whether row i's label is one of its columns: the user may have changed it since the check."""
+    return a.labels == NULL or 0 <= a.labels[i] < a.n
+
+
+cdef inline void spoil_row(const loss_args* a, Py_ssize_t i, real* dx) noexcept nogil:
+    """A row without a class: NaN is seen, a wrong number is not."""
+    cdef Py_ssize_t j
+    a.row_losses[i] = NAN
+    if a.correct != NULL:
+        a.correct[i] = 0
+    if dx != NULL:
+        for j in range(a.n):
+            dx[j] = NAN
+
+
 cdef inline void loss_rows(const loss_args* a, Py_ssize_t begin, Py_ssize_t end, const real* x,
                            const real* t, real* dx) noexcept nogil:
     cdef Py_ssize_t i, n = a.n
@@ -64,6 +82,9 @@ cdef inline void loss_rows(const loss_args* a, Py_ssize_t begin, Py_ssize_t end,
             t_row = t + i * n
         if dx != NULL:
             dx_row = dx + i * n
+        if not has_class(a, i):
+            spoil_row(a, i, dx_row)
+            continue
         if a.weights != NULL:
             weight = a.weights[i]
         scale = weight * a.scale
@@ -94,9 +115,18 @@ def rows(const real[:, ::1] x, const real[:, ::1] t, const int64_t[::1] labels, 
 
     The targets are t[N, C] or, for softmax cross entropy, labels[N]; the other one is None.
     weights[N] multiply the losses and the gradients of their rows; None is 1 everywhere.
-    The caller has checked that every label is in 0..C-1.
+    A label that is not in 0..C-1 makes its row NaN.
     """
     cdef loss_args args
+    cdef Py_ssize_t n = x.shape[0], c = x.shape[1]
+    expect(SOFTMAX_CROSS_ENTROPY <= loss <= SQUARED_ERROR and (t is None) != (labels is None)
+           and (labels is None or loss == SOFTMAX_CROSS_ENTROPY), "loss, t, labels")
+    expect((t is None or (t.shape[0] == n and t.shape[1] == c))
+           and (labels is None or labels.shape[0] == n)
+           and row_losses.shape[0] == n and (correct is None or correct.shape[0] == n)
+           and (dx is None or (dx.shape[0] == n and dx.shape[1] == c))
+           and (weights is None or weights.shape[0] == n),
+           "x, t, labels, row_losses, correct, dx, weights")
     args.n = x.shape[1]
     args.loss = loss
     args.x = &x[0, 0]
@@ -158,6 +188,8 @@ def total(const double[::1] row_losses, const int64_t[::1] correct, double scale
     totals[2] and totals[3] grow by N totals[0] and totals[1]: sums over the batches of an epoch.
     """
     cdef total_args args
+    expect((correct is None or correct.shape[0] == row_losses.shape[0]) and totals.shape[0] == 4,
+           "row_losses, correct, totals")
     args.n = row_losses.shape[0]
     args.row_losses = &row_losses[0]
     args.correct = NULL

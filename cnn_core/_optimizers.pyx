@@ -7,6 +7,7 @@ form that PyTorch uses.
 
 from libc.math cimport sqrt
 
+from cnn_core._bounds cimport expect
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport adam_step, sgd_step
 from cnn_core._types cimport real
@@ -52,6 +53,9 @@ def sgd(real[::1] params, const real[::1] grads, real[::1] velocity, const doubl
     velocity may be None where momentum is 0. lr is read at each run, so that it may change.
     """
     cdef sgd_args args
+    expect(grads.shape[0] == params.shape[0] and lr.shape[0] == 1
+           and (momentum == 0 if velocity is None else velocity.shape[0] == params.shape[0]),
+           "params, grads, velocity")
     args.params = &params[0]
     args.grads = &grads[0]
     args.velocity = NULL
@@ -122,6 +126,8 @@ def adam(real[::1] params, const real[::1] grads, real[::1] m, real[::1] v, cons
     Kingma and Ba, Adam (2015); decay: Loshchilov and Hutter, Decoupled weight decay (2019).
     """
     cdef adam_args args
+    expect(grads.shape[0] == m.shape[0] == v.shape[0] == params.shape[0] and lr.shape[0] == 1
+           and corrections.shape[0] == 2, "params, grads, m, v")
     args.params, args.grads, args.m, args.v = &params[0], &grads[0], &m[0], &v[0]
     args.lr, args.corrections = &lr[0], &corrections[0]
     args.lr_multiplier, args.beta1, args.beta2 = lr_multiplier, beta1, beta2
@@ -150,6 +156,7 @@ cdef void clock_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexc
 def adam_clock(double[::1] corrections, double[::1] steps, double beta1, double beta2):
     """Task of one item: counts a step and computes 1 - beta^t."""
     cdef clock_args args
+    expect(corrections.shape[0] == 2 and steps.shape[0] == 1, "corrections, steps")
     args.corrections, args.steps = &corrections[0], &steps[0]
     args.beta1, args.beta2 = beta1, beta2
     return new_task(clock_kernel, &args, sizeof(args), 1, 1, 1, 100,

@@ -11,7 +11,7 @@ values the first is the maximum; the first NaN is larger than all.
 Saito, Deep Learning from Scratch, section 7.3.
 """
 
-from libc.stdint cimport int32_t
+from libc.stdint cimport INT32_MAX, int32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -63,12 +63,11 @@ cdef inline void find_taps(const pool_args* a, Py_ssize_t y, Py_ssize_t x,
                            Window* window) noexcept nogil:
     """The taps of the window at pixel (y, x) that lie in the image."""
     cdef Py_ssize_t count = 0, r, s
-    for r in range(a.kh):
-        for s in range(a.kw):
-            if 0 <= y + r < a.height and 0 <= x + s < a.width:
-                window.at[count] = r * a.x.row + s * a.x.channels
-                window.numbers[count] = <int32_t>(r * a.kw + s)
-                count += 1
+    for r in range(max(-y, 0), min(a.kh, a.height - y)):
+        for s in range(max(-x, 0), min(a.kw, a.width - x)):
+            window.at[count] = r * a.x.row + s * a.x.channels
+            window.numbers[count] = <int32_t>(r * a.kw + s)
+            count += 1
     window.taps = count
 
 
@@ -177,7 +176,7 @@ cdef void fill_nan(const Layout* at, Py_ssize_t height, Py_ssize_t width, Py_ssi
 cdef void run_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end,
                      bint backward) noexcept nogil:
     cdef Window window
-    cdef Py_ssize_t area = a.kh * a.kw
+    cdef Py_ssize_t area = min(a.kh, a.height) * min(a.kw, a.width)    # of the image's pixels
     window.at = <Py_ssize_t*>malloc(
         area * (sizeof(Py_ssize_t) + sizeof(int32_t))
         + a.out_width * a.x.channels * (sizeof(float) if a.is_float else sizeof(double))
@@ -230,6 +229,8 @@ cdef pool_args bind(Images x, Images y, size, stride, padding, bint average):
     # A window of padding only has no maximum.
     if 2 * max(padding[:2]) > size[0] or 2 * max(padding[2:]) > size[1]:
         raise ValueError("padding: expected at most half of the window")
+    if not average and size[0] * size[1] > INT32_MAX:
+        raise ValueError("size: a window's pixels are counted in 32 bits")
     args.kh, args.kw = size
     args.sy, args.sx = stride
     args.top, args.left = padding[0], padding[2]
@@ -250,8 +251,8 @@ def forward(Images x, Images y, int32_t[::1] which, size, stride, padding, bint 
             raise ValueError("which is too small")
         args.which = &which[0]
     return new_task(forward_kernel, &args, sizeof(args), x.n, 1, MOST_IMAGES,
-                    2 * y.height * y.width * y.channels * args.kh * args.kw,
-                    (x, y, None if which is None else which.base))
+                    2.0 * y.height * y.width * y.channels * min(args.kh, args.height)
+                    * min(args.kw, args.width), (x, y, None if which is None else which.base))
 
 
 def apart(size, stride, padding, bint average):
@@ -280,5 +281,5 @@ def backward(Images dy, Images dx, int32_t[::1] which, size, stride, padding, bi
         args.values, args.values_data = values.layout, values.data
         args.activation, args.slope = activation, slope
     return new_task(backward_kernel, &args, sizeof(args), dx.n, 1, MOST_IMAGES,
-                    4 * dx.height * dx.width * dx.channels,
+                    4.0 * dx.height * dx.width * dx.channels,
                     (dy, dx, None if which is None else which.base, values))
