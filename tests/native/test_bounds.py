@@ -1,0 +1,114 @@
+"""What binds arrays to a task refuses sizes that do not fit: the last line before memory."""
+
+import numpy as np
+import pytest
+
+from cnn_core import _activations as activations
+from cnn_core import _affine as affine
+from cnn_core import _batches as batches
+from cnn_core import _dropout as dropout
+from cnn_core import _losses as losses
+from cnn_core import _optimizers as optimizers
+from cnn_core._gemm import packed_size
+from cnn_core._parallel import run
+
+N, I, O = 4, 6, 3  # noqa: E741 - the alphabet of axes
+SOFTMAX, BINARY, SQUARED = 0, 1, 2
+
+
+def real(*shape):
+    return np.zeros(shape, np.float32)
+
+
+def whole(*shape):
+    return np.zeros(shape, np.int64)
+
+
+def double(*shape):
+    return np.zeros(shape)
+
+
+PACKED = real(packed_size(I, O, True))
+
+#: a function and arguments that fit; then the place of one argument and what does not fit there
+CASES = {
+    "affine": (affine.forward, (real(N, I), real(I, O), real(O), real(N, O))),
+    "affine dx": (affine.input_gradient, (real(N, O), PACKED, real(N, I), real(N, I), 1)),
+    "affine dW": (affine.weight_gradient, (real(N, I), real(N, O), real(I, O))),
+    "affine db": (affine.bias_gradient, (real(N, O), real(O))),
+    "activation": (activations.forward, (real(N, I), real(N, I), 1, 0.0)),
+    "activation dx": (activations.backward, (real(N, I), real(N, I), real(N, I), 1, 0.0)),
+    "softmax": (activations.softmax_forward, (real(N, I), real(N, I))),
+    "softmax dx": (activations.softmax_backward, (real(N, I), real(N, I), real(N, I))),
+    "rows": (batches.gather_rows, (real(9, I), whole(N), whole(1), 1.0, real(N, I))),
+    "labels": (batches.gather_labels, (whole(9), whole(N), whole(1), whole(N))),
+    "dropout": (dropout.dropout, (real(N, I), real(N, I), 0.5, 0, 0, whole(1))),
+    "sgd": (optimizers.sgd, (real(N), real(N), real(N), double(1), 1.0, 0.9, False, 0.0)),
+    "loss of labels": (
+        losses.rows,
+        (real(N, O), None, whole(N), SOFTMAX, 1.0, double(N), whole(N), real(N, O)),
+    ),
+    "loss of rows": (
+        losses.rows,
+        (real(N, O), real(N, O), None, BINARY, 1.0, double(N), whole(N), real(N, O), double(N)),
+    ),
+    "total": (losses.total, (double(N), whole(N), 1.0, double(4))),
+    "adam": (
+        optimizers.adam,
+        (*(real(N) for _ in range(4)), double(1), double(2), 1.0, 0.9, 0.99, 1e-8, 0.0, 0.0),
+    ),
+    "adam clock": (optimizers.adam_clock, (double(2), double(1), 0.9, 0.99)),
+}
+#: changes that fit, too: place of the argument, axis, and how much longer
+FITS = {
+    "affine dx": {(0, 1, -1), (1, 0, 1)},
+    "affine db": {(0, 0, -1), (0, 0, 1)},
+    "rows": {(0, 0, -1), (0, 0, 1), (1, 0, 1), (4, 0, -1)},
+    "labels": {(0, 0, -1), (0, 0, 1), (1, 0, 1), (3, 0, -1)},
+}
+
+
+def changes(arguments):
+    """What was changed, and the arguments with one array longer or shorter by one there."""
+    for place, array in enumerate(arguments):
+        for axis in range(np.ndim(array)):
+            for more in (-1, 1):
+                shape = list(array.shape)
+                shape[axis] += more
+                changed = list(arguments)
+                changed[place] = np.zeros(shape, array.dtype)
+                yield (place, axis, more), changed
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_arrays_of_another_size_are_refused(name):
+    bind, arguments = CASES[name]
+    run(bind(*arguments))
+    for change, changed in changes(arguments):
+        if change in FITS.get(name, ()):
+            run(bind(*changed))
+            continue
+        with pytest.raises(ValueError, match="sizes do not fit"):
+            bind(*changed)
+
+
+def test_what_must_come_together():
+    x, t, labels, sums = real(N, O), real(N, O), whole(N), double(N)
+    for bad in ((None, None, SOFTMAX), (t, labels, SOFTMAX), (None, labels, BINARY), (t, None, 3)):
+        with pytest.raises(ValueError, match="loss, t, labels"):
+            losses.rows(x, bad[0], bad[1], bad[2], 1.0, sums)
+    with pytest.raises(ValueError, match="velocity"):
+        optimizers.sgd(real(N), real(N), None, double(1), 1.0, 0.9, False, 0.0)
+    with pytest.raises(ValueError, match="y"):
+        affine.input_gradient(real(N, O), PACKED, real(N, I), None, 1)
+
+
+@pytest.mark.parametrize("label", [-1, O, 2**62, -(2**63)])
+def test_a_label_without_a_column_makes_its_row_nan(label):
+    x, labels, row_losses, correct = real(N, O), whole(N), double(N), whole(N) + 7
+    dx = real(N, O)
+    labels[2] = label
+    run(losses.rows(x, None, labels, SOFTMAX, 1.0, row_losses, correct, dx))
+    assert np.isnan(row_losses).tolist() == [False, False, True, False]
+    assert np.isnan(dx[2]).all() and not np.isnan(dx[[0, 1, 3]]).any()
+    assert correct[2] == 0
