@@ -52,7 +52,7 @@ cdef class Program:
     cdef Stage* stages
     cdef Claim* claims          # [n_stages, threads]
     cdef Py_ssize_t n_claims
-    cdef double work
+    cdef readonly double work   # multiply-adds of a run
     cdef Py_ssize_t n_lanes
     cpdef void run(self)
     cdef bint make_claims(self, int threads) noexcept nogil

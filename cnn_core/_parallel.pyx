@@ -14,25 +14,47 @@ chunks, so a program gives the same bits for any number of threads.
 """
 
 import os
+import re
 
-from cython.parallel cimport parallel, threadid
+from libc.limits cimport INT_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 
-cdef extern from "openmp.h" nogil:
-    int openmp_version()
-    int openmp_max_threads()
-    int openmp_in_parallel()
-    void openmp_barrier()
-    Py_ssize_t openmp_claim(Py_ssize_t* next)
+cdef extern from "team.h" nogil:
+    ctypedef void (*team_member)(void* work, int thread) noexcept nogil
+    int team_openmp_version()
+    int team_offered()
+    int team_inside()
+    bint team_possible(int threads, size_t stack)
+    void team_run(team_member member, void* work, int threads)
+    void team_barrier()
+    Py_ssize_t team_claim(Py_ssize_t* next)
 
 
 # Below so many multiply-adds per thread a team costs more than it saves.
 cdef double WORK_PER_THREAD = 100_000.0
 
 cdef int requested_threads = 0
+cdef int offered_then = 0        # what OpenMP offered when they were requested
+cdef int usable_cpus = INT_MAX
 cdef bint forked = False
+cdef bint denied = False         # the system has refused to make threads
+
+
+def stack_size(settings):
+    """Bytes of stack that OpenMP gives a thread, 0 for the system's default.
+
+    settings : the environment. OMP_STACKSIZE is in kilobytes unless it ends in B, K, M or G.
+    """
+    text = settings.get("OMP_STACKSIZE") or settings.get("GOMP_STACKSIZE") or ""
+    match = re.fullmatch(r"\s*(\d+)\s*([BKMG]?)\s*", text, re.IGNORECASE)
+    if match is None:
+        return 0
+    return int(match[1]) << {"B": 0, "K": 10, "M": 20, "G": 30}[match[2].upper() or "K"]
+
+
+cdef size_t stack = min(stack_size(os.environ), 1 << 62)
 
 
 def _after_fork_in_child():
@@ -47,20 +69,30 @@ if hasattr(os, "register_at_fork"):
 
 cpdef int get_num_threads():
     """Threads that a large kernel uses: what set_num_threads said, else what OpenMP offers."""
-    if forked:
+    if forked or denied:
         return 1
-    return requested_threads if requested_threads > 0 else openmp_max_threads()
+    cdef int offered = team_offered()
+    if requested_threads == 0:
+        return min(offered, usable_cpus)
+    # Somebody has limited OpenMP since then, as threadpoolctl does.
+    return min(requested_threads, offered) if offered < offered_then else requested_threads
 
 
 def set_num_threads(int n):
     """Use n threads from now on; 0 returns to what OpenMP offers (OMP_NUM_THREADS)."""
-    global requested_threads
-    requested_threads = n
+    global requested_threads, offered_then, denied
+    requested_threads, offered_then, denied = n, team_offered(), False
+
+
+def set_usable_cpus(int n):
+    """Use at most n threads where nothing else is said."""
+    global usable_cpus
+    usable_cpus = n
 
 
 def openmp_support():
     """The OpenMP version date the extension was built with, 0 for a serial build."""
-    return openmp_version()
+    return team_openmp_version()
 
 
 cdef class Task:
@@ -149,20 +181,26 @@ cdef void run_stage(const Stage* now, Claim* claims, int thread, int threads) no
     for i in range(threads):
         claim = &claims[(thread + i) % threads]
         while True:
-            chunk = openmp_claim(&claim.next)
+            chunk = team_claim(&claim.next)
             if chunk >= claim.end:
                 break
             run_chunk(now, chunk, threads)
 
 
-cdef void run_team(const Stage* stages, Py_ssize_t n_stages, Claim* claims,
-                   int threads) noexcept nogil:
+cdef struct TeamWork:
+    const Stage* stages
+    Py_ssize_t n_stages
+    Claim* claims
+    int threads
+
+
+cdef void run_member(void* work, int thread) noexcept nogil:
+    cdef const TeamWork* w = <const TeamWork*>work
     cdef Py_ssize_t s
-    with nogil, parallel(num_threads=threads):
-        for s in range(n_stages):
-            if s > 0:
-                openmp_barrier()
-            run_stage(&stages[s], claims + s * threads, threadid(), threads)
+    for s in range(w.n_stages):
+        if s > 0:
+            team_barrier()
+        run_stage(&w.stages[s], w.claims + s * w.threads, thread, w.threads)
 
 
 cdef void run_serial(const Stage* stages, Py_ssize_t n_stages) noexcept nogil:
@@ -246,15 +284,20 @@ cdef class Program:
 
     cpdef void run(self):
         """Run all stages with the present number of threads, without the GIL."""
+        global denied
         cdef int threads = get_num_threads()
         cdef double enough = self.work / WORK_PER_THREAD
+        cdef TeamWork work
         if enough < threads:
             threads = max(<int>enough, 1)
         with nogil:
-            if threads == 1 or openmp_in_parallel() or not self.make_claims(threads):
+            if threads > 1 and not team_possible(threads, stack):
+                threads, denied = 1, True
+            if threads == 1 or team_inside() or not self.make_claims(threads):
                 run_serial(self.stages, self.n_stages)
             else:
-                run_team(self.stages, self.n_stages, self.claims, threads)
+                work = TeamWork(self.stages, self.n_stages, self.claims, threads)
+                team_run(run_member, &work, threads)
 
     cdef bint make_claims(self, int threads) noexcept nogil:
         """Hand out the chunks of all stages; false without memory."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 from cnn_core import datasets, initializers, losses, metrics, models, ops, optimizers, schedules
+from cnn_core._fingerprint import fingerprint
 from cnn_core._include import get_include
 from cnn_core.callbacks import (
     Callback,
@@ -84,6 +85,7 @@ __all__ = [
     "Uniform",
     "Zeros",
     "datasets",
+    "fingerprint",
     "get_include",
     "get_num_threads",
     "initializers",

@@ -4,9 +4,14 @@ libgomp's idle threads spin for 300,000 pauses by default, which is tens of mill
 x86 processors: when another program keeps a core busy, they spin in the place of the thread that
 they wait for. A tenth of a millisecond bridges the gap between two steps of training just as well.
 libgomp reads the variable when it is loaded; what the user has set is left alone.
+
+libgomp starts with a thread for each processor of the process, but knows nothing of a container's
+share of their time.
 """
 
 import os
+
+from cnn_core import _cpus
 
 _ours = "GOMP_SPINCOUNT" not in os.environ and "OMP_WAIT_POLICY" not in os.environ
 if _ours:
@@ -30,6 +35,8 @@ try:
 finally:
     if _ours:
         del os.environ["GOMP_SPINCOUNT"]
+if not os.environ.get("OMP_NUM_THREADS"):
+    parallel.set_usable_cpus(_cpus.count())
 
 __all__ = [
     "activations",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from typing import Any
 
 import numpy as np
 
-from cnn_core import ops
+from cnn_core import _cpus, ops
 
 #: versions of OpenMP by the date that compilers report
 _OPENMP = {
@@ -49,7 +48,6 @@ def config() -> dict[str, Any]:
     """
     native = ops.native_config()
     date = int(native["openmp"])
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "version": version(),
         "python": platform.python_version(),
@@ -60,7 +58,7 @@ def config() -> dict[str, Any]:
         "isas": list(native["isas"]),
         "openmp": f"{_OPENMP.get(date, 'version unknown')} ({date})" if date else None,
         "threads": native["threads"],
-        "cpus": cpus,
+        "cpus": _cpus.count(),
     }
 
 

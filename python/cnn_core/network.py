@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import _checks as checks
-from cnn_core import _memory, gradient_check, layers, losses, metrics, ops
+from cnn_core import _locks, _memory, gradient_check, layers, losses, metrics, ops
 from cnn_core._views import Views
 from cnn_core._weights import ClassWeight, row_weights
 from cnn_core.blocks import Parts, flat
@@ -77,7 +77,7 @@ class Sequential:
         self.seed = checks.check_seed(seed)
         self.input_scale = finite("input_scale", input_scale)
         self._check()
-        self._lock = threading.RLock()
+        self._lock = _locks.new()
         self._plans: OrderedDict[tuple[Any, ...], Plan] = OrderedDict()
         self._build()
 
@@ -437,7 +437,7 @@ class Sequential:
     def __setstate__(self, state: dict[str, Any]) -> None:
         shapes = state.pop("_param_shapes")
         vars(self).update(state)
-        self._lock, self._plans = threading.RLock(), OrderedDict()
+        self._lock, self._plans = _locks.new(), OrderedDict()
         self._make_views(shapes)
 
     # -------------------------------------------------------------------------------- description

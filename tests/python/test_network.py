@@ -21,7 +21,6 @@ from reference_network import (
 )
 
 BATCHES = (1, 2, 13, 100, 513)
-THREADS = (1, 2, 3, 7)
 
 STACKS = {
     "affine": ["affine 4"],
@@ -242,23 +241,6 @@ def test_threads_may_ask_one_network_at_once():
         for (y, gradient), (wanted, right) in zip(pool.map(ask, batches), expected, strict=True):
             assert same_bits(y, wanted)
             assert_gradients(gradient, right, "float32", tolerance=0)
-
-
-def test_bits_do_not_depend_on_the_number_of_threads(threads):
-    net = make(
-        ["affine 200", "relu", "affine 100", "tanh", "affine 10"],
-        input_shape=(300,),
-        dtype="float32",
-    )
-    x, t = make_batch(net, 513)
-    results = []
-    for count in THREADS:
-        threads(count)
-        results.append((net.predict(x), net.gradient(x, t), net.loss(x, t)))
-    for y, gradient, loss in results[1:]:
-        assert same_bits(y, results[0][0])
-        assert_gradients(gradient, results[0][1], "float32", tolerance=0)
-        assert loss == results[0][2]
 
 
 # ---- parameters ----------------------------------------------------------------------------------

@@ -259,22 +259,6 @@ def test_weight_decay_of_adamw_does_not_pass_through_the_moments():
     assert not np.allclose(decoupled, coupled, rtol=0, atol=1e-5)
 
 
-@by_kind
-@pytest.mark.parametrize(
-    "words", [["affine 400", "tanh", "affine 3"], ["affine 9", "sine", "affine 3"]]
-)
-def test_adam_gives_the_same_bits_on_any_number_of_threads(kind, words, threads):
-    results = []
-    for n in (1, 2, 3, 7):
-        threads(n)
-        net = make(words, dtype="float32")
-        x, t = make_batch(net, 300)
-        optimizer = kind(0.01, weight_decay=0.1, lr_multipliers={"b1": 0.5})
-        cc.Trainer(net, optimizer).fit(x, t, epochs=2, batch_size=64, verbose=False)
-        results.append(net.flat_params.tobytes())
-    assert len(set(results)) == 1
-
-
 def test_fit_and_step_share_the_moments_and_the_clock():
     x, t = make_batch(make(WORDS), 40)
     one, two = make(WORDS), make(WORDS)

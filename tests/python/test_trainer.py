@@ -10,7 +10,6 @@ import reference
 from reference import DTYPES, Unchanged, lay_out, same_bits
 from reference_network import LOSSES, TOLERANCE, Sine, make, make_batch, run
 
-THREADS = (1, 2, 3, 7)
 WORDS = ["affine 8", "tanh", "affine 4"]
 SAMPLINGS = ("shuffle", "replacement", "sequential")
 
@@ -379,28 +378,7 @@ def test_verbose_lines_go_to_stdout_and_nothing_else_is_printed(capfd):
             )
 
 
-# ---- the same bits -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_parameters_do_not_depend_on_the_number_of_threads(threads, dtype):
-    words = ["affine 120", "relu", "affine 60", "sigmoid", "affine 10"]
-
-    def train(seed=0):
-        net = make(words, input_shape=(150,), dtype=dtype, seed=seed)
-        x, t = make_batch(net, 730)
-        trainer = cc.Trainer(net, cc.SGD(0.1, momentum=0.9, weight_decay=1e-4))
-        history = trainer.fit(x, t, epochs=5, iterations=20, batch_size=150, verbose=False)
-        return net.flat_params, history["loss"]
-
-    results = []
-    for count in (*THREADS, 1):
-        threads(count)
-        results.append(train())
-    for params, loss in results[1:]:
-        assert same_bits(params, results[0][0])
-        assert loss == results[0][1]
-    assert not np.array_equal(train(seed=1)[0], results[0][0])
+# ---- seeds -------------------------------------------------------------------------------------
 
 
 def test_the_drawing_of_batches_has_a_seed_of_its_own():
