@@ -22,6 +22,8 @@ cdef enum:
     MOST_ROWS_OF_DW = 128    # of dW: they and BLOCK_K rows of x stay in the nearest cache
     LEAST_ROWS = 24     # that pay for reading weights which do not fit into the nearest caches
     FEW_WEIGHTS = 65536
+    MANY_WEIGHTS = 262144
+    MOST_ROWS_OF_MANY = 384     # more, where even the farther caches do not hold the weights
     SUM_BLOCK = 256     # rows summed before the sum joins the total, against rounding errors
     SUM_COLUMNS = 64
 
@@ -139,8 +141,8 @@ cdef void bias_gradient_kernel(const void* args, Py_ssize_t begin, Py_ssize_t en
 
 cdef Task rows_task(kernel_t kernel, affine_args args, tuple arrays):
     cdef double weights = <double>args.n_in * args.n_out
-    cdef Task task = new_task(kernel, &args, sizeof(args), args.n_rows, 1, MOST_ROWS, weights,
-                              arrays)
+    cdef Py_ssize_t most = MOST_ROWS if weights <= MANY_WEIGHTS else MOST_ROWS_OF_MANY
+    cdef Task task = new_task(kernel, &args, sizeof(args), args.n_rows, 1, most, weights, arrays)
     if weights > FEW_WEIGHTS:
         task.least = LEAST_ROWS
     return task
@@ -196,6 +198,7 @@ def input_gradient(const real[:, ::1] dout, const real[::1] packed, real[:, ::1]
 def weight_gradient(const real[:, ::1] x, const real[:, ::1] dout, real[:, ::1] dW):
     """Task over rows of dW: dW = x^T dout."""
     cdef affine_args args
+    cdef Py_ssize_t most = MOST_ROWS_OF_DW
     expect(x.shape[0] == dout.shape[0] and dW.shape[0] == x.shape[1]
            and dW.shape[1] == dout.shape[1], "x, dout, dW")
     args.n_rows = x.shape[0]
@@ -205,7 +208,9 @@ def weight_gradient(const real[:, ::1] x, const real[:, ::1] dout, real[:, ::1] 
     args.W = &dout[0, 0]
     args.out = &dW[0, 0]
     args.is_float = real is float
-    return new_task(weight_gradient_kernel, &args, sizeof(args), args.n_in, 1, MOST_ROWS_OF_DW,
+    if <double>args.n_rows * args.n_out > MANY_WEIGHTS:
+        most = MOST_ROWS_OF_MANY
+    return new_task(weight_gradient_kernel, &args, sizeof(args), args.n_in, 1, most,
                     <double>args.n_rows * args.n_out, (x.base, dout.base, dW.base))
 
 

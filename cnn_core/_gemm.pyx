@@ -12,6 +12,7 @@ Terms are added in the order of k, in blocks of BLOCK_K so that the block of B s
 level of the cache while the rows of A pass by.
 """
 
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from cnn_core._parallel cimport new_task
@@ -19,10 +20,16 @@ from cnn_core._simd cimport lanes, max_columns, multiply_add_tile, transpose
 from cnn_core._types cimport real
 
 cdef enum:
-    BLOCK_K = 64
+    BLOCK_K = 128
+    BLOCK_N = 1024       # columns of C that stay in the second level of the cache, whole panels
     # The micro-kernel reads whole vectors: fewer than 16 columns over 15 rows, or one row of 64.
     TAIL_ELEMENTS = 256
     MOST_COLUMNS = 64    # of a tile, at least max_columns
+    # Rows so far apart share few lines of the nearest cache and need a page each: they are copied
+    # together where they are read often enough.
+    FAR_BYTES = 1536
+    ROWS_THAT_PAY = 24
+    COLUMNS_THAT_PAY = 256
 
 
 cdef void multiply_add(
@@ -32,28 +39,74 @@ cdef void multiply_add(
     """C = A B + bias, or C += A B where `add`, with B row by row in memory (b_row >= n), read
     nowhere past its last element. bias[n] may be NULL.
     """
-    cdef Py_ssize_t vector = lanes(b), widest = max_columns(b)
-    cdef Py_ssize_t p0 = 0, j0, block, width, safe, tail
-    cdef real padded[TAIL_ELEMENTS]
+    cdef Py_ssize_t widest = max_columns(b), far = FAR_BYTES // sizeof(real)
+    cdef Py_ssize_t n0 = 0, p0, j0, block
+    cdef bint copy_a = n >= COLUMNS_THAT_PAY and max(a_row, a_col) >= far
+    cdef bint copy_b = m >= ROWS_THAT_PAY and b_row >= far
+    cdef real* b_copy = NULL     # of BLOCK_K rows of a panel of B
+    cdef real* a_copy = NULL     # of BLOCK_K columns of A
     cdef real zeros[MOST_COLUMNS]
     memset(zeros, 0, sizeof(zeros))
-    while p0 < k or p0 == 0:
-        block = min(BLOCK_K, k - p0)
-        j0 = 0
-        while j0 < n:
-            width = min(widest, n - j0)
-            tail = tail_rows(n - j0, width, b_row, vector)
-            # Only the rows at the very end of B are followed by memory that is not B's.
-            safe = max(min(block, k - tail - p0), 0)
-            multiply_add_tile(m, width, safe, a + p0 * a_col, a_row, a_col, b + p0 * b_row + j0,
-                              b_row, start_of(add, p0, bias, j0, zeros), c + j0, c_row)
-            if safe < block:
-                pad_rows(b + (p0 + safe) * b_row + j0, block - safe, width, b_row, vector, padded)
-                multiply_add_tile(m, width, block - safe, a + (p0 + safe) * a_col, a_row, a_col,
-                                  padded, round_up(width, vector), <const real*>NULL, c + j0,
-                                  c_row)
-            j0 += widest
-        p0 += BLOCK_K
+    if copy_a or copy_b:
+        b_copy = <real*>malloc(BLOCK_K * (widest + (m if copy_a else 0)) * sizeof(real))
+        if b_copy == NULL:
+            copy_a = copy_b = False
+        a_copy = b_copy + BLOCK_K * widest
+    while n0 < n:
+        p0 = 0
+        while p0 < k or p0 == 0:
+            block = min(BLOCK_K, k - p0)
+            if copy_a:
+                copy_block(m, block, a + p0 * a_col, a_row, a_col, a_copy)
+            j0 = n0
+            while j0 < min(n0 + BLOCK_N, n):
+                panel_product(
+                    m, n - j0, block, k - p0, a_copy if copy_a else a + p0 * a_col,
+                    a_row if not copy_a else 1 if a_row == 1 else block,
+                    a_col if not copy_a else m if a_row == 1 else 1,
+                    b + p0 * b_row + j0, b_row, b_copy if copy_b else <real*>NULL,
+                    start_of(add, p0, bias, j0, zeros), c + j0, c_row)
+                j0 += widest
+            p0 += BLOCK_K
+        n0 += BLOCK_N
+    free(b_copy)
+
+
+cdef inline void panel_product(
+    Py_ssize_t m, Py_ssize_t n_left, Py_ssize_t block, Py_ssize_t k_left, const real* a,
+    Py_ssize_t a_row, Py_ssize_t a_col, const real* b, Py_ssize_t b_row, real* b_copy,
+    const real* start, real* c, Py_ssize_t c_row,
+) noexcept nogil:
+    """The product of `block` terms for a panel of columns, n_left columns and k_left rows before
+    the end of B; through b_copy unless it is NULL.
+    """
+    cdef Py_ssize_t vector = lanes(b), width = min(max_columns(b), n_left), tail, safe
+    cdef real padded[TAIL_ELEMENTS]
+    if b_copy != NULL:
+        pad_rows(b, block, width, b_row, vector, b_copy)
+        multiply_add_tile(m, width, block, a, a_row, a_col, b_copy, round_up(width, vector), start,
+                          c, c_row)
+        return
+    # Only the rows at the very end of B are followed by memory that is not B's.
+    tail = tail_rows(n_left, width, b_row, vector)
+    safe = max(min(block, k_left - tail), 0)
+    multiply_add_tile(m, width, safe, a, a_row, a_col, b, b_row, start, c, c_row)
+    if safe < block:
+        pad_rows(b + safe * b_row, block - safe, width, b_row, vector, padded)
+        multiply_add_tile(m, width, block - safe, a + safe * a_col, a_row, a_col, padded,
+                          round_up(width, vector), <const real*>NULL, c, c_row)
+
+
+cdef inline void copy_block(Py_ssize_t m, Py_ssize_t k, const real* a, Py_ssize_t a_row,
+                            Py_ssize_t a_col, real* copy) noexcept nogil:
+    """A[m, k] without gaps, in the order in which it lies in memory."""
+    cdef Py_ssize_t i
+    if a_row == 1:
+        for i in range(k):
+            memcpy(copy + i * m, a + i * a_col, m * sizeof(real))
+    else:
+        for i in range(m):
+            memcpy(copy + i * k, a + i * a_row, k * sizeof(real))
 
 
 cdef inline const real* start_of(bint add, Py_ssize_t p0, const real* bias, Py_ssize_t j0,
@@ -78,7 +131,8 @@ cdef inline Py_ssize_t tail_rows(Py_ssize_t left, Py_ssize_t width, Py_ssize_t b
 cdef inline void pad_rows(const real* b, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t b_row,
                           Py_ssize_t vector, real* padded) noexcept nogil:
     cdef Py_ssize_t p, whole = round_up(width, vector)
-    memset(padded, 0, rows * whole * sizeof(real))
+    if width < whole:
+        memset(padded, 0, rows * whole * sizeof(real))
     for p in range(rows):
         memcpy(padded + p * whole, b + p * b_row, width * sizeof(real))
 

@@ -226,9 +226,10 @@ static void NAME(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x
 #if TRANSPOSE_BLOCK > 1
     m_whole = m / TRANSPOSE_BLOCK * TRANSPOSE_BLOCK;
     n_whole = n / TRANSPOSE_BLOCK * TRANSPOSE_BLOCK;
-    for (ptrdiff_t i = 0; i < m_whole; i += TRANSPOSE_BLOCK)
-        for (ptrdiff_t j = 0; j < n_whole; j += TRANSPOSE_BLOCK)
-            NAME(transpose_8x8)(x + i * x_row + j, x_row, y + j * y_row + i, y_row);
+    for (ptrdiff_t at = 0; at < n_whole; at += 2 * TRANSPOSE_BLOCK)  /* whole lines of x */
+        for (ptrdiff_t i = 0; i < m_whole; i += TRANSPOSE_BLOCK)
+            for (ptrdiff_t j = at; j < at + 2 * TRANSPOSE_BLOCK && j < n_whole; j += TRANSPOSE_BLOCK)
+                NAME(transpose_8x8)(x + i * x_row + j, x_row, y + j * y_row + i, y_row);
 #endif
     for (ptrdiff_t j = 0; j < n; j++)
         for (ptrdiff_t i = j < n_whole ? m_whole : 0; i < m; i++)

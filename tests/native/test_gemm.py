@@ -9,7 +9,7 @@ from cnn_core._parallel import run
 from native.c_kernels import exact_operands, term_by_term
 from reference import random_array, same_bits
 
-TERMS = (0, 1, 2, 63, 64, 65, 128, 129)
+TERMS = (0, 1, 2, 127, 128, 129, 256, 257)
 ROWS = (0, 1, 5, 12, 13, 25)
 
 
@@ -102,6 +102,29 @@ def test_strides_of_a(kernels, rng, strides):
             args = (b_.address, *row, True, 0, c_.address, n)
             kernels.call(name, m, n, k, first, *strides, *args)
         assert same_bits(c_.array, expected), name
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("m", [23, 24, 25])
+@pytest.mark.parametrize("n", [255, 256, 1025])
+def test_rows_far_apart_are_copied_together(kernels, rng, m, n, transposed):
+    """Copies of A and B give the same bits as reading them where they lie."""
+    k, gap = 130, 400
+    a, b, c = exact_operands(rng, m, n, k, kernels.dtype)
+    rows, columns = (k, m) if transposed else (m, k)
+    store = np.full((rows, columns + gap), np.nan, kernels.dtype)
+    store[:, :columns] = a.T if transposed else a
+    strides = (1, columns + gap) if transposed else (columns + gap, 1)
+    far_b = np.full((k, n + gap), np.nan, kernels.dtype)
+    far_b[:, :n] = b
+    far_b = far_b.ravel()[: far_b.size - gap]  # nothing behind the last element
+    with kernels.memory() as memory:
+        a_, b_ = memory.input(store.ravel()[: store.size - gap]), memory.input(far_b)
+        c_ = memory.inout(c)
+        kernels.call(
+            "gemm", m, n, k, a_.address, *strides, b_.address, n + gap, True, 0, c_.address, n
+        )
+    assert same_bits(c_.array, term_by_term(a, b, c)[-1])
 
 
 def test_any_numbers(kernels, rng):
