@@ -6,7 +6,9 @@ kernels cannot read as it is.
 
 from __future__ import annotations
 
+import math
 import operator
+import sys
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,32 @@ Array = npt.NDArray[Any]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
+#: Of one array: far beyond any memory, and no product of a few such sizes overflows.
+MOST_ELEMENTS = 2**48
+#: Of windows, strides and padding, which count pixels.
+MOST_PIXELS = 2**31 - 1
+
 # Steps of the search for an element that two arrays share; giving up counts as sharing.
 OVERLAP_WORK = 1000
+
+
+def to_array(name: str, value: Any) -> Array:
+    """`value` as NumPy sees it; an error names the argument. Masked elements have no value."""
+    if type(value) is np.ndarray:
+        return value
+    if is_masked(value) and np.ma.is_masked(value):
+        raise ValueError(f"{name}: expected no masked elements; fill them first (.filled)")
+    try:
+        return np.asarray(value)
+    except (OverflowError, RuntimeError, TypeError, ValueError) as error:
+        kind = type(value).__name__
+        raise ValueError(f"{name}: expected an array, got {kind}: {error}") from error
+
+
+def is_masked(value: Any) -> bool:
+    """Whether `value` is a masked array; does not import numpy.ma, which NumPy itself does not."""
+    ma = sys.modules.get("numpy.ma")
+    return ma is not None and isinstance(value, ma.MaskedArray)
 
 
 def as_kernel_array(array: Array) -> Array:
@@ -29,7 +55,7 @@ def as_kernel_array(array: Array) -> Array:
 
 def as_float(name: str, value: Any, ndim: int | None = None, dtype: Any = None) -> Array:
     """`value` as a C-contiguous float array, or an error that names the argument."""
-    array = np.asarray(value)
+    array = to_array(name, value)
     if array.dtype not in FLOATS:
         raise TypeError(f"{name}: expected float32 or float64, got dtype {array.dtype}")
     if dtype is not None and array.dtype != dtype:
@@ -70,7 +96,7 @@ def in_place(name: str, array: Any, dtype: Any = None) -> Array:
 
 def writable(name: str, array: Any) -> Array:
     """The array itself, if a kernel can write into it where it lies."""
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, np.ndarray) or is_masked(array):
         raise TypeError(f"{name}: expected an ndarray, got {type(array).__name__}")
     flags = array.flags
     if not (flags.c_contiguous and flags.writeable and flags.aligned):
@@ -88,11 +114,61 @@ def check_apart(name: str, out: Array, inputs: tuple[Any, ...]) -> None:
             raise ValueError(f"{name}: shares memory with an input")
 
 
+def finite(name: str, value: Any) -> float:
+    """`value` as a finite number, or an error that names the argument."""
+    try:
+        if isinstance(value, (str, bytes, bytearray)) or getattr(value, "ndim", False):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a number, got {value!r}") from None
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
+    return number
+
+
+def whole(name: str, value: Any, least: int, expected: str, most: int | None = None) -> int:
+    """`value` as an integer in least..most."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected {expected}, got {value!r}") from None
+    if number < least:
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    if most is not None and number > most:
+        raise ValueError(f"{name}: expected at most {most}, got {value!r}")
+    return number
+
+
+def check_sizes(name: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """`shape` as integers >= 1 whose product is a number of elements that can be thought of."""
+    expected = f"integers >= 1 as sizes, got {shape!r}; one of them"
+    sizes = tuple(whole(name, size, 1, expected) for size in shape)
+    if math.prod(sizes) > MOST_ELEMENTS:
+        raise ValueError(f"{name}: expected at most 2**48 elements, got shape {sizes}")
+    return sizes
+
+
 def check_slope(slope: float) -> float:
-    slope = float(slope)
-    if not 0 <= slope < float("inf"):
-        raise ValueError(f"slope: expected a finite number >= 0, got {slope}")
-    return slope
+    number = finite("slope", slope)
+    if number < 0:
+        raise ValueError(f"slope: expected a finite number >= 0, got {slope!r}")
+    return number
+
+
+def as_dtype(dtype: Any) -> np.dtype[Any]:
+    """float32 or float64."""
+    if dtype is None:
+        raise TypeError("dtype: expected float32 or float64, got None")
+    try:
+        kind: np.dtype[Any] = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}") from None
+    if kind not in FLOATS:
+        raise TypeError(f"dtype: expected float32 or float64, got {kind}")
+    return kind
 
 
 def as_rows(array: Array) -> Array:
@@ -103,7 +179,7 @@ def as_rows(array: Array) -> Array:
 
 def as_labels(name: str, t: Any, n_rows: int, n_classes: int) -> npt.NDArray[np.int64]:
     """`n_rows` integers, checked to be in 0..n_classes-1."""
-    labels = np.asarray(t)
+    labels = to_array(name, t)
     if labels.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integers, got dtype {labels.dtype}")
     check_shape(name, labels, (n_rows,))
@@ -117,13 +193,13 @@ def as_indices(name: str, value: Any, n_rows: int) -> npt.NDArray[np.int64]:
     """Any number of row numbers; an empty list, which has no dtype of its own, is one of them."""
     if isinstance(value, (list, tuple)) and not value:
         return np.empty(0, np.int64)
-    indices = np.asarray(value)
+    indices = to_array(name, value)
     return as_labels(name, indices, indices.size, n_rows)
 
 
 def as_target_rows(name: str, t: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     """Targets of the scores' shape, in the scores' dtype."""
-    target = np.asarray(t)
+    target = to_array(name, t)
     if target.dtype not in FLOATS and target.dtype.kind not in "iub":
         raise TypeError(f"{name}: expected float32, float64 or integers, got dtype {target.dtype}")
     check_shape(name, target, shape)
@@ -132,7 +208,7 @@ def as_target_rows(name: str, t: Any, shape: tuple[int, ...], dtype: Any) -> Arr
 
 def as_source(name: str, source: npt.ArrayLike) -> Array:
     """A data set whose rows can be gathered: float32, float64 or uint8, C-contiguous."""
-    array = np.asarray(source)
+    array = to_array(name, source)
     if array.dtype != np.uint8 and array.dtype not in FLOATS:
         raise TypeError(f"{name}: expected float32, float64 or uint8, got dtype {array.dtype}")
     if array.ndim < 1:
@@ -141,11 +217,5 @@ def as_source(name: str, source: npt.ArrayLike) -> Array:
 
 
 def check_seed(seed: Any) -> int:
-    """`seed` as an integer >= 0."""
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        raise TypeError(f"seed: expected an integer, got {seed!r}") from None
-    if number < 0:
-        raise ValueError(f"seed: expected an integer >= 0, got {number}")
-    return number
+    """`seed` as an integer in 0..2**64 - 1, as the masks of Dropout take it."""
+    return whole("seed", seed, 0, "an integer >= 0", 2**64 - 1)

@@ -12,7 +12,7 @@ from cnn_core import _checks as checks
 from cnn_core import initializers
 from cnn_core.layers import Array, Layer, Shape, positive, remembered
 from cnn_core.ops import images
-from cnn_core.ops.images import Border, Padding, pair
+from cnn_core.ops.windows import Border, Padding, check_padding, pair
 
 Pair = int | tuple[int, int]
 
@@ -60,7 +60,7 @@ class Conv2D(Layer):
         self.stride = pair("stride", stride)
         self.dilation = pair("dilation", dilation)
         self.groups = positive("groups", groups)
-        self.padding = images.check_padding(padding)
+        self.padding = check_padding(padding)
         self.weights = initializers.GlorotUniform() if weights is None else weights
         self.biases = initializers.Zeros() if biases is None else biases
         if self.filters % self.groups:
@@ -233,9 +233,7 @@ class Dropout(Layer):
     """
 
     def __init__(self, rate: float = 0.5) -> None:
-        self.rate = float(rate)
-        if not 0 <= self.rate < 1:
-            raise ValueError(f"rate: expected 0 <= rate < 1, got {rate}")
+        self.rate = images.check_rate(rate)
         #: what a mask depends on; a network sets the first two and counts the third
         self.seed, self.stream = 0, 0
         self.step = np.zeros(1, np.int64)
@@ -276,11 +274,7 @@ class BatchNorm(Layer):
     """
 
     def __init__(self, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum: expected 0 <= momentum <= 1, got {momentum}")
-        if not (math.isfinite(epsilon) and epsilon > 0):
-            raise ValueError(f"epsilon: expected a finite number > 0, got {epsilon}")
-        self.momentum, self.epsilon = float(momentum), float(epsilon)
+        self.momentum, self.epsilon = images.check_norm(momentum, epsilon)
         self.params, self.grads = {}, {}
         #: running_mean and running_var: not trained, but saved with the parameters
         self.state: dict[str, Array] = {}

@@ -175,7 +175,7 @@ def test_an_error_in_a_callback_ends_the_fit_in_order():
         ({"callbacks": cc.Callback()}, TypeError, "callbacks: expected a list"),
         ({"callbacks": None}, TypeError, "callbacks: expected a list"),
         ({"seed": -1}, ValueError, "seed: expected an integer >= 0, got -1"),
-        ({"seed": "x"}, TypeError, "seed: expected an integer, got 'x'"),
+        ({"seed": "x"}, TypeError, "seed: expected an integer >= 0, got 'x'"),
     ],
 )
 def test_bad_arguments_of_a_trainer_are_named(arguments, error, message):

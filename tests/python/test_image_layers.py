@@ -276,7 +276,7 @@ def test_what_the_mask_depends_on():
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 2, float("nan")])
 def test_bad_rates(rate):
-    with raises(ValueError, "rate: expected 0 <= rate < 1"):
+    with raises(ValueError, "rate: expected"):
         cc.Dropout(rate)
 
 

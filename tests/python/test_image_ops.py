@@ -116,7 +116,7 @@ def test_bad_out_of_a_convolution(rng):
         out[place] = wrong
         with raises(ValueError, rf"out\[{place}\]"):
             ops.conv2d_backward(dout, x, W, groups=2, out=out)
-    with raises(ValueError, "out: expected three"):
+    with raises(ValueError, "out: expected 3 arrays"):
         ops.conv2d_backward(dout, x, W, groups=2, out=(None, None))
 
 

@@ -193,7 +193,7 @@ def twice():
         ([cc.Affine(2)], {"dtype": int}, TypeError, "dtype: expected float32 or float64"),
         ([cc.Affine(2)], {"loss": "mse"}, TypeError, "loss: expected a cnn_core.Loss, got 'mse'"),
         ([cc.Affine(2)], {"seed": -1}, ValueError, "seed: expected an integer >= 0, got -1"),
-        ([cc.Affine(2)], {"seed": 1.5}, TypeError, "seed: expected an integer, got 1.5"),
+        ([cc.Affine(2)], {"seed": 1.5}, TypeError, "seed: expected an integer >= 0, got 1.5"),
         ([cc.Affine(2)], {"input_scale": "x"}, TypeError, "input_scale: expected a number"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ from cnn_core import _memory, _native
 from cnn_core._checks import (
     FLOATS,
     Array,
+    as_dtype,
     as_float,
     as_indices,
     as_labels,
@@ -21,8 +21,12 @@ from cnn_core._checks import (
     check_apart,
     check_shape,
     check_slope,
+    finite,
     in_place,
     output,
+    to_array,
+    whole,
+    writable,
 )
 
 Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu"]
@@ -74,12 +78,18 @@ def affine_forward(
     if b is not None:
         b = as_float("b", b, 1, x.dtype)
         check_shape("b", b, (W.shape[1],))
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation: expected one of {list(ACTIVATIONS)}, got {activation!r}")
+    code, slope = activation_code(activation), check_slope(slope)
     out = output("out", out, (x.shape[0], W.shape[1]), x.dtype, inputs)
     if out.size:
-        run(native.affine.forward(x, W, b, out, ACTIVATIONS[activation], check_slope(slope)))
+        run(native.affine.forward(x, W, b, out, code, slope))
     return out
+
+
+def activation_code(activation: Any) -> int:
+    """The number of a named activation."""
+    if activation is not None and not (isinstance(activation, str) and activation in ACTIVATIONS):
+        raise ValueError(f"activation: expected one of {list(ACTIVATIONS)}, got {activation!r}")
+    return ACTIVATIONS[activation]
 
 
 def check_affine(x: Any, W: Array) -> None:
@@ -113,13 +123,10 @@ def affine_backward(
     check_affine(x, W)
     dout = as_float("dout", dout, 2, x.dtype)
     check_shape("dout", dout, (x.shape[0], W.shape[1]))
-    if out is None:
-        out = (None, None, None)
-    if len(out) != 3:
-        raise ValueError(f"out: expected three arrays (dx, dW, db), got {len(out)}")
-    dx = output("out[0]", out[0], x.shape, x.dtype, inputs)
-    dW = output("out[1]", out[1], W.shape, x.dtype, (*inputs, dx))
-    db = output("out[2]", out[2], (W.shape[1],), x.dtype, (*inputs, dx, dW))
+    given = outputs(out, "dx, dW, db")
+    dx = output("out[0]", given[0], x.shape, x.dtype, inputs)
+    dW = output("out[1]", given[1], W.shape, x.dtype, (*inputs, dx))
+    db = output("out[2]", given[2], (W.shape[1],), x.dtype, (*inputs, dx, dW))
     if not x.shape[0]:
         dW[...] = 0
         db[...] = 0
@@ -133,6 +140,17 @@ def affine_backward(
     ]
     Program([first, [[native.affine.input_gradient(dout, packed, dx)]]]).run()
     return dx, dW, db
+
+
+def outputs(out: Any, names: str) -> tuple[Any, ...]:
+    """The arrays, or None, that `out` holds for the results of these names."""
+    count = names.count(",") + 1
+    if out is None:
+        return (None,) * count
+    if not isinstance(out, (tuple, list)) or len(out) != count:
+        got = len(out) if isinstance(out, (tuple, list)) else type(out).__name__
+        raise ValueError(f"out: expected {count} arrays ({names}), got {got}")
+    return tuple(out)
 
 
 def packed_buffer(W: Array) -> Array:
@@ -149,10 +167,11 @@ def activation_forward(
 ) -> Array:
     """y = f(x) for the named activation, any shape."""
     inputs = (x,)
+    code, slope = activation_code(activation), check_slope(slope)
     x = as_float("x", x)
     out = output("out", out, x.shape, x.dtype, inputs)
     if x.size:
-        run(native.activations.forward(as_rows(x), as_rows(out), ACTIVATIONS[activation], slope))
+        run(native.activations.forward(as_rows(x), as_rows(out), code, slope))
     return out
 
 
@@ -165,13 +184,13 @@ def activation_backward(
 ) -> Array:
     """dx = dout f'(x) for the named activation, from y = f(x)."""
     inputs = (dout, y)
+    code, slope = activation_code(activation), check_slope(slope)
     y = as_float("y", y)
     dout = as_float("dout", dout, None, y.dtype)
     check_shape("dout", dout, y.shape)
     out = output("out", out, y.shape, y.dtype, inputs)
     if y.size:
-        task = native.activations.backward
-        run(task(as_rows(y), as_rows(dout), as_rows(out), ACTIVATIONS[activation], slope))
+        run(native.activations.backward(as_rows(y), as_rows(dout), as_rows(out), code, slope))
     return out
 
 
@@ -210,14 +229,14 @@ def relu_backward(dout: npt.ArrayLike, y: npt.ArrayLike, *, out: Array | None = 
 
 def leaky_relu_forward(x: npt.ArrayLike, slope: float = 0.01, *, out: Array | None = None) -> Array:
     """y = x where x >= 0, else slope x; slope >= 0."""
-    return activation_forward(x, "leaky_relu", check_slope(slope), out)
+    return activation_forward(x, "leaky_relu", slope, out)
 
 
 def leaky_relu_backward(
     dout: npt.ArrayLike, y: npt.ArrayLike, slope: float = 0.01, *, out: Array | None = None
 ) -> Array:
     """dx = slope dout where y <= 0, else dout, y being the forward result."""
-    return activation_backward(dout, y, "leaky_relu", check_slope(slope), out)
+    return activation_backward(dout, y, "leaky_relu", slope, out)
 
 
 def softmax_forward(x: npt.ArrayLike, *, out: Array | None = None) -> Array:
@@ -250,7 +269,7 @@ def softmax_backward(dout: npt.ArrayLike, y: npt.ArrayLike, *, out: Array | None
 
 
 def loss_scale(reduction: Reduction, divisor: int) -> float:
-    if reduction not in ("mean", "sum"):
+    if not isinstance(reduction, str) or reduction not in ("mean", "sum"):
         raise ValueError(f"reduction: expected 'mean' or 'sum', got {reduction!r}")
     return 1.0 / divisor if reduction == "mean" else 1.0
 
@@ -304,11 +323,11 @@ def softmax_cross_entropy(
     dscores : (N, C)
     """
     x = _scores("scores", scores, 2)
-    scale = loss_scale(reduction, len(x))
-    if np.ndim(t) == 1:
-        labels = as_labels("t", t, *x.shape)
+    scale, target = loss_scale(reduction, len(x)), to_array("t", t)
+    if target.ndim == 1:
+        labels = as_labels("t", target, *x.shape)
         return _loss("softmax_cross_entropy", x, None, labels, (scale, scale), out, (scores, t))
-    rows = as_target_rows("t", t, x.shape, x.dtype)
+    rows = as_target_rows("t", target, x.shape, x.dtype)
     return _loss("softmax_cross_entropy", x, rows, None, (scale, scale), out, (scores, t))
 
 
@@ -384,17 +403,17 @@ def gather_rows(
     (N, ...)
     """
     inputs = (source, indices)
-    rows = as_source("source", source)
+    rows, scale = as_source("source", source), finite("scale", scale)
     if dtype is None:
-        dtype = out.dtype if out is not None else rows.dtype if rows.dtype in FLOATS else FLOATS[0]
-    if np.dtype(dtype) not in FLOATS:
-        raise TypeError(f"dtype: expected float32 or float64, got {np.dtype(dtype)}")
+        own = rows.dtype if rows.dtype in FLOATS else FLOATS[0]
+        dtype = own if out is None else writable("out", out).dtype
+    kind = as_dtype(dtype)
     index = as_indices("indices", indices, len(rows))
-    out = output("out", out, (len(index), *rows.shape[1:]), np.dtype(dtype), inputs)
+    out = output("out", out, (len(index), *rows.shape[1:]), kind, inputs)
     if out.size:
         start = np.zeros(1, np.int64)
         flat = rows.reshape(len(rows), -1), out.reshape(len(index), -1)
-        run(native.batches.gather_rows(flat[0], index, start, float(scale), flat[1]))
+        run(native.batches.gather_rows(flat[0], index, start, scale, flat[1]))
     return out
 
 
@@ -414,6 +433,9 @@ def sgd_update(
     `velocity` (v) is changed in place too and may be None where momentum is 0.
     """
     inputs = (grads, params)
+    rate = np.array([finite("lr", lr)])
+    momentum = finite("momentum", momentum)
+    weight_decay = finite("weight_decay", weight_decay)
     params = in_place("params", params)
     grads = as_float("grads", grads, 1, params.dtype)
     check_shape("grads", grads, params.shape)
@@ -425,12 +447,8 @@ def sgd_update(
     elif momentum:
         raise ValueError("velocity: expected an array, because momentum is not 0, got None")
     if params.size:
-        rate = np.array([float(lr)])
-        run(
-            native.optimizers.sgd(
-                params, grads, velocity, rate, 1.0, float(momentum), nesterov, float(weight_decay)
-            )
-        )
+        update = native.optimizers.sgd
+        run(update(params, grads, velocity, rate, 1.0, momentum, bool(nesterov), weight_decay))
 
 
 # --------------------------------------------------------------------------------------- threads
@@ -441,9 +459,7 @@ def set_num_threads(n: int) -> None:
 
     Results are the same, bit for bit, for any number of threads.
     """
-    count = operator.index(n)
-    if not 0 <= count <= 1024:
-        raise ValueError(f"n: expected 0..1024 threads, got {n}")
+    count = whole("n", n, 0, "0..1024 threads", 1024)
     native.parallel.set_num_threads(count)
 
 

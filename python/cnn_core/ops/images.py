@@ -6,29 +6,48 @@ keeps that layout from layer to layer instead.
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
-from typing import Any, Literal
+import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cnn_core import _memory
-from cnn_core._checks import as_float, check_apart, check_shape, in_place, output
+from cnn_core._checks import (
+    MOST_ELEMENTS,
+    MOST_PIXELS,
+    as_float,
+    check_apart,
+    check_shape,
+    check_sizes,
+    finite,
+    in_place,
+    output,
+    whole,
+)
 from cnn_core._images import Images as Images
-from cnn_core.ops.dense import native, run
+from cnn_core.ops.dense import native, outputs, run
+from cnn_core.ops.windows import (
+    NO_BORDER,
+    Border,
+    Padding,
+    Shape,
+    check_image_shape,
+    check_padding,
+    pair,
+    pool_window,
+    same_padding,
+)
 
 Array = npt.NDArray[Any]
-Shape = tuple[int, ...]
-Border = tuple[int, int, int, int]
-Padding = int | Sequence[int] | Literal["valid", "same"]
-NO_BORDER: Border = (0, 0, 0, 0)
 
 
 def new_images(shape: Shape, border: Border, dtype: npt.DTypeLike) -> Images:
     """Images of shape (N, C, H, W) with the channels innermost, all zero."""
     n, channels, height, width = shape
     size = native.images.buffer_size(n, height, width, channels, border)
+    if size > MOST_ELEMENTS:
+        raise ValueError(f"x: images {shape} with a border of {border} pixels are too large")
     return Images(n, height, width, channels, border, _memory.zeros(size, dtype))
 
 
@@ -62,51 +81,6 @@ def check_images(name: str, x: npt.ArrayLike, dtype: Any = None) -> Array:
 # -------------------------------------------------------------------------------- convolution
 
 
-def whole(name: str, value: Any, least: int, expected: str) -> int:
-    """`value` as an integer >= least."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected {expected}, got {value!r}") from None
-    if number < least:
-        raise ValueError(f"{name}: expected {expected}, got {value!r}")
-    return number
-
-
-def pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
-    """(vertical, horizontal) from one integer or two."""
-    expected = f"an integer >= {least} or a pair of them"
-    values = list(value) if isinstance(value, (tuple, list)) else [value, value]
-    if len(values) != 2:
-        raise ValueError(f"{name}: expected {expected}, got {value!r}")
-    return whole(name, values[0], least, expected), whole(name, values[1], least, expected)
-
-
-def check_padding(padding: Padding) -> Literal["same"] | Border:
-    """Padding as "same" or (top, bottom, left, right)."""
-    expected = "1, 2 or 4 integers >= 0, 'valid' or 'same'"
-    if isinstance(padding, str):
-        if padding not in ("valid", "same"):
-            raise ValueError(f"padding: expected {expected}, got {padding!r}")
-        return "same" if padding == "same" else NO_BORDER
-    values = list(padding) if isinstance(padding, (tuple, list)) else [padding]
-    numbers = [whole("padding", v, 0, expected) for v in values]
-    if len(numbers) == 1:
-        numbers *= 4
-    elif len(numbers) == 2:
-        numbers = [numbers[0], numbers[0], numbers[1], numbers[1]]
-    elif len(numbers) != 4:
-        raise ValueError(f"padding: expected {expected}, got {padding!r}")
-    return numbers[0], numbers[1], numbers[2], numbers[3]
-
-
-def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """Zeros before and after an axis so that ceil(size / stride) outputs come of it."""
-    reach = dilation * (kernel - 1) + 1
-    total = max((-(-size // stride) - 1) * stride + reach - size, 0)
-    return total // 2, total - total // 2
-
-
 def convolution(
     image: tuple[int, int, int],
     filters: int,
@@ -124,15 +98,17 @@ def convolution(
         axes = zip(sizes, kernel, strides, dilations, strict=True)
         (top, bottom), (left, right) = (same_padding(*axis) for axis in axes)
         border = top, bottom, left, right
-    geometry = native.conv2d.Convolution(
-        channels, filters, kernel, strides, border, dilations, groups, np.empty
-    )
-    if min(geometry.output_size(*sizes)) < 1:
+    # In Python, whose integers do not overflow.
+    reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
+    if sizes[0] + sum(border[:2]) < reach[0] or sizes[1] + sum(border[2:]) < reach[1]:
         raise ValueError(
             f"x: images of {sizes[0]} x {sizes[1]} with padding {border} are smaller than the"
             f" kernel {kernel} with dilation {dilations}"
         )
-    return geometry
+    check_sizes("filters", (filters, channels, *kernel))
+    return native.conv2d.Convolution(
+        channels, filters, kernel, strides, border, dilations, groups, np.empty
+    )
 
 
 def _geometry(x: Array, W: Array, options: dict[str, Any]) -> Any:
@@ -211,9 +187,7 @@ def conv2d_backward(
     options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     geometry = _geometry(x_, W_, options)
     check_shape("dout", dout_, (len(x_), len(W_), *geometry.output_size(*x_.shape[2:])))
-    given = (None, None, None) if out is None else out
-    if len(given) != 3:
-        raise ValueError(f"out: expected three arrays (dx, dW, db), got {len(given)}")
+    given = outputs(out, "dx, dW, db")
     inputs = (dout, x, W)
     dx = output("out[0]", given[0], x_.shape, x_.dtype, inputs)
     dW = output("out[1]", given[1], W_.shape, x_.dtype, (*inputs, dx))
@@ -236,6 +210,8 @@ def conv2d_backward(
 def pool_output_size(
     sizes: Shape, size: tuple[int, int], stride: tuple[int, int], padding: Border
 ) -> tuple[int, int]:
+    if math.prod(size) > MOST_PIXELS:
+        raise ValueError(f"size: expected at most {MOST_PIXELS} pixels, got {size}")
     # A window of padding only would have no maximum.
     if 2 * max(padding[:2]) > size[0] or 2 * max(padding[2:]) > size[1]:
         raise ValueError(f"padding: expected at most half of the window {size}, got {padding}")
@@ -278,24 +254,13 @@ def pool2d_backward(
 ) -> Array:
     """The gradient by the input of `pool2d_forward`, from the second value that it returned."""
     dout_ = check_images("dout", dout)
-    if len(input_shape) != 4:
-        raise ValueError(f"input_shape: expected (N, C, H, W), got {input_shape}")
-    sizes = pool_output_size(input_shape[2:], size, stride, padding)
-    check_shape("dout", dout_, (*input_shape[:2], *sizes))
-    out = output("out", out, tuple(input_shape), dout_.dtype, (dout,))
-    dx = new_images(tuple(input_shape), NO_BORDER, dout_.dtype)
+    shape = check_image_shape(input_shape)
+    sizes = pool_output_size(shape[2:], size, stride, padding)
+    check_shape("dout", dout_, (*shape[:2], *sizes))
+    out = output("out", out, shape, dout_.dtype, (dout,))
+    dx = new_images(shape, NO_BORDER, dout_.dtype)
     run(native.pooling.backward(to_images(dout_), dx, which, size, stride, padding, average))
     return to_array(dx, out)
-
-
-def _window(
-    size: Any, stride: Any, padding: Any
-) -> tuple[tuple[int, int], tuple[int, int], Border]:
-    sizes = pair("size", size)
-    if isinstance(padding, str):
-        raise ValueError(f"padding: expected 1, 2 or 4 integers >= 0, got {padding!r}")
-    border: Any = check_padding(padding)
-    return sizes, sizes if stride is None else pair("stride", stride), border
 
 
 def max_pool2d_forward(
@@ -305,7 +270,7 @@ def max_pool2d_forward(
 
     size, stride, padding : numbers or pairs; stride is size by default. See layers.MaxPool2D.
     """
-    y, which = pool2d_forward(x, *_window(size, stride, padding), False, out)
+    y, which = pool2d_forward(x, *pool_window(size, stride, padding), False, out)
     assert which is not None
     return y, which
 
@@ -321,22 +286,22 @@ def max_pool2d_backward(
     out: Array | None = None,
 ) -> Array:
     """dx (N, C, H, W): each gradient goes to the pixel that was the maximum."""
-    window = _window(size, stride, padding)
-    limit = window[0][0] * window[0][1]
+    window = pool_window(size, stride, padding)
     if (
         not (isinstance(which, np.ndarray) and which.dtype == np.int32)
         or which.shape != (np.size(dout),)
-        or (which.size and not 0 <= which.min() <= which.max() < limit)
+        or (which.size and not 0 <= which.min() <= which.max() < math.prod(window[0]))
     ):
         raise ValueError("which: expected the second result of max_pool2d_forward")
-    return pool2d_backward(dout, which, input_shape, *window, False, out)
+    numbers = np.require(which, requirements=["C", "A", "W"])
+    return pool2d_backward(dout, numbers, input_shape, *window, False, out)
 
 
 def avg_pool2d_forward(
     x: npt.ArrayLike, size: Any, *, stride: Any = None, padding: Any = 0, out: Array | None = None
 ) -> Array:
     """Means of the windows of x (N, C, H, W), of the image's own pixels only."""
-    return pool2d_forward(x, *_window(size, stride, padding), True, out)[0]
+    return pool2d_forward(x, *pool_window(size, stride, padding), True, out)[0]
 
 
 def avg_pool2d_backward(
@@ -349,7 +314,7 @@ def avg_pool2d_backward(
     out: Array | None = None,
 ) -> Array:
     """dx (N, C, H, W): each gradient is shared out evenly over its window."""
-    return pool2d_backward(dout, None, input_shape, *_window(size, stride, padding), True, out)
+    return pool2d_backward(dout, None, input_shape, *pool_window(size, stride, padding), True, out)
 
 
 # -------------------------------------------------------------------- dropout, normalization
@@ -365,8 +330,7 @@ def dropout(
     x_ = as_float("x", x)
     if not x_.ndim:
         raise ValueError(f"x: expected at least 1 dimension, got shape {x_.shape}")
-    if not 0 <= rate < 1:
-        raise ValueError(f"rate: expected 0 <= rate < 1, got {rate}")
+    rate = check_rate(rate)
     for name, value, bits in (("seed", seed, 64), ("layer", layer, 32), ("step", step, 63)):
         if whole(name, value, 0, f"an integer in 0..2**{bits} - 1") >> bits:
             raise ValueError(f"{name}: expected an integer in 0..2**{bits} - 1, got {value!r}")
@@ -375,6 +339,24 @@ def dropout(
         rows, count = x_.reshape(len(x_), -1), np.array([step], np.int64)
         run(native.dropout.dropout(rows, out.reshape(rows.shape), rate, seed, layer, count))
     return out
+
+
+def check_rate(rate: Any) -> float:
+    """The share of elements that dropout sets to 0."""
+    number = finite("rate", rate)
+    if not 0 <= number < 1:
+        raise ValueError(f"rate: expected 0 <= rate < 1, got {rate}")
+    return number
+
+
+def check_norm(momentum: Any, epsilon: Any) -> tuple[float, float]:
+    """The numbers of batch normalization."""
+    share, least = finite("momentum", momentum), finite("epsilon", epsilon)
+    if not 0 <= share <= 1:
+        raise ValueError(f"momentum: expected 0 <= momentum <= 1, got {momentum}")
+    if least <= 0:
+        raise ValueError(f"epsilon: expected a finite number > 0, got {epsilon}")
+    return share, least
 
 
 def _norm_images(name: str, x: Array) -> Images:
@@ -408,6 +390,7 @@ def batch_norm_forward(
 
     In training running_mean and running_var (C,) are changed in place. See layers.BatchNorm.
     """
+    momentum, epsilon = check_norm(momentum, epsilon)
     x_ = as_float("x", x)
     images = _norm_images("x", x_)
     channels, dtype = x_.shape[1], x_.dtype
@@ -453,9 +436,7 @@ def batch_norm_backward(
     check_shape("gamma", scale, (channels,))
     factors = as_float("table", table, 2, dtype).copy()
     check_shape("table", factors, (5, channels))
-    given = (None, None, None) if out is None else out
-    if len(given) != 3:
-        raise ValueError(f"out: expected three arrays (dx, dgamma, dbeta), got {len(given)}")
+    given = outputs(out, "dx, dgamma, dbeta")
     inputs = (dout, x, gamma, table)
     dx = output("out[0]", given[0], x_.shape, dtype, inputs)
     dgamma = output("out[1]", given[1], (channels,), dtype, (*inputs, dx))
