@@ -144,8 +144,7 @@ def whole(name: str, value: Any, least: int, expected: str, most: int | None = N
 
 def check_sizes(name: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
     """`shape` as integers >= 1 whose product is a number of elements that can be thought of."""
-    expected = f"integers >= 1 as sizes, got {shape!r}; one of them"
-    sizes = tuple(whole(name, size, 1, expected) for size in shape)
+    sizes = tuple(whole(name, size, 1, "an integer >= 1 as every size") for size in shape)
     if math.prod(sizes) > MOST_ELEMENTS:
         raise ValueError(f"{name}: expected at most 2**48 elements, got shape {sizes}")
     return sizes

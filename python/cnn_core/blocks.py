@@ -7,6 +7,7 @@ gives what the next does not take, a conversion stands between them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -252,7 +253,7 @@ class PoolBlock(Block):
 
     def forward(self) -> Parts:
         if not self.average and self.which is None:
-            self.which = np.zeros(len(self.x) * int(np.prod(self.sample_shape)), np.int32)
+            self.which = np.zeros(len(self.x) * math.prod(self.sample_shape), np.int32)
         pool = ops.native.pooling.forward
         return Parts(rows=[pool(self.x, self.y, self.which, *self.window, self.average)])
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from cnn_core.initializers import finite
+from cnn_core._checks import finite
 from cnn_core.layers import positive
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ the parameters. Saito, Deep Learning from Scratch, sections 4.3 to 4.5.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import ops
+from cnn_core._checks import finite, is_masked
 from cnn_core.blocks import AffineBlock, flat
 from cnn_core.layers import Layer
 from cnn_core.plan import Plan
@@ -29,8 +29,13 @@ def numerical_gradient(f: Callable[[Array], float], x: Array, h: float = 1e-4) -
 
     x is changed in place while f is evaluated and is as before afterwards, even if f raises.
     """
-    if not isinstance(x, np.ndarray) or x.dtype.kind != "f":
-        raise TypeError("x: expected a floating-point ndarray")
+    if not callable(f):
+        raise TypeError(f"f: expected a function of x, got {f!r}")
+    if not isinstance(x, np.ndarray) or is_masked(x) or x.dtype.kind != "f":
+        raise TypeError(f"x: expected a floating-point ndarray, got {type(x).__name__}")
+    if not x.flags.writeable:
+        raise ValueError("x: expected a writeable array")
+    h = check_step(h)
     gradient = np.zeros_like(x)
     for index in np.ndindex(x.shape):
         kept = x[index].copy()
@@ -45,6 +50,13 @@ def numerical_gradient(f: Callable[[Array], float], x: Array, h: float = 1e-4) -
     return gradient
 
 
+def check_step(h: float) -> float:
+    number = finite("h", h)
+    if number <= 0:
+        raise ValueError(f"h: expected a finite number > 0, got {h}")
+    return number
+
+
 def numerical_gradients(
     plan: Plan, owners: dict[str, tuple[Layer, str]], h: float
 ) -> dict[str, Array]:
@@ -56,8 +68,7 @@ def numerical_gradients(
     loss of rows without weights, the compiled form is used, in float64 whatever the network's
     dtype. Elsewhere the layers from the parameter's own on are run again for each of its elements.
     """
-    if not (math.isfinite(h) and h > 0):
-        raise ValueError(f"h: expected a finite number > 0, got {h}")
+    h = check_step(h)
     plan.evaluate()
     gradients: dict[str, Array] = {}
     for layer in dict.fromkeys(layer for layer, _ in owners.values()):

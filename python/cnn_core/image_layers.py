@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from cnn_core import _checks as checks
 from cnn_core import initializers
-from cnn_core.layers import Array, Layer, Shape, positive, remembered
+from cnn_core.layers import Array, Layer, Shape, built_alone, positive, remembered
 from cnn_core.ops import images
 from cnn_core.ops.windows import Border, Padding, check_padding, pair
 
@@ -109,11 +109,12 @@ class Conv2D(Layer):
         }
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        self._x = x = checks.as_float("x", x, 4)
+        x = images.check_images("x", x)
         if not self.params:
-            built = self.build(x.shape[1:], np.random.default_rng(0))
-            self.params = {name: value.astype(x.dtype) for name, value in built.items()}
-        return images.conv2d_forward(x, self.params["W"], self.params["b"], **self._options())
+            self.params = built_alone(self, x)
+        y = images.conv2d_forward(x, self.params["W"], self.params["b"], **self._options())
+        self._x = x
+        return y
 
     def backward(self, dout: Array) -> Array:
         x = remembered(self, "_x")
@@ -165,9 +166,9 @@ class _Pool2D(Layer):
         return (channels, *images.pool_output_size(tuple(sizes), *self.window(input_shape)))
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        x = checks.as_float("x", x, 4)
-        self._input_shape = x.shape
+        x = images.check_images("x", x)
         y, self._which = images.pool2d_forward(x, *self.window(x.shape[1:]), self.average)
+        self._input_shape = x.shape
         return y
 
     def backward(self, dout: Array) -> Array:
@@ -243,6 +244,7 @@ class Dropout(Layer):
         return input_shape
 
     def forward(self, x: Array, training: bool = False) -> Array:
+        x = checks.to_array("x", x)
         self._training = training
         if not training:
             return x
@@ -295,10 +297,9 @@ class BatchNorm(Layer):
         return {"gamma": ones, "beta": zeros}
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        self._x = x = checks.as_float("x", x)
+        x = checks.as_float("x", x)
         if not self.params:
-            built = self.build(x.shape[1:], np.random.default_rng(0))
-            self.params = {name: value.astype(x.dtype) for name, value in built.items()}
+            self.params = built_alone(self, x)
             self.state = {name: value.astype(x.dtype) for name, value in self.state.items()}
         y, self._table = images.batch_norm_forward(
             x,
@@ -310,7 +311,7 @@ class BatchNorm(Layer):
             epsilon=self.epsilon,
             training=training,
         )
-        self._training = training
+        self._x, self._training = x, training
         return y
 
     def backward(self, dout: Array) -> Array:

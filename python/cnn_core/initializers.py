@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cnn_core._checks import MOST_ELEMENTS, finite, to_array, whole
+
 Array = npt.NDArray[Any]
 
 
@@ -29,17 +31,6 @@ class Initializer:
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
         return f"{type(self).__name__}({arguments})"
-
-
-def finite(name: str, value: Any) -> float:
-    """`value` as a finite number, or an error that names the argument."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected a number, got {value!r}") from None
-    if not math.isfinite(number):
-        raise ValueError(f"{name}: expected a finite number, got {value!r}")
-    return number
 
 
 class Zeros(Initializer):
@@ -89,7 +80,11 @@ class _Scaled(Initializer):
     def __call__(
         self, rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int
     ) -> Array:
-        fan = (fan_in + fan_out) / 2 if self.mean_of_fans else fan_in
+        fans = [
+            whole(name, fan, 1, "an integer >= 1")
+            for name, fan in (("fan_in", fan_in), ("fan_out", fan_out))
+        ]
+        fan = sum(fans) / 2 if self.mean_of_fans else fans[0]
         std = math.sqrt(self.gain / fan)
         if self.normal:
             return rng.standard_normal(shape) * std
@@ -142,14 +137,18 @@ def draw(
     fans: tuple[int, int],
 ) -> Array:
     """The initial array of the parameter `name`: drawn, or the given array checked."""
+    if math.prod(shape) > MOST_ELEMENTS:
+        raise ValueError(f"{name}: expected at most 2**48 elements, got shape {shape}")
     if isinstance(initializer, Initializer):
         array = np.asarray(initializer(rng, shape, *fans))
     else:
-        array = np.array(initializer)
+        array = np.array(to_array(name, initializer))
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name}: expected an initializer or numbers, got dtype {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"{name}: expected an array of shape {shape}, got {array.shape}")
+    if not (isinstance(initializer, Initializer) or np.isfinite(array).all()):
+        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity among them")
     return array
 
 
@@ -167,6 +166,6 @@ def from_config(config: Any) -> Any:
         return config
     config = dict(config)
     name = config.pop("class", None)
-    if name not in BY_NAME:
+    if not isinstance(name, str) or name not in BY_NAME:
         raise ValueError(f"initializer: expected one of {sorted(BY_NAME)}, got {name!r}")
     return BY_NAME[name](**config)

@@ -16,6 +16,7 @@ One with parameters also defines `build`, which returns their initial values, re
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any, ClassVar
 
@@ -89,6 +90,13 @@ def remembered(layer: Layer, name: str) -> Array:
         raise RuntimeError(f"{type(layer).__name__}.backward: call forward first") from None
 
 
+def built_alone(layer: Layer, x: Array) -> dict[str, Array]:
+    """The first parameters of a layer outside a network, from its first input."""
+    checks.check_sizes("x", (1, *x.shape[1:]))
+    built = layer.build(x.shape[1:], np.random.default_rng(0))
+    return {name: value.astype(x.dtype) for name, value in built.items()}
+
+
 class Affine(Layer):
     """out = x W + b, fully connected: x (N, I), W (I, O), b (O,), out (N, O).
 
@@ -127,12 +135,12 @@ class Affine(Layer):
         }
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        self._x = checks.as_float("x", x, 2)
+        x = checks.as_float("x", x, 2)
         if not self.params:
-            self.output_shape(x.shape[1:])
-            built = self.build(x.shape[1:], np.random.default_rng(0))
-            self.params = {name: value.astype(self._x.dtype) for name, value in built.items()}
-        return ops.affine_forward(self._x, self.params["W"], self.params["b"])
+            self.params = built_alone(self, x)
+        y = ops.affine_forward(x, self.params["W"], self.params["b"])
+        self._x = x
+        return y
 
     def backward(self, dout: Array) -> Array:
         dx, dW, db = ops.affine_backward(dout, remembered(self, "_x"), self.params["W"])
@@ -212,14 +220,20 @@ class Flatten(Layer):
     """All axes but N made into one: (N, C, H, W) to (N, C H W)."""
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        return (int(np.prod(input_shape)),)
+        return (math.prod(input_shape),)
 
     def forward(self, x: Array, training: bool = False) -> Array:
+        x = checks.to_array("x", x)
+        if not x.ndim:
+            raise ValueError(f"x: expected at least 1 dimension, got shape {x.shape}")
         self._shape = x.shape
-        return x.reshape(len(x), -1) if x.size else x.reshape(len(x), int(np.prod(x.shape[1:])))
+        return x.reshape(len(x), math.prod(x.shape[1:]))
 
     def backward(self, dout: Array) -> Array:
-        return dout.reshape(tuple(remembered(self, "_shape")))
+        shape = tuple(remembered(self, "_shape").tolist())
+        dout = checks.to_array("dout", dout)
+        checks.check_shape("dout", dout, (shape[0], math.prod(shape[1:])))
+        return dout.reshape(shape)
 
 
 BY_NAME: dict[str, type[Layer]] = {
@@ -234,7 +248,7 @@ def from_config(config: Any) -> Layer:
     from cnn_core import image_layers
 
     kinds = BY_NAME | image_layers.BY_NAME
-    if name not in kinds:
+    if not isinstance(name, str) or name not in kinds:
         raise ValueError(f"layer: expected one of {sorted(kinds)}, got {name!r}")
     for key, value in arguments.items():
         arguments[key] = initializers.from_config(value)

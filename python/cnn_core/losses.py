@@ -6,6 +6,7 @@ network, where it runs in the same compiled program as the layers.
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -93,7 +94,7 @@ class BinaryCrossEntropy(_Compiled):
     _op = staticmethod(ops.binary_cross_entropy)
 
     def scales(self, shape: tuple[int, ...]) -> tuple[float, float]:
-        scale = ops.loss_scale(self.reduction, int(np.prod(shape)))
+        scale = ops.loss_scale(self.reduction, math.prod(shape))
         return scale, scale
 
 
@@ -104,7 +105,7 @@ class MeanSquaredError(_Compiled):
     _op = staticmethod(ops.mean_squared_error)
 
     def scales(self, shape: tuple[int, ...]) -> tuple[float, float]:
-        scale = ops.loss_scale(self.reduction, int(np.prod(shape)))
+        scale = ops.loss_scale(self.reduction, math.prod(shape))
         return scale, 2 * scale
 
 
@@ -132,6 +133,6 @@ def from_config(config: Any) -> Loss:
     """The loss whose `get_config` this is; ValueError for what is no loss of this library."""
     arguments = dict(config)
     name = arguments.pop("class", None)
-    if name not in BY_NAME:
+    if not isinstance(name, str) or name not in BY_NAME:
         raise ValueError(f"loss: expected one of {sorted(BY_NAME)}, got {name!r}")
     return BY_NAME[name](**arguments)

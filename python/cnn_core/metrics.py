@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cnn_core._checks import to_array
+
+_MOST_CLASSES = 2**24  # whose square still is a number of elements that can be thought of
 # Beyond this, labels are more likely identifiers than classes: the matrix would pass 128 MB.
 _MAX_INFERRED_CLASSES = 4096
 
@@ -65,6 +68,8 @@ def confusion_matrix(
         n = _check_n_classes(n_classes)
         _check_range("predictions", labels, n)
         _check_range("t", truth, n)
+    if n > _MOST_CLASSES:
+        raise ValueError(f"n_classes must be at most {_MOST_CLASSES}, got {n}")
     counts = np.bincount(truth * n + labels, minlength=n * n)
     return counts.reshape(n, n).astype(np.int64, copy=False)
 
@@ -92,7 +97,7 @@ def _class_labels(
 
 
 def _to_labels(name: str, values: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], int | None]:
-    array = np.asarray(values)
+    array = to_array(name, values)
     if array.ndim not in (1, 2):
         raise ValueError(
             f"{name} must be 1-D labels or 2-D scores (samples, classes), got shape {array.shape}"

@@ -21,7 +21,7 @@ ACTIVATIONS: dict[str, type[Layer]] = {
 
 
 def activation_layer(name: str) -> Layer:
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ValueError(f"activation: expected one of {sorted(ACTIVATIONS)}, got {name!r}")
     return ACTIVATIONS[name]()
 
@@ -78,7 +78,7 @@ def multi_layer_net(
     """
     if initializer is None:
         initializer = HeNormal() if activation in ("relu", "leaky_relu") else GlorotNormal()
-    if not isinstance(hidden_sizes, Iterable):
+    if isinstance(hidden_sizes, (str, bytes)) or not isinstance(hidden_sizes, Iterable):
         raise TypeError(f"hidden_sizes: expected a list of integers, got {hidden_sizes!r}")
     layers: list[Layer] = []
     for units in hidden_sizes:

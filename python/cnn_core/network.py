@@ -6,7 +6,7 @@ import math
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any
 
@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import _checks as checks
-from cnn_core import _locks, _memory, gradient_check, layers, losses, metrics, ops
-from cnn_core._views import Views
+from cnn_core import _locks, gradient_check, layers, losses, metrics, ops
+from cnn_core._views import FlatParameters, Views
 from cnn_core._weights import ClassWeight, row_weights
 from cnn_core.blocks import Parts, flat
 from cnn_core.image_layers import BatchNorm, Dropout
-from cnn_core.initializers import finite
 from cnn_core.layers import Layer, Shape
 from cnn_core.plan import Plan, target_kind
 
@@ -28,10 +27,9 @@ Array = npt.NDArray[Any]
 ROWS_AT_ONCE = 512  # of a long input, at most: bounds the memory of predict, loss and accuracy
 ELEMENTS_AT_ONCE = 2**20  # of the largest layer: the batch stays in the cache
 PLANS_KEPT = 8  # one per batch size and use
-ALIGNMENT = 16  # elements: every parameter begins on a cache line
 
 
-class Sequential:
+class Sequential(FlatParameters):
     """Layers one after the other.
 
     Parameters
@@ -70,20 +68,20 @@ class Sequential:
         seed: int = 0,
         input_scale: float = 1 / 255,
     ) -> None:
+        if isinstance(layers, Layer) or not isinstance(layers, Iterable):
+            raise TypeError(f"layers: expected a list of layers, got {layers!r}")
         self.layers = list(layers)
         self.input_shape = _sizes(input_shape)
         self.loss_function = losses.SoftmaxCrossEntropy() if loss is None else loss
-        self.dtype = np.dtype(dtype)
+        self.dtype = checks.as_dtype(dtype)
         self.seed = checks.check_seed(seed)
-        self.input_scale = finite("input_scale", input_scale)
+        self.input_scale = checks.finite("input_scale", input_scale)
         self._check()
         self._lock = _locks.new()
         self._plans: OrderedDict[tuple[Any, ...], Plan] = OrderedDict()
         self._build()
 
     def _check(self) -> None:
-        if self.dtype not in checks.FLOATS:
-            raise TypeError(f"dtype: expected float32 or float64, got {self.dtype}")
         if not isinstance(self.loss_function, losses.Loss):
             raise TypeError(f"loss: expected a cnn_core.Loss, got {self.loss_function!r}")
         if not self.layers:
@@ -115,7 +113,10 @@ class Sequential:
                 layer.params = {key: np.asarray(value, self.dtype) for key, value in built.items()}
                 for key, value in layer.params.items():
                     initial[f"{key}{number}"] = (layer, key, value)
-            self._shapes.append(layer.output_shape(self._shapes[-1]))
+            shape, where = layer.output_shape(self._shapes[-1]), f"layers[{position}].output_shape"
+            if not isinstance(shape, (tuple, list)):
+                raise TypeError(f"{where}: expected a tuple of sizes, got {shape!r}")
+            self._shapes.append(checks.check_sizes(where, tuple(shape)))
             if isinstance(layer, Dropout):
                 layer.seed, layer.stream, layer.step = self.seed, position, self.step
                 layer._alone = False
@@ -125,29 +126,8 @@ class Sequential:
         self.output_shape = self._shapes[-1]
         largest = max(math.prod(shape) for shape in self._shapes)
         self.rows_at_once = max(1, min(ROWS_AT_ONCE, ELEMENTS_AT_ONCE // largest))
-        self._lay_out(initial)
-
-    def _lay_out(self, initial: dict[str, tuple[Layer, str, Array]]) -> None:
         self._owners = {name: (layer, key) for name, (layer, key, _) in initial.items()}
-        self.slices: dict[str, slice] = {}
-        end = 0
-        for name, (_, _, value) in initial.items():
-            self.slices[name] = slice(end, end + value.size)
-            end += -(-value.size // ALIGNMENT) * ALIGNMENT
-        self.flat_params = _memory.zeros(end, self.dtype)
-        self.flat_grads = _memory.zeros(end, self.dtype)
-        self._make_views({name: value.shape for name, (_, _, value) in initial.items()})
-        for name, (_, _, value) in initial.items():
-            self.params[name][...] = value
-
-    def _make_views(self, shapes: dict[str, Shape]) -> None:
-        """params and grads by name, into the flat arrays; then the layers' own."""
-        parts = {name: (self.slices[name], shape) for name, shape in shapes.items()}
-        views = {n: self.flat_params[part].reshape(shape) for n, (part, shape) in parts.items()}
-        self.params: dict[str, Array] = Views(views)
-        self.grads: dict[str, Array] = {
-            n: self.flat_grads[part].reshape(shape) for n, (part, shape) in parts.items()
-        }
+        self.lay_out({name: value for name, (_, _, value) in initial.items()}, self.dtype)
         self._bind()
 
     def _bind(self) -> None:
@@ -160,11 +140,6 @@ class Sequential:
             views = {key: self.params[name] for key, name in names.items()}
             layer.params = Views(views, weakref.ref(self))
             layer.grads = {key: self.grads[name] for key, name in names.items()}
-
-    @property
-    def n_params(self) -> int:
-        """How many numbers training can change."""
-        return sum(value.size for value in self.params.values())
 
     # ------------------------------------------------------------------------------------- plans
 
@@ -429,7 +404,7 @@ class Sequential:
     def __getstate__(self) -> dict[str, Any]:
         """For copy.deepcopy: without the lock, the compiled plans, and the views."""
         state = dict(vars(self))
-        for name in ("_lock", "_plans", "params", "grads"):
+        for name in ("_lock", "_plans", "_params", "_grads"):
             del state[name]
         state["_param_shapes"] = {name: value.shape for name, value in self.params.items()}
         return state
@@ -438,7 +413,8 @@ class Sequential:
         shapes = state.pop("_param_shapes")
         vars(self).update(state)
         self._lock, self._plans = _locks.new(), OrderedDict()
-        self._make_views(shapes)
+        self.make_views(shapes)
+        self._bind()
 
     # -------------------------------------------------------------------------------- description
 
@@ -478,10 +454,11 @@ class Sequential:
 
 
 def _sizes(shape: Any) -> Shape:
-    sizes = (shape,) if np.ndim(shape) == 0 else tuple(shape)
+    several = isinstance(shape, (tuple, list)) or (isinstance(shape, np.ndarray) and shape.ndim)
+    sizes = tuple(shape) if several else (shape,)
     if not sizes:
         raise ValueError("input_shape: expected at least one size, got ()")
-    return tuple(layers.positive("input_shape", size) for size in sizes)
+    return checks.check_sizes("input_shape", sizes)
 
 
 def _short(layer: Layer) -> str:

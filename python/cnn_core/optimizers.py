@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import ops
-from cnn_core.initializers import finite
+from cnn_core._checks import finite
 
 Array = npt.NDArray[Any]
 

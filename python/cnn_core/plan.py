@@ -177,6 +177,9 @@ class Plan:
         gradient: bool = False,
         weighted: bool = False,
     ) -> None:
+        if len(shapes) != len(layers) + 1:
+            expected = f"the {len(shapes) - 1} layers that the network was made of"
+            raise ValueError(f"layers: expected {expected}, got {len(layers)}")
         self.n, self.loss, self.training = n, loss, training
         self.x = _memory.empty((n, *shapes[0]), dtype)
         self.segments = self._segments(layers, shapes, gradient)
