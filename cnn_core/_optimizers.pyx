@@ -1,4 +1,4 @@
-"""Parameter updates over flat arrays, in one pass.
+"""Parameter updates over flat arrays, in one pass; and the clipping of gradients before them.
 
 SGD: g = grad + weight_decay p; v = momentum v + g; p -= lr (nesterov ? g + momentum v : v).
 Sutskever et al., On the importance of initialization and momentum in deep learning (2013), in the
@@ -9,11 +9,14 @@ from libc.math cimport sqrt
 
 from cnn_core._bounds cimport expect
 from cnn_core._parallel cimport new_task
-from cnn_core._simd cimport adam_step, sgd_step
+from cnn_core._simd cimport (
+    adagrad_step, adam_step, clamp, rmsprop_step, scale_f32, scale_f64, sgd_step, sum_squares,
+)
 from cnn_core._types cimport real
 
 cdef enum:
     CHUNK = 8192
+    SQUARES_PER_SUM = 4096    # of a norm: fixed, so that its bits do not depend on the threads
 
 
 cdef struct sgd_args:
@@ -161,3 +164,213 @@ def adam_clock(double[::1] corrections, double[::1] steps, double beta1, double 
     args.beta1, args.beta2 = beta1, beta2
     return new_task(clock_kernel, &args, sizeof(args), 1, 1, 1, 100,
                     (corrections.base, steps.base))
+
+
+cdef struct adagrad_args:
+    void* params
+    const void* grads
+    void* total
+    const double* lr
+    double lr_multiplier
+    double epsilon
+    double l2
+    Py_ssize_t row       # elements of one item
+    bint is_float
+
+
+cdef inline void adagrad_range(const adagrad_args* a, Py_ssize_t begin, Py_ssize_t end,
+                               real* params, const real* grads, real* total) noexcept nogil:
+    adagrad_step(end - begin, params + begin, grads + begin, total + begin,
+                 a.lr[0] * a.lr_multiplier, a.epsilon, a.l2)
+
+
+cdef void adagrad_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const adagrad_args* a = <const adagrad_args*>args
+    begin, end = begin * a.row, end * a.row
+    if a.is_float:
+        adagrad_range(a, begin, end, <float*>a.params, <const float*>a.grads, <float*>a.total)
+    else:
+        adagrad_range(a, begin, end, <double*>a.params, <const double*>a.grads, <double*>a.total)
+
+
+def adagrad(real[::1] params, const real[::1] grads, real[::1] total, const double[::1] lr,
+            double lr_multiplier, double epsilon, double l2, Py_ssize_t row=1):
+    """Task over rows of elements: one step of AdaGrad.
+
+    g = grad + l2 p; total += g^2; p -= lr g / (sqrt(total) + epsilon).
+    Duchi, Hazan and Singer, Adaptive subgradient methods (2011).
+    """
+    cdef adagrad_args args
+    args.params, args.grads, args.total = &params[0], &grads[0], &total[0]
+    args.lr, args.lr_multiplier = &lr[0], lr_multiplier
+    args.epsilon, args.l2 = epsilon, l2
+    args.row = row
+    args.is_float = real is float
+    return new_task(adagrad_kernel, &args, sizeof(args), whole_rows(params.shape[0], row),
+                    64 if row == 1 else 1, max(CHUNK // row, 1), 8 * row,
+                    (params.base, grads.base, total.base, lr.base))
+
+
+cdef struct rmsprop_args:
+    void* params
+    const void* grads
+    void* square
+    void* velocity       # or NULL
+    const double* lr
+    double lr_multiplier
+    double keep
+    double momentum
+    double epsilon
+    double l2
+    Py_ssize_t row       # elements of one item
+    bint is_float
+
+
+cdef inline void rmsprop_range(const rmsprop_args* a, Py_ssize_t begin, Py_ssize_t end,
+                               real* params, const real* grads, real* square,
+                               real* velocity) noexcept nogil:
+    rmsprop_step(end - begin, params + begin, grads + begin, square + begin,
+                 velocity + begin if velocity != NULL else velocity, a.lr[0] * a.lr_multiplier,
+                 a.keep, a.momentum, a.epsilon, a.l2)
+
+
+cdef void rmsprop_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const rmsprop_args* a = <const rmsprop_args*>args
+    begin, end = begin * a.row, end * a.row
+    if a.is_float:
+        rmsprop_range(a, begin, end, <float*>a.params, <const float*>a.grads, <float*>a.square,
+                      <float*>a.velocity)
+    else:
+        rmsprop_range(a, begin, end, <double*>a.params, <const double*>a.grads,
+                      <double*>a.square, <double*>a.velocity)
+
+
+def rmsprop(real[::1] params, const real[::1] grads, real[::1] square, real[::1] velocity,
+            const double[::1] lr, double lr_multiplier, double keep, double momentum,
+            double epsilon, double l2, Py_ssize_t row=1):
+    """Task over rows of elements: one step of RMSprop.
+
+    g = grad + l2 p; square = keep square + (1 - keep) g^2; step = g / (sqrt(square) + epsilon);
+    p -= lr step, or with a velocity (which may be None) v = momentum v + step; p -= lr v.
+    Tieleman and Hinton, Lecture 6.5 of Neural networks for machine learning (2012).
+    """
+    cdef rmsprop_args args
+    args.params, args.grads, args.square = &params[0], &grads[0], &square[0]
+    args.velocity = NULL
+    if velocity is not None:
+        args.velocity = &velocity[0]
+    args.lr, args.lr_multiplier = &lr[0], lr_multiplier
+    args.keep, args.momentum, args.epsilon, args.l2 = keep, momentum, epsilon, l2
+    args.row = row
+    args.is_float = real is float
+    return new_task(rmsprop_kernel, &args, sizeof(args), whole_rows(params.shape[0], row),
+                    64 if row == 1 else 1, max(CHUNK // row, 1), 10 * row,
+                    (params.base, grads.base, square.base,
+                     None if velocity is None else velocity.base, lr.base))
+
+
+cdef struct clip_args:
+    void* grads
+    const double* factor    # written by `norm_factor`, or NULL: clamp to -limit..limit
+    double limit
+    Py_ssize_t row          # elements of one item
+    bint is_float
+
+
+cdef inline void clip_range(const clip_args* a, Py_ssize_t n, real* grads) noexcept nogil:
+    if a.factor == NULL:
+        clamp(n, a.limit, grads)
+    elif a.factor[0] != 1:
+        if real is float:
+            scale_f32(n, grads, a.factor[0], grads)
+        else:
+            scale_f64(n, grads, a.factor[0], grads)
+
+
+cdef void clip_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const clip_args* a = <const clip_args*>args
+    if a.is_float:
+        clip_range(a, (end - begin) * a.row, <float*>a.grads + begin * a.row)
+    else:
+        clip_range(a, (end - begin) * a.row, <double*>a.grads + begin * a.row)
+
+
+def clip(real[::1] grads, const double[::1] factor, double limit, Py_ssize_t row=1):
+    """Task over rows of elements: grads *= factor[0], or where factor is None, each element is
+    moved into -limit..limit.
+    """
+    cdef clip_args args
+    args.grads = &grads[0]
+    args.factor = NULL
+    if factor is not None:
+        args.factor = &factor[0]
+    args.limit = limit
+    args.row = row
+    args.is_float = real is float
+    return new_task(clip_kernel, &args, sizeof(args), whole_rows(grads.shape[0], row),
+                    64 if row == 1 else 1, max(CHUNK // row, 1), row,
+                    (grads.base, None if factor is None else factor.base))
+
+
+cdef struct squares_args:
+    const void* grads
+    Py_ssize_t size
+    double* sums
+    bint is_float
+
+
+cdef void squares_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const squares_args* a = <const squares_args*>args
+    cdef Py_ssize_t i, at, n
+    for i in range(begin, end):
+        at = i * SQUARES_PER_SUM
+        n = min(a.size - at, <Py_ssize_t>SQUARES_PER_SUM)
+        if a.is_float:
+            a.sums[i] = sum_squares(n, <const float*>a.grads + at)
+        else:
+            a.sums[i] = sum_squares(n, <const double*>a.grads + at)
+
+
+def squares(const real[::1] grads, double[::1] sums):
+    """Task over sums: sums[i] = sum of grads^2 over the i-th SQUARES_PER_SUM elements."""
+    cdef squares_args args
+    args.grads, args.size, args.sums = &grads[0], grads.shape[0], &sums[0]
+    args.is_float = real is float
+    if sums.shape[0] != square_sums(args.size):
+        raise ValueError(f"sums: expected {square_sums(args.size)}, got {sums.shape[0]}")
+    return new_task(squares_kernel, &args, sizeof(args), sums.shape[0], 1, 4, SQUARES_PER_SUM,
+                    (grads.base, sums.base))
+
+
+cpdef Py_ssize_t square_sums(Py_ssize_t size):
+    """How many sums `squares` writes for so many elements."""
+    return (size + SQUARES_PER_SUM - 1) // SQUARES_PER_SUM
+
+
+cdef struct factor_args:
+    const double* sums
+    Py_ssize_t n
+    double limit
+    double* factor
+
+
+cdef void factor_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const factor_args* a = <const factor_args*>args
+    cdef Py_ssize_t i
+    cdef double total = 0, factor
+    for i in range(a.n):
+        total += a.sums[i]
+    factor = a.limit / (sqrt(total) + 1e-6)
+    # A NaN, which no comparison finds, goes on into all gradients.
+    a.factor[0] = 1 if factor > 1 else factor
+
+
+def norm_factor(const double[::1] sums, double limit, double[::1] factor):
+    """Task of one item: factor[0] = min(1, limit / (norm + 1e-6)), norm = sqrt(sum of sums).
+
+    Pascanu, Mikolov and Bengio, On the difficulty of training recurrent neural networks (2013), in
+    the form that PyTorch uses.
+    """
+    cdef factor_args args
+    args.sums, args.n, args.limit, args.factor = &sums[0], sums.shape[0], limit, &factor[0]
+    return new_task(factor_kernel, &args, sizeof(args), 1, 1, 1, args.n, (sums.base, factor.base))

@@ -67,6 +67,12 @@ cdef extern from "simd/simd.h" nogil:
         void (*adam)(Py_ssize_t, float*, const float*, float*, float*, float, float, float, float,
                      float, float,
                      float) noexcept nogil
+        void (*adagrad)(Py_ssize_t, float*, const float*, float*, float, float,
+                        float) noexcept nogil
+        void (*rmsprop)(Py_ssize_t, float*, const float*, float*, float*, float, float,
+                        float, float, float) noexcept nogil
+        void (*clamp)(Py_ssize_t, float, float*) noexcept nogil
+        double (*sum_squares)(Py_ssize_t, const float*) noexcept nogil
 
     ctypedef struct simd_f64:
         Py_ssize_t lanes
@@ -119,6 +125,12 @@ cdef extern from "simd/simd.h" nogil:
         void (*adam)(Py_ssize_t, double*, const double*, double*, double*, double, double, double,
                      double, double, double,
                      double) noexcept nogil
+        void (*adagrad)(Py_ssize_t, double*, const double*, double*, double, double,
+                        double) noexcept nogil
+        void (*rmsprop)(Py_ssize_t, double*, const double*, double*, double*, double, double,
+                        double, double, double) noexcept nogil
+        void (*clamp)(Py_ssize_t, double, double*) noexcept nogil
+        double (*sum_squares)(Py_ssize_t, const double*) noexcept nogil
 
     ctypedef struct simd_isa:
         const char* name
@@ -386,3 +398,37 @@ cdef inline void adam_step(
                  <float>epsilon, <float>l2, <float>decay)
     else:
         f64.adam(n, p, grad, m, v, step, root, beta1, beta2, epsilon, l2, decay)
+
+
+cdef inline void adagrad_step(
+    Py_ssize_t n, real* p, const real* grad, real* total, double lr, double epsilon, double l2,
+) noexcept nogil:
+    if real is float:
+        f32.adagrad(n, p, grad, total, <float>lr, <float>epsilon, <float>l2)
+    else:
+        f64.adagrad(n, p, grad, total, lr, epsilon, l2)
+
+
+cdef inline void rmsprop_step(
+    Py_ssize_t n, real* p, const real* grad, real* square, real* velocity, double lr, double keep,
+    double momentum, double epsilon, double l2,
+) noexcept nogil:
+    if real is float:
+        f32.rmsprop(n, p, grad, square, velocity, <float>lr, <float>keep, <float>momentum,
+                    <float>epsilon, <float>l2)
+    else:
+        f64.rmsprop(n, p, grad, square, velocity, lr, keep, momentum, epsilon, l2)
+
+
+cdef inline void clamp(Py_ssize_t n, double limit, real* x) noexcept nogil:
+    if real is float:
+        f32.clamp(n, <float>limit, x)
+    else:
+        f64.clamp(n, limit, x)
+
+
+cdef inline double sum_squares(Py_ssize_t n, const real* x) noexcept nogil:
+    if real is float:
+        return f32.sum_squares(n, x)
+    else:
+        return f64.sum_squares(n, x)

@@ -254,11 +254,3 @@ def kept(shape, rate, seed, layer, step):
     key = (seed & MASK, seed >> 32, layer, 0)
     rows = [random_words(shape[1], key, (step & MASK, step >> 32, n)) for n in range(shape[0])]
     return np.array(rows).reshape(shape) >= np.uint32(int(rate * 2**32))
-
-
-def adam(p, grad, m, v, rate, root, beta1, beta2, epsilon, l2, decay):
-    """The new (p, m, v); rate and root already hold the corrections of the biases."""
-    g = grad + l2 * p
-    m = m + (1 - beta1) * (g - m)
-    v = v + (1 - beta2) * (g * g - v)
-    return p - decay * p - rate * m / (np.sqrt(v) * root + epsilon), m, v

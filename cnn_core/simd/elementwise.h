@@ -1,4 +1,4 @@
-/* Activations, losses, sums and updates on adjacent elements. Included once per type. */
+/* Activations, losses and sums on adjacent elements. Included once per type. */
 
 /* Steps through n elements by vectors: i is the first of the next one, left how many remain. */
 #define FOR_VECTORS(n) for (ptrdiff_t i = 0, left = (n); left > 0; i += LANES, left -= LANES)
@@ -244,21 +244,6 @@ static void NAME(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x
 DEFINE_SCALE(u8, uint8_t)
 DEFINE_SCALE(f32, float)
 DEFINE_SCALE(f64, double)
-
-static void NAME(sgd)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *v, REAL lr, REAL momentum,
-                      int nesterov, REAL weight_decay) {
-    FOR_VECTORS(n) {
-        vec value = NAME(load_n)(p + i, left, 0);
-        vec g = NAME(load_n)(grad + i, left, 0);
-        if (weight_decay != 0) g += weight_decay * value;
-        if (momentum != 0) {
-            vec velocity = momentum * NAME(load_n)(v + i, left, 0) + g;
-            NAME(store_n)(v + i, left, velocity);
-            g = nesterov ? g + momentum * velocity : velocity;
-        }
-        NAME(store_n)(p + i, left, value - lr * g);
-    }
-}
 
 static void NAME(cross_entropy_columns)(ptrdiff_t n, ptrdiff_t m, const REAL *x, const REAL *t,
                                         const int64_t *labels, REAL *losses, REAL *scratch) {

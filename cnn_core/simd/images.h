@@ -182,16 +182,3 @@ static void NAME(combine)(ptrdiff_t n, const REAL *x, const REAL *a, const REAL 
         NAME(store_n)(y + i, left, v);
     }
 }
-
-/* m += (1 - beta1) (g - m); v += (1 - beta2) (g^2 - v); p -= rate m / (sqrt(v) root + epsilon),
- * rate and root holding the corrections of the biases; g = grad + l2 p; decay shrinks p first. */
-static void NAME(adam)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *m, REAL *v, REAL rate,
-                       REAL root, REAL beta1, REAL beta2, REAL epsilon, REAL l2, REAL decay) {
-    for (ptrdiff_t i = 0; i < n; i++) {
-        REAL value = p[i] - decay * p[i];
-        REAL g = grad[i] + l2 * p[i];
-        m[i] += (1 - beta1) * (g - m[i]);
-        v[i] += (1 - beta2) * (g * g - v[i]);
-        p[i] = value - rate * m[i] / (SQRT(v[i]) * root + epsilon);
-    }
-}

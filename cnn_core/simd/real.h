@@ -3,3 +3,4 @@
 #include "product.h"
 #include "elementwise.h"
 #include "images.h"
+#include "updates.h"

@@ -124,7 +124,19 @@ enum activation {
     /* g = grad + l2 p; m += (1 - beta1) (g - m); v += (1 - beta2) (g^2 - v);                     \
      * p -= decay p + rate m / (root sqrt(v) + epsilon). */                                       \
     void (*adam)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *m, REAL *v, REAL rate, REAL root,  \
-                 REAL beta1, REAL beta2, REAL epsilon, REAL l2, REAL decay);
+                 REAL beta1, REAL beta2, REAL epsilon, REAL l2, REAL decay);                      \
+    /* g = grad + l2 p; sum += g^2; p -= lr g / (sqrt(sum) + epsilon). */                         \
+    void (*adagrad)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *sum, REAL lr, REAL epsilon,     \
+                    REAL l2);                                                                     \
+    /* g = grad + l2 p; square = keep square + (1 - keep) g^2;                                    \
+     * step = g / (sqrt(square) + epsilon); p -= lr step, or, where v is not NULL,                \
+     * v = momentum v + step; p -= lr v. */                                                       \
+    void (*rmsprop)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *square, REAL *v, REAL lr,       \
+                    REAL keep, REAL momentum, REAL epsilon, REAL l2);                             \
+    /* x = min(max(x, -limit), limit); a NaN stays. */                                            \
+    void (*clamp)(ptrdiff_t n, REAL limit, REAL *x);                                              \
+    /* Returns sum x^2, squared and added in float64. */                                          \
+    double (*sum_squares)(ptrdiff_t n, const REAL *x);
 
 typedef struct simd_f32 { SIMD_TABLE(float) } simd_f32;
 typedef struct simd_f64 { SIMD_TABLE(double) } simd_f64;

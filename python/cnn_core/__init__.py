@@ -42,11 +42,12 @@ from cnn_core.losses import (
 )
 from cnn_core.network import Sequential
 from cnn_core.ops import get_num_threads, set_num_threads
-from cnn_core.optimizers import SGD, Adam, AdamW, Optimizer
+from cnn_core.optimizers import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSprop
 from cnn_core.trainer import Trainer
 
 __all__ = [
     "SGD",
+    "AdaGrad",
     "Adam",
     "AdamW",
     "Affine",
@@ -73,6 +74,7 @@ __all__ = [
     "MeanSquaredError",
     "Normal",
     "Optimizer",
+    "RMSprop",
     "ReLU",
     "Sequential",
     "Sigmoid",

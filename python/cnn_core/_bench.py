@@ -197,7 +197,7 @@ def _entries(owner: _Owner, parts: Parts, names: _Names) -> Iterator[_Entry]:
         (names.rows, rows),
         (names.after, parts.after),
         ("sum of parts", parts.reduce),
-        ("update", parts.update),
+        ("update", [lane for stage in parts.update for lane in stage]),
     )
     for name, group in groups:
         for number, task in enumerate(task for lane in group for task in lane):

@@ -33,3 +33,30 @@ def adam(
     row: int = ...,
 ) -> Task: ...
 def adam_clock(corrections: _Float64, steps: _Float64, beta1: float, beta2: float) -> Task: ...
+def adagrad(
+    params: _Real,
+    grads: _Real,
+    total: _Real,
+    lr: _Float64,
+    lr_multiplier: float,
+    epsilon: float,
+    l2: float,
+    row: int = ...,
+) -> Task: ...
+def rmsprop(
+    params: _Real,
+    grads: _Real,
+    square: _Real,
+    velocity: _Real | None,
+    lr: _Float64,
+    lr_multiplier: float,
+    keep: float,
+    momentum: float,
+    epsilon: float,
+    l2: float,
+    row: int = ...,
+) -> Task: ...
+def clip(grads: _Real, factor: _Float64 | None, limit: float, row: int = ...) -> Task: ...
+def squares(grads: _Real, sums: _Float64) -> Task: ...
+def square_sums(size: int) -> int: ...
+def norm_factor(sums: _Float64, limit: float, factor: _Float64) -> Task: ...

@@ -49,7 +49,7 @@ class Parts:
              reached (batch statistics)
     after    lanes that need all samples: gradients of dense layers, the sum of the loss
     reduce   lanes that join what `after` has left in parts
-    update   the optimizer
+    update   the optimizer's stages
     finished gradients of parameters with the lanes of `after` that complete them row by row: their
              updates may follow in the same lane
     """
@@ -58,7 +58,7 @@ class Parts:
     rows: list[ops.Task | list[Lane]] = field(default_factory=list)
     after: list[Lane] = field(default_factory=list)
     reduce: list[Lane] = field(default_factory=list)
-    update: list[Lane] = field(default_factory=list)
+    update: list[list[Lane]] = field(default_factory=list)
     finished: list[tuple[Array, Lane]] = field(default_factory=list)
 
     def __add__(self, other: Parts) -> Parts:
@@ -82,7 +82,7 @@ class Parts:
             if max(task.least for task in lane) > min(task.most for task in lane):
                 stages.append([[]])
             stages[-1][0].append(item)
-        return ops.Program([*stages, self.after, self.reduce, self.update])
+        return ops.Program([*stages, self.after, self.reduce, *self.update])
 
 
 def flat(array: Array) -> Array:

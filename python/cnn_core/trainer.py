@@ -86,12 +86,13 @@ class Trainer:
         names = {view.ctypes.data: name for name, view in network.grads.items()}
         lanes = {names[view.ctypes.data]: lane for view, lane in finished}
         rows = {name: network.grads[name].size // lane[0].n for name, lane in lanes.items()}
+        biases = [name for name, value in network.params.items() if value.ndim < 2]
         flat = network.flat_params, network.flat_grads, network.slices
-        own, updates = self.optimizer.tasks(*flat, rows)
-        for name, task in own.items():
-            lanes[name].append(task)
+        own, updates = self.optimizer.tasks(*flat, rows, biases)
+        for name, tasks in own.items():
+            lanes[name] += tasks
         clock = self.optimizer.clock_tasks()
-        return Parts(before=[[task] for task in clock], update=[[task] for task in updates])
+        return Parts(before=[[task] for task in clock], update=updates)
 
     def step(
         self,

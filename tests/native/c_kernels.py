@@ -253,6 +253,30 @@ class Kernels:
             self.call("adam", p.size, *args, *numbers)
         return p_.array, first.array, second.array
 
+    def adagrad(self, p, grad, total, *numbers):
+        with self.memory() as m:
+            p_, grad_, total_ = m.inout(p), m.input(grad), m.inout(total)
+            self.call("adagrad", p.size, p_.address, grad_.address, total_.address, *numbers)
+        return p_.array, total_.array
+
+    def rmsprop(self, p, grad, square, v, *numbers):
+        with self.memory() as m:
+            p_, grad_, square_ = m.inout(p), m.input(grad), m.inout(square)
+            v_ = None if v is None else m.inout(v)
+            args = (p_.address, grad_.address, square_.address, address(v_))
+            self.call("rmsprop", p.size, *args, *numbers)
+        return p_.array, square_.array, v_ and v_.array
+
+    def clamp(self, x, limit):
+        with self.memory() as m:
+            x_ = m.inout(x)
+            self.call("clamp", x.size, limit, x_.address)
+        return x_.array
+
+    def sum_squares(self, x):
+        with self.memory() as m:
+            return self.call("sum_squares", x.size, m.input(x).address)
+
     # ---- matrices --------------------------------------------------------------------------------
 
     def product(self, a, b, c, *, b_gap=0, c_gap=0):

@@ -292,6 +292,39 @@ def adam(bint single, Py_ssize_t n, address p, address grad, address m, address 
                  epsilon, l2, decay)
 
 
+def adagrad(bint single, Py_ssize_t n, address p, address grad, address total, double lr,
+            double epsilon, double l2):
+    if single:
+        f32.adagrad(n, <float*>p, <float*>grad, <float*>total, <float>lr, <float>epsilon,
+                    <float>l2)
+    else:
+        f64.adagrad(n, <double*>p, <double*>grad, <double*>total, lr, epsilon, l2)
+
+
+def rmsprop(bint single, Py_ssize_t n, address p, address grad, address square, address v,
+            double lr, double keep, double momentum, double epsilon, double l2):
+    if single:
+        f32.rmsprop(n, <float*>p, <float*>grad, <float*>square, <float*>v, <float>lr, <float>keep,
+                    <float>momentum, <float>epsilon, <float>l2)
+    else:
+        f64.rmsprop(n, <double*>p, <double*>grad, <double*>square, <double*>v, lr, keep, momentum,
+                    epsilon, l2)
+
+
+def clamp(bint single, Py_ssize_t n, double limit, address x):
+    if single:
+        f32.clamp(n, <float>limit, <float*>x)
+    else:
+        f64.clamp(n, limit, <double*>x)
+
+
+def sum_squares(bint single, Py_ssize_t n, address x):
+    if single:
+        return f32.sum_squares(n, <float*>x)
+    else:
+        return f64.sum_squares(n, <double*>x)
+
+
 # ---- matrices ------------------------------------------------------------------------------------
 
 

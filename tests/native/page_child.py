@@ -34,6 +34,12 @@ def elementwise(k, n):
         yield f"scale {kind}", k.scale, (np.ones(n, kind), 2.0)
     yield "sgd", k.sgd, (x, t, None, 0.1)
     yield "sgd", k.sgd, (x, t, t, 0.1, 0.9, True, 0.1)
+    yield "adam", k.adam, (x, t, t, t, 0.1, 1.0, 0.9, 0.999, 1e-8, 0.1, 0.1)
+    yield "adagrad", k.adagrad, (x, t, t, 0.1, 1e-10, 0.1)
+    yield "rmsprop", k.rmsprop, (x, t, t, None, 0.1, 0.9, 0.0, 1e-8, 0.1)
+    yield "rmsprop", k.rmsprop, (x, t, t, t, 0.1, 0.9, 0.9, 1e-8, 0.1)
+    yield "clamp", k.clamp, (x, 0.5)
+    yield "sum_squares", k.sum_squares, (x,)
     for classes in (1, 3):
         scores = np.ones((classes, n), k.dtype)
         yield "columns", k.cross_entropy_columns, (scores, np.zeros(n, np.int64))

@@ -218,22 +218,6 @@ def test_scale(kernels, rng, source):
     assert kernels.scale(every, 1.0).tolist() == list(range(256))
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("nesterov", [False, True])
-@pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_sgd(kernels, rng, momentum, nesterov, decay):
-    rule = {"momentum": momentum, "nesterov": nesterov, "weight_decay": decay}
-    for n in kernels.sizes():
-        p, grad, v = (random_array(rng, n, kernels.dtype) for _ in range(3))
-        given = v if momentum else None
-        new_p, new_v = kernels.sgd(p, grad, given, 0.1, **rule)
-        expected_p, expected_v = reference.sgd_update(p, grad, 0.1, velocity=given, **rule)
-        size, note = np.full(n, 8.0), f"n={n}"
-        assert_close(new_p, expected_p, kernels.dtype, magnitude=size, table=TIGHT, note=note)
-        if momentum:
-            assert_close(new_v, expected_v, kernels.dtype, magnitude=size, table=TIGHT, note=note)
-
-
 def test_argmax_is_the_first_of_equals(kernels, rng):
     for n in kernels.sizes()[1:]:
         for place in range(n):

@@ -9,7 +9,7 @@ from numpy.lib.stride_tricks import as_strided
 
 import reference_images
 from native.c_kernels import exact_operands, term_by_term
-from reference import TIGHT, assert_close, random_array, same_bits
+from reference import random_array, same_bits
 
 # Of Random123: counter and key alike all zeros, all ones, and digits of pi.
 KNOWN_ANSWERS = (
@@ -268,27 +268,3 @@ def test_nan_stays_in_its_channel(kernels):
             kernels.combine(None, None, x, one, one, one),
         ):
             assert np.flatnonzero(np.isnan(actual)).tolist() == [i]
-
-
-# ---- Adam ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("l2", "decay"), [(0.0, 0.0), (0.01, 0.0), (0.0, 0.003)])
-def test_adam(kernels, rng, l2, decay):
-    numbers = (0.002, 1.7, 0.9, 0.999, 1e-8, l2, decay)
-    rounded = [float(kernels.dtype.type(number)) for number in numbers]
-    for n in kernels.sizes():
-        p, grad, m, v = (random_array(rng, n, kernels.dtype) for _ in range(4))
-        v = np.abs(v)
-        wide = [value.astype(np.float64) for value in (p, grad, m, v)]
-        expected = reference_images.adam(*wide, *rounded)
-        sizes = (
-            np.abs(wide[0]) + 1e-2,
-            *(np.abs(wide[i]) + np.abs(wide[1]) + wide[1] ** 2 for i in (2, 3)),
-        )
-        for actual, value, size in zip(
-            kernels.adam(p, grad, m, v, *numbers), expected, sizes, strict=True
-        ):
-            assert_close(
-                actual, value, kernels.dtype, magnitude=size + 1, table=TIGHT, note=f"n={n}"
-            )

@@ -14,6 +14,9 @@ WORDS = ["affine 5", "tanh", "affine 3"]
 KINDS = {
     "sgd": (lambda: cc.SGD(0.1), []),
     "momentum": (lambda: cc.SGD(0.1, 0.9, True, 0.01), ["velocity"]),
+    "adagrad": (lambda: cc.AdaGrad(0.1, decay_biases=False, weight_decay=0.1), ["total"]),
+    "rmsprop": (lambda: cc.RMSprop(0.01, clip_norm=0.1), ["mean_square"]),
+    "rms with momentum": (lambda: cc.RMSprop(0.01, 0.9, 0.5), ["mean_square", "velocity"]),
     "adam": (lambda: cc.Adam(0.01, weight_decay=0.1), ["mean", "mean_square", "steps"]),
     "adamw": (lambda: cc.AdamW(0.01, lr_multipliers={"b1": 0.5}), ["mean", "mean_square", "steps"]),
 }
@@ -110,14 +113,25 @@ def test_the_arguments_come_back(kind):
 
 
 def test_the_arguments_are_those_of_the_constructor():
-    assert cc.SGD(0.5, 0.9, True, 0.1, lr_multipliers={"W1": -1}).get_config() == {
+    factors = {"W1": -1}
+    assert cc.SGD(0.5, 0.9, True, 0.1, lr_multipliers=factors, clip_value=2).get_config() == {
         "class": "SGD",
         "lr": 0.5,
         "momentum": 0.9,
         "nesterov": True,
         "weight_decay": 0.1,
         "lr_multipliers": {"W1": -1.0},
+        "decay_biases": True,
+        "clip_norm": None,
+        "clip_value": 2.0,
     }
+
+
+def test_the_total_of_adagrad_begins_with_what_was_asked_for():
+    optimizer = cc.Trainer(make(WORDS), cc.AdaGrad(initial_total=0.5)).optimizer
+    assert (optimizer.state()["total"] == 0.5).all()
+    with pytest.raises(ValueError, match="initial_total: expected a finite number"):
+        cc.AdaGrad(initial_total=-1)
 
 
 def test_an_unknown_class_is_named():

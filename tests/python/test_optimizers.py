@@ -227,8 +227,8 @@ def test_the_defaults_of_adam_are_pytorchs():
     assert (adam.weight_decay, adamw.weight_decay) == (0, 0.01)
 
 
-@by_kind
-def test_multipliers_of_adam(kind):
+@pytest.mark.parametrize("kind", [cc.Adam, cc.AdamW, cc.AdaGrad, cc.RMSprop])
+def test_multipliers_of_adaptive_steps(kind):
     x, t = make_batch(make(WORDS), 9)
     start = make(WORDS).params
     nets = {}
@@ -305,6 +305,23 @@ def test_the_first_step_of_adam_has_the_size_of_the_rate():
     for name, part in net.slices.items():
         moved = (net.flat_params - before)[part].reshape(gradient[name].shape)
         np.testing.assert_allclose(moved, -0.01 * np.sign(gradient[name]), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "error", "message"),
+    [
+        (cc.AdaGrad, {"epsilon": 0}, ValueError, "epsilon: expected a number > 0, got 0"),
+        (cc.AdaGrad, {"lr": "x"}, TypeError, "lr: expected a number"),
+        (cc.RMSprop, {"decay_rate": 1}, ValueError, "decay_rate: expected a number below 1, got 1"),
+        (cc.RMSprop, {"momentum": 2}, ValueError, "momentum: expected a finite number in 0..1"),
+        (cc.RMSprop, {"epsilon": -1}, ValueError, "epsilon: expected a finite number"),
+        (cc.RMSprop, {"weight_decay": -1}, ValueError, "weight_decay: expected"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_of_adagrad_and_rmsprop_are_named(kind, arguments, error, message):
+    with pytest.raises(error, match=message):
+        kind(**arguments)
 
 
 @by_kind

@@ -1,0 +1,72 @@
+/* Updates of parameters from their gradients, and the limits of these. Included once per type. */
+
+static void NAME(sgd)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *v, REAL lr, REAL momentum,
+                      int nesterov, REAL weight_decay) {
+    FOR_VECTORS(n) {
+        vec value = NAME(load_n)(p + i, left, 0);
+        vec g = NAME(load_n)(grad + i, left, 0);
+        if (weight_decay != 0) g += weight_decay * value;
+        if (momentum != 0) {
+            vec velocity = momentum * NAME(load_n)(v + i, left, 0) + g;
+            NAME(store_n)(v + i, left, velocity);
+            g = nesterov ? g + momentum * velocity : velocity;
+        }
+        NAME(store_n)(p + i, left, value - lr * g);
+    }
+}
+
+/* m += (1 - beta1) (g - m); v += (1 - beta2) (g^2 - v); p -= rate m / (sqrt(v) root + epsilon),
+ * rate and root holding the corrections of the biases; g = grad + l2 p; decay shrinks p first. */
+static void NAME(adam)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *m, REAL *v, REAL rate,
+                       REAL root, REAL beta1, REAL beta2, REAL epsilon, REAL l2, REAL decay) {
+    for (ptrdiff_t i = 0; i < n; i++) {
+        REAL value = p[i] - decay * p[i];
+        REAL g = grad[i] + l2 * p[i];
+        m[i] += (1 - beta1) * (g - m[i]);
+        v[i] += (1 - beta2) * (g * g - v[i]);
+        p[i] = value - rate * m[i] / (SQRT(v[i]) * root + epsilon);
+    }
+}
+
+/* g = grad + l2 p; sum += g^2; p -= lr g / (sqrt(sum) + epsilon). */
+static void NAME(adagrad)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *sum, REAL lr, REAL epsilon,
+                          REAL l2) {
+    for (ptrdiff_t i = 0; i < n; i++) {
+        REAL g = grad[i] + l2 * p[i];
+        sum[i] += g * g;
+        p[i] -= lr * g / (SQRT(sum[i]) + epsilon);
+    }
+}
+
+/* g = grad + l2 p; square = keep square + (1 - keep) g^2; step = g / (sqrt(square) + epsilon);
+ * p -= lr step, or with a velocity v = momentum v + step; p -= lr v. */
+static void NAME(rmsprop)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *square, REAL *v, REAL lr,
+                          REAL keep, REAL momentum, REAL epsilon, REAL l2) {
+    for (ptrdiff_t i = 0; i < n; i++) {
+        REAL g = grad[i] + l2 * p[i];
+        square[i] = keep * square[i] + (1 - keep) * (g * g);
+        REAL step = g / (SQRT(square[i]) + epsilon);
+        if (v) step = v[i] = momentum * v[i] + step;
+        p[i] -= lr * step;
+    }
+}
+
+/* x = min(max(x, -limit), limit); written so that a NaN, which compares false, is kept. */
+static void NAME(clamp)(ptrdiff_t n, REAL limit, REAL *x) {
+    const vec most = NAME(splat)(limit), least = -most;
+    FOR_VECTORS(n) {
+        vec v = NAME(load_n)(x + i, left, 0);
+        v = NAME(select)(v > most, most, v);
+        NAME(store_n)(x + i, left, NAME(select)(v < least, least, v));
+    }
+}
+
+/* Eight sums in float64, so that the square of no float is too large and their order is fixed. */
+static double NAME(sum_squares)(ptrdiff_t n, const REAL *x) {
+    double sum[8] = {0};
+    ptrdiff_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        UNROLL for (int j = 0; j < 8; j++) sum[j] += (double)x[i + j] * (double)x[i + j];
+    for (int j = 0; i < n; i++, j++) sum[j] += (double)x[i] * (double)x[i];
+    return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+}
