@@ -201,6 +201,8 @@ def adagrad(real[::1] params, const real[::1] grads, real[::1] total, const doub
     Duchi, Hazan and Singer, Adaptive subgradient methods (2011).
     """
     cdef adagrad_args args
+    expect(grads.shape[0] == total.shape[0] == params.shape[0] and lr.shape[0] == 1,
+           "params, grads, total")
     args.params, args.grads, args.total = &params[0], &grads[0], &total[0]
     args.lr, args.lr_multiplier = &lr[0], lr_multiplier
     args.epsilon, args.l2 = epsilon, l2
@@ -255,6 +257,9 @@ def rmsprop(real[::1] params, const real[::1] grads, real[::1] square, real[::1]
     Tieleman and Hinton, Lecture 6.5 of Neural networks for machine learning (2012).
     """
     cdef rmsprop_args args
+    expect(grads.shape[0] == square.shape[0] == params.shape[0] and lr.shape[0] == 1
+           and (momentum == 0 if velocity is None else velocity.shape[0] == params.shape[0]),
+           "params, grads, square, velocity")
     args.params, args.grads, args.square = &params[0], &grads[0], &square[0]
     args.velocity = NULL
     if velocity is not None:
@@ -300,6 +305,7 @@ def clip(real[::1] grads, const double[::1] factor, double limit, Py_ssize_t row
     moved into -limit..limit.
     """
     cdef clip_args args
+    expect(factor is None or factor.shape[0] == 1, "factor")
     args.grads = &grads[0]
     args.factor = NULL
     if factor is not None:
@@ -334,10 +340,9 @@ cdef void squares_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noe
 def squares(const real[::1] grads, double[::1] sums):
     """Task over sums: sums[i] = sum of grads^2 over the i-th SQUARES_PER_SUM elements."""
     cdef squares_args args
+    expect(sums.shape[0] == square_sums(grads.shape[0]), "grads, sums")
     args.grads, args.size, args.sums = &grads[0], grads.shape[0], &sums[0]
     args.is_float = real is float
-    if sums.shape[0] != square_sums(args.size):
-        raise ValueError(f"sums: expected {square_sums(args.size)}, got {sums.shape[0]}")
     return new_task(squares_kernel, &args, sizeof(args), sums.shape[0], 1, 4, SQUARES_PER_SUM,
                     (grads.base, sums.base))
 
@@ -372,5 +377,6 @@ def norm_factor(const double[::1] sums, double limit, double[::1] factor):
     the form that PyTorch uses.
     """
     cdef factor_args args
+    expect(factor.shape[0] == 1, "factor")
     args.sums, args.n, args.limit, args.factor = &sums[0], sums.shape[0], limit, &factor[0]
     return new_task(factor_kernel, &args, sizeof(args), 1, 1, 1, args.n, (sums.base, factor.base))

@@ -81,6 +81,9 @@ OPTIMIZERS = {
     "SGD momentum": lambda: cc.SGD(0.05, momentum=0.9, weight_decay=1e-3),
     "SGD nesterov": lambda: cc.SGD(0.05, momentum=0.9, nesterov=True),
     "SGD in parts": lambda: cc.SGD(0.05, lr_multipliers={"W1": 0, "b2": -0.5}),
+    "SGD clipped by its norm": lambda: cc.SGD(0.05, momentum=0.9, clip_norm=0.1),
+    "Adam clipped by value": lambda: cc.Adam(0.01, clip_value=1e-3),
+    "RMSprop momentum": lambda: cc.RMSprop(0.01, momentum=0.9, weight_decay=0.1),
     "Adam in parts": lambda: cc.Adam(0.01, weight_decay=0.1, lr_multipliers={"b1": 0, "W2": 2}),
 } | offered(cc.Optimizer)
 LOSSES = {
@@ -94,6 +97,7 @@ FITS = {
     "shuffle": {"sampling": "shuffle"},
     "replacement": {"sampling": "replacement", "report": "book"},
     "sequential": {"sampling": "sequential", "iterations": 5},
+    "weighted": {"sample_weight": np.linspace(0, 3, 157), "class_weight": "balanced"},
 }
 
 

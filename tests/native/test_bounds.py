@@ -58,6 +58,14 @@ CASES = {
         (*(real(N) for _ in range(4)), double(1), double(2), 1.0, 0.9, 0.99, 1e-8, 0.0, 0.0),
     ),
     "adam clock": (optimizers.adam_clock, (double(2), double(1), 0.9, 0.99)),
+    "adagrad": (optimizers.adagrad, (*(real(N) for _ in range(3)), double(1), 1.0, 1e-8, 0.0)),
+    "rmsprop": (
+        optimizers.rmsprop,
+        (*(real(N) for _ in range(4)), double(1), 1.0, 0.9, 0.9, 1e-8, 0.0),
+    ),
+    "clip": (optimizers.clip, (real(N), double(1), 0.0)),
+    "squares": (optimizers.squares, (real(2 * 4096), double(2))),
+    "norm": (optimizers.norm_factor, (double(2), 1.0, double(1))),
 }
 #: changes that fit, too: place of the argument, axis, and how much longer
 FITS = {
@@ -65,6 +73,9 @@ FITS = {
     "affine db": {(0, 0, -1), (0, 0, 1)},
     "rows": {(0, 0, -1), (0, 0, 1), (1, 0, 1), (4, 0, -1)},
     "labels": {(0, 0, -1), (0, 0, 1), (1, 0, 1), (3, 0, -1)},
+    "clip": {(0, 0, -1), (0, 0, 1)},
+    "squares": {(0, 0, -1)},
+    "norm": {(0, 0, -1), (0, 0, 1)},
 }
 
 
@@ -99,6 +110,8 @@ def test_what_must_come_together():
             losses.rows(x, bad[0], bad[1], bad[2], 1.0, sums)
     with pytest.raises(ValueError, match="velocity"):
         optimizers.sgd(real(N), real(N), None, double(1), 1.0, 0.9, False, 0.0)
+    with pytest.raises(ValueError, match="velocity"):
+        optimizers.rmsprop(*(real(N),) * 3, None, double(1), 1.0, 0.9, 0.9, 1e-8, 0.0)
     with pytest.raises(ValueError, match="y"):
         affine.input_gradient(real(N, O), PACKED, real(N, I), None, 1)
 

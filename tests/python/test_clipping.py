@@ -69,7 +69,7 @@ def test_a_norm_beyond_float32_is_found():
     assert factor[0] == pytest.approx(1 / (1e30 * np.sqrt(9000)), rel=1e-6)
     ops.run(native.clip(grads, factor, 0.0))
     assert norm([grads]) == pytest.approx(1, rel=1e-6)
-    with pytest.raises(ValueError, match="sums: expected 3, got 2"):
+    with pytest.raises(ValueError, match="grads, sums"):
         native.squares(grads, np.zeros(2))
 
 
