@@ -16,9 +16,7 @@ from cnn_core._gemm cimport (
 )
 from cnn_core._parallel cimport Program, new_task
 from cnn_core._simd cimport simd_f32, simd_f64
-from cnn_core._sparse cimport (
-    sparse_forward_rows, sparse_weight_gradient_rows, transpose_columns,
-)
+from cnn_core._sparse cimport sparse_forward_rows, sparse_weight_gradient_rows, transpose_columns
 
 
 cdef extern from "<sys/mman.h>" nogil:
@@ -319,10 +317,7 @@ def clamp(bint single, Py_ssize_t n, double limit, address x):
 
 
 def sum_squares(bint single, Py_ssize_t n, address x):
-    if single:
-        return f32.sum_squares(n, <float*>x)
-    else:
-        return f64.sum_squares(n, <double*>x)
+    return f32.sum_squares(n, <float*>x) if single else f64.sum_squares(n, <double*>x)
 
 
 # ---- matrices ------------------------------------------------------------------------------------
