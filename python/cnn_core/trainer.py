@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -182,13 +183,18 @@ class Trainer:
             limit = min(limit, positive("iterations", iterations))
         self.stop, self.planned = False, limit
         self.history = run.history
-        self._call("on_fit_begin")
+        began: list[Callback] = []
         try:
+            for callback in self.callbacks:
+                callback.on_fit_begin(self)
+                began.append(callback)
             with _Progress(limit, verbose) as progress:
                 while run.done < limit and not self.stop:
                     run.epoch(limit, progress)
         finally:
-            self._call("on_fit_end")
+            with ExitStack() as ends:  # an error in one does not keep the others from ending
+                for callback in reversed(began):
+                    ends.callback(callback.on_fit_end, self)
         return self.history
 
     def _call(self, event: str) -> None:

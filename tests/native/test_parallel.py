@@ -1,19 +1,16 @@
-"""Programs of tasks: chunks, lanes, stages, threads, a fork after use."""
+"""Programs of tasks: chunks, lanes, stages, threads."""
 
 import gc
-import os
-import subprocess
-import sys
 import threading
 import weakref
 
 import numpy as np
 import pytest
 
+import children
 import cnn_core as cc
 from cnn_core import _parallel
 from cnn_core._parallel import Program
-from native.c_build import environment
 from reference import same_bits
 
 THREADS = (1, 2, 3, 7, 16)
@@ -233,64 +230,13 @@ def test_set_num_threads(threads):
 
 
 @needs_threads
-def test_omp_num_threads_is_the_default():
-    code = "import cnn_core as cc; print(cc.get_num_threads())"
-    done = run_python(code, OMP_NUM_THREADS="3")
-    assert done.stdout.strip() == "3", done.stderr
-
-
-@needs_threads
 def test_fewer_threads_than_asked_for_do_all_the_work():
     """OpenMP may give a smaller team: its size counts, not the number that was asked for."""
-    code = """if True:
-        import numpy as np
-        import cnn_core as cc
-        x, W = np.random.default_rng(0).standard_normal((2, 400, 400))
-        results = []
-        for count in (1, 7):
-            cc.set_num_threads(count)
-            results.append(cc.ops.affine_forward(x, W, None).tobytes())
-        print(results[0] == results[1], cc.get_num_threads())
+    code = """
+    cc.set_num_threads(1)
+    expected = train()
+    cc.set_num_threads(7)
+    print(train() == expected, cc.get_num_threads())
     """
-    done = run_python(code, OMP_THREAD_LIMIT="2")
-    assert done.stdout.strip() == "True 7", done.stderr
-
-
-# ---- fork ----------------------------------------------------------------------------------------
-
-FORK = """
-import os
-import numpy as np
-import cnn_core as cc
-
-cc.set_num_threads(2)
-x, W = np.ones((400, 300), "float32"), np.ones((300, 200), "float32")
-before = cc.ops.affine_forward(x, W, None)  # the team of threads exists from here on
-children = []
-for number in range(3):
-    child = os.fork()
-    if not child:
-        alone = cc.get_num_threads() == 1
-        cc.set_num_threads(2)  # may be asked for, but there are no threads to be had
-        after = cc.ops.affine_forward(x, W, None)
-        # 10 + number: this child, and all is well
-        os._exit(10 + number if alone and np.array_equal(before, after) else 1)
-    children.append(child)
-print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
-print(cc.get_num_threads(), np.array_equal(before, cc.ops.affine_forward(x, W, None)))
-"""
-
-
-def run_python(code, **changes):
-    """A child that runs the code; one that hangs is ended and fails the test."""
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
-    return subprocess.run(
-        command, env=environment(**changes), capture_output=True, text=True, timeout=60
-    )
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_fork_after_use_works():
-    """The threads of the parent do not exist in the child, which must not wait for them."""
-    done = run_python(FORK)
-    assert done.stdout.split("\n")[:2] == ["[10, 11, 12]", "2 True"], done.stderr
+    assert children.run(code, OMP_THREAD_LIMIT="2") == [["True", "7"]]
+    assert children.run(code, OMP_DYNAMIC="true") == [["True", "7"]]

@@ -2,7 +2,6 @@
 
 import copy
 import json
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -227,20 +226,6 @@ def test_a_summed_loss_is_the_sum_over_all_rows():
     x, t = make_batch(net, 1300)
     expected = reference.softmax_cross_entropy(net.predict(x), t, reduction="sum")[0]
     assert net.loss(x, t) == pytest.approx(expected, rel=1e-6)
-
-
-def test_threads_may_ask_one_network_at_once():
-    net = make(STACKS["python between"], dtype="float32")
-    batches = [make_batch(net, n, seed=n) for n in (1, 3, 50, 200, 513, 700)] * 4
-    expected = [(net.predict(x), net.gradient(x, t)) for x, t in batches]
-
-    def ask(batch):
-        return net.predict(batch[0]), net.gradient(*batch)
-
-    with ThreadPoolExecutor(8) as pool:
-        for (y, gradient), (wanted, right) in zip(pool.map(ask, batches), expected, strict=True):
-            assert same_bits(y, wanted)
-            assert_gradients(gradient, right, "float32", tolerance=0)
 
 
 # ---- parameters ----------------------------------------------------------------------------------
