@@ -9,11 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnn_core import models
-from cnn_core.callbacks import LearningRateSchedule
+from cnn_core.callbacks import Callback, EarlyStopping, LearningRateSchedule
 from cnn_core.initializers import Normal
 from cnn_core.network import Sequential
-from cnn_core.optimizers import SGD, Adam, AdamW, Optimizer
-from cnn_core.schedules import Constant, CosineDecay, ExponentialDecay, Schedule, StepDecay
+from cnn_core.optimizers import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSprop
+from cnn_core.schedules import (
+    Constant,
+    CosineDecay,
+    ExponentialDecay,
+    InverseTimeDecay,
+    Schedule,
+    StepDecay,
+)
 from cnn_core.trainer import Trainer
 
 Options = argparse.Namespace
@@ -22,13 +29,17 @@ Options = argparse.Namespace
 SHAPE_OPTIONS = ("activation", "hidden", "weight_init_std")
 
 OPTIMIZERS: dict[str, Callable[[Options], Optimizer]] = {
-    "sgd": lambda options: SGD(options.lr, options.momentum, weight_decay=options.weight_decay),
-    "adam": lambda options: Adam(options.lr, weight_decay=options.weight_decay),
-    "adamw": lambda options: AdamW(options.lr, weight_decay=options.weight_decay),
+    "sgd": lambda options: SGD(options.lr, options.momentum, **_limits(options)),
+    "adagrad": lambda options: AdaGrad(options.lr, **_limits(options)),
+    "rmsprop": lambda options: RMSprop(options.lr, momentum=options.momentum, **_limits(options)),
+    "adam": lambda options: Adam(options.lr, **_limits(options)),
+    "adamw": lambda options: AdamW(options.lr, **_limits(options)),
 }
 #: of an optimizer that is not the model's own
 OPTIMIZER_DEFAULTS: dict[str, dict[str, float]] = {
     "sgd": {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.0},
+    "adagrad": {"lr": 0.01, "weight_decay": 0.0},
+    "rmsprop": {"lr": 0.01, "momentum": 0.0, "weight_decay": 0.0},
     "adam": {"lr": 0.001, "weight_decay": 0.0},
     "adamw": {"lr": 0.001, "weight_decay": 0.01},
 }
@@ -36,8 +47,13 @@ SCHEDULES: dict[str, Schedule] = {
     "constant": Constant(),
     "step": StepDecay(),
     "exponential": ExponentialDecay(),
+    "inverse": InverseTimeDecay(),
     "cosine": CosineDecay(warmup=0.1),
 }
+
+
+def _limits(options: Options) -> dict[str, Any]:
+    return {"weight_decay": options.weight_decay, "clip_norm": options.clip_norm}
 
 
 @dataclass(frozen=True)
@@ -202,8 +218,12 @@ def build_network(options: Options, image_shape: tuple[int, ...], n_classes: int
 
 def build_trainer(options: Options, net: Sequential) -> Trainer:
     """A trainer with the optimizer and the schedule of the options."""
-    if "momentum" in options.given and options.optimizer != "sgd":
+    if "momentum" in options.given and "momentum" not in OPTIMIZER_DEFAULTS[options.optimizer]:
         raise ValueError(f"--momentum: {options.optimizer} has no such option")
     schedule = SCHEDULES[options.schedule]
-    callbacks = [] if options.schedule == "constant" else [LearningRateSchedule(schedule)]
+    callbacks: list[Callback] = []
+    if options.schedule != "constant":
+        callbacks.append(LearningRateSchedule(schedule))
+    if options.early_stopping is not None:
+        callbacks.append(EarlyStopping(patience=options.early_stopping))
     return Trainer(net, OPTIMIZERS[options.optimizer](options), callbacks)

@@ -131,15 +131,21 @@ def _add_optimizer_options(add: Callable[..., Any]) -> None:
     add(
         "--momentum",
         type=_fraction,
-        help=f"of sgd: share of the last step that is kept {_defaults_of('momentum')}",
+        help=f"of sgd and rmsprop: share of the last step that is kept {_defaults_of('momentum')}",
     )
     add("--weight-decay", type=_amount, help="(default: 0, of adamw 0.01)")
+    add(
+        "--clip-norm",
+        type=_amount,
+        metavar="NORM",
+        help="scale all gradients down to this norm where it is larger (default: never)",
+    )
     add(
         "--schedule",
         choices=list(SCHEDULES),
         help="of the learning rate: constant; a tenth of it after 1/2 and 3/4 of the training;"
-        " exponential decay to 1/100; or a linear rise for the first tenth, then half a cosine"
-        f" wave down to 0 {_defaults_of('schedule')}",
+        " exponential decay to 1/100; inverse decay to 1/10; or a linear rise for the first tenth,"
+        f" then half a cosine wave down to 0 {_defaults_of('schedule')}",
     )
 
 
@@ -178,6 +184,13 @@ def _add_train(add_command: Callable[..., argparse.ArgumentParser]) -> None:
         " all of them after the first update of each epoch as in the books (default: running)",
     )
     _add_optimizer_options(add)
+    add(
+        "--early-stopping",
+        type=_count,
+        metavar="N",
+        help="stop after N epochs without a smaller loss on the test images, and keep the best"
+        " network (default: never)",
+    )
     add("--dtype", choices=("float32", "float64"), default="float32", help="(default: float32)")
     add(
         "--out",
@@ -194,6 +207,7 @@ def _add_bench(add_command: Callable[..., argparse.ArgumentParser]) -> None:
     parser.set_defaults(
         run=_bench.bench, activation=None, hidden=None, weight_init_std=None, seed=0
     )
+    parser.set_defaults(clip_norm=None, early_stopping=None)
     add = parser.add_argument
     add(
         "models",

@@ -114,6 +114,7 @@ SCHEDULES = {
     "constant": cc.schedules.Constant(),
     "step": cc.schedules.StepDecay(),
     "exponential": cc.schedules.ExponentialDecay(),
+    "inverse": cc.schedules.InverseTimeDecay(),
     "cosine": cc.schedules.CosineDecay(warmup=0.1),
 }
 
@@ -140,6 +141,10 @@ def test_every_schedule_reaches_the_training(schedule, run, data_folder):
         (["--optimizer", "adamw"], cc.AdamW()),
         (["--optimizer", "adamw", "--weight-decay", 0.2], cc.AdamW(weight_decay=0.2)),
         (["--optimizer", "sgd"], cc.SGD(0.2, 0.9)),
+        (["--optimizer", "adagrad", "--weight-decay", 0.1], cc.AdaGrad(weight_decay=0.1)),
+        (["--optimizer", "rmsprop"], cc.RMSprop()),
+        (["--optimizer", "rmsprop", "--momentum", 0.5], cc.RMSprop(momentum=0.5)),
+        (["--clip-norm", 0.01], cc.SGD(0.2, 0.9, clip_norm=0.01)),
         (["--momentum", 0.5, "--weight-decay", 0.1], cc.SGD(0.2, 0.5, weight_decay=0.1)),
     ],
     ids=str,
@@ -154,6 +159,15 @@ def test_every_optimizer_reaches_the_training(options, optimizer, run, data_fold
     expected = fit_by_hand(net, optimizer, data_folder, epochs=2, batch_size=200)
     loaded = serialization.load_model("cnn-core-run/model.safetensors")
     assert loaded.flat_params.tobytes() == expected
+
+
+def test_early_stopping_keeps_the_best_network(run, data_folder):
+    options = ["--model", "two_layer", "--lr", 30, "--epochs", 50, "--early-stopping", 2, "--json"]
+    code, out, _ = run("train", "--data", data_folder, *options)
+    result, history = json.loads(out), json.loads(Path("cnn-core-run/history.json").read_text())
+    assert code == 0 and 3 <= result["epochs"] < 50
+    assert np.argmin(history["val_loss"]) == result["epochs"] - 3
+    assert result["test_loss"] == min(history["val_loss"])
 
 
 CONV_MODELS = {
@@ -195,6 +209,8 @@ def test_the_convolutional_models_train(model, run):
         (["--model", "grokking_conv_net", "--activation", "relu"], ["--activation", "grokking"]),
         (["--weight-init-std", 0.1], ["--weight-init-std", "quick_conv_net"]),
         (["--momentum", 0.5], ["--momentum", "adam"]),
+        (["--optimizer", "adagrad", "--momentum", 0.5], ["--momentum", "adagrad"]),
+        (["--clip-norm", 0], ["clip_norm", "> 0"]),
     ],
     ids=str,
 )

@@ -11,12 +11,18 @@ from reference import same_bits
 from reference_network import make, make_batch
 
 WORDS = ["affine 8", "tanh", "affine 4"]
+KINDS = (
+    schedules.Constant,
+    schedules.StepDecay,
+    schedules.ExponentialDecay,
+    schedules.InverseTimeDecay,
+    schedules.CosineDecay,
+)
 ALL = (
-    schedules.Constant(),
-    schedules.StepDecay(),
-    schedules.ExponentialDecay(),
-    schedules.CosineDecay(),
+    *(kind() for kind in KINDS),
+    *(kind(warmup=0.3) for kind in KINDS),
     schedules.CosineDecay(warmup=0.3, final=0.1),
+    schedules.InverseTimeDecay(100, 0.5),
 )
 
 
@@ -35,6 +41,38 @@ def test_exponential_falls_by_the_same_share_everywhere():
     schedule = schedules.ExponentialDecay(final=0.01)
     assert [schedule(p) for p in (0, 0.5, 1)] == pytest.approx([1, 0.1, 0.01])
     assert schedules.ExponentialDecay(1)(0.7) == 1
+
+
+def test_inverse_time_falls_ever_more_slowly():
+    schedule = schedules.InverseTimeDecay()
+    assert [schedule(p) for p in (0, 1 / 9, 1 / 3, 1)] == pytest.approx([1, 0.5, 0.25, 0.1])
+    updates, lr, steps, decay = 40, 0.3, 7, 0.5  # Keras: lr / (1 + decay_rate step / decay_steps)
+    keras = [lr / (1 + decay * step / steps) for step in range(updates)]
+    schedule = schedules.InverseTimeDecay(decay * updates / steps)
+    assert [lr * schedule(k / updates) for k in range(updates)] == pytest.approx(keras)
+    invscaling = [lr / (t + 1) ** 0.5 for t in range(updates)]  # scikit-learn's, power_t=0.5
+    schedule = schedules.InverseTimeDecay(updates - 1, power=0.5)
+    found = [lr * schedule(t / (updates - 1)) for t in range(updates)]
+    assert found == pytest.approx(invscaling)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_schedule_may_begin_with_a_warm_up(kind):
+    plain, warm = kind(), kind(warmup=0.2)
+    assert [warm(p) for p in (0, 0.05, 0.1)] == pytest.approx([0, 0.25, 0.5])
+    for progress in (0, 0.1, 0.5, 0.74, 1):
+        assert warm(0.2 + 0.8 * progress) == pytest.approx(plain(progress), rel=1e-12)
+    assert kind(warmup=1)(0.5) == 0.5
+    with pytest.raises(ValueError, match="warmup: expected"):
+        kind(warmup=-0.1)
+
+
+def test_a_schedule_of_ones_own_has_the_warm_up_too():
+    class Half(schedules.Schedule):
+        def decay(self, progress):
+            return 0.5
+
+    assert [Half(warmup=0.4)(p) for p in (0, 0.2, 0.4, 1)] == pytest.approx([0, 0.25, 0.5, 0.5])
 
 
 def test_cosine_rises_in_a_line_and_falls_as_half_a_wave():
@@ -66,6 +104,8 @@ def test_factors_stay_between_0_and_1_and_do_not_jump_upwards(schedule):
         (lambda: schedules.StepDecay(factor=-1), ValueError, "factor: expected"),
         (lambda: schedules.ExponentialDecay(0), ValueError, "final: expected a number > 0, got 0"),
         (lambda: schedules.ExponentialDecay(math.nan), ValueError, "final: expected a finite"),
+        (lambda: schedules.InverseTimeDecay(-1), ValueError, "speed: expected a finite number"),
+        (lambda: schedules.InverseTimeDecay(power="x"), TypeError, "power: expected a number"),
         (lambda: schedules.CosineDecay(warmup=1.5), ValueError, "warmup: expected"),
         (lambda: schedules.CosineDecay(final="low"), TypeError, "final: expected a number"),
         (lambda: cc.LearningRateSchedule(0.1), TypeError, "schedule: expected a function"),
