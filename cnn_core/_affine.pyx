@@ -21,6 +21,9 @@ cdef enum:
     MOST_ROWS = 96      # rows of a batch that stay in the cache from layer to layer
     MOST_ROWS_OF_DW = 128    # of dW: they and BLOCK_K rows of x stay in the nearest cache
     LEAST_ROWS = 24     # that pay for reading weights which do not fit into the nearest caches
+    LINE_BYTES = 64
+    MOST_LINES = 64
+    FEW_ROWS = 4
     FEW_WEIGHTS = 65536
     MANY_WEIGHTS = 262144
     MOST_ROWS_OF_MANY = 384     # more, where even the farther caches do not hold the weights
@@ -89,6 +92,31 @@ cdef void column_sums(Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows, Py_ss
         add(end - begin, scratch, sums + begin)
 
 
+cdef inline void affine_forward_columns(const affine_args* a, Py_ssize_t begin, Py_ssize_t end,
+                                        const real* x, const real* W, const real* b,
+                                        real* out) noexcept nogil:
+    """out = f(x W + b) for begin..end times LINE_BYTES of a row of it; b may be NULL."""
+    cdef Py_ssize_t line = LINE_BYTES // sizeof(real), first = begin * line, i
+    cdef Py_ssize_t n = min(end * line, a.n_out) - first
+    multiply_add(a.n_rows, n, a.n_in, x, a.n_in, 1, W + first, a.n_out, False,
+                 b + first if b != NULL else b, out + first, a.n_out)
+    if a.activation != ACTIVATION_NONE:
+        for i in range(a.n_rows):
+            activate(a.activation, a.slope, n, out + i * a.n_out + first,
+                     out + i * a.n_out + first)
+
+
+cdef void forward_columns_kernel(const void* args, Py_ssize_t begin,
+                                 Py_ssize_t end) noexcept nogil:
+    cdef const affine_args* a = <const affine_args*>args
+    if a.is_float:
+        affine_forward_columns(a, begin, end, <const float*>a.x, <const float*>a.W,
+                               <const float*>a.b, <float*>a.out)
+    else:
+        affine_forward_columns(a, begin, end, <const double*>a.x, <const double*>a.W,
+                               <const double*>a.b, <double*>a.out)
+
+
 cdef void forward_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef const affine_args* a = <const affine_args*>args
     if a.is_float:
@@ -142,16 +170,22 @@ cdef void bias_gradient_kernel(const void* args, Py_ssize_t begin, Py_ssize_t en
 cdef Task rows_task(kernel_t kernel, affine_args args, tuple arrays):
     cdef double weights = <double>args.n_in * args.n_out
     cdef Py_ssize_t most = MOST_ROWS if weights <= MANY_WEIGHTS else MOST_ROWS_OF_MANY
-    cdef Task task = new_task(kernel, &args, sizeof(args), args.n_rows, 1, most, weights, arrays)
+    # With few rows the weights' way to another core takes longer than the arithmetic.
+    cdef double work = weights / 8 if args.n_rows < FEW_ROWS else weights
+    cdef Task task = new_task(kernel, &args, sizeof(args), args.n_rows, 1, most, work, arrays)
     if weights > FEW_WEIGHTS:
         task.least = LEAST_ROWS
     return task
 
 
 def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[:, ::1] out,
-            int activation=ACTIVATION_NONE, double slope=0.0):
-    """Task over rows: out = f(x W + b). b may be None."""
+            int activation=ACTIVATION_NONE, double slope=0.0, bint by_columns=False):
+    """Task over rows, or over cache lines of a row where `by_columns`: out = f(x W + b).
+
+    b may be None.
+    """
     cdef affine_args args
+    cdef Py_ssize_t line = LINE_BYTES // sizeof(real)
     expect(x.shape[1] == W.shape[0] and out.shape[0] == x.shape[0] and out.shape[1] == W.shape[1]
            and (b is None or b.shape[0] == W.shape[1]), "x, W, b, out")
     args.n_rows = x.shape[0]
@@ -166,8 +200,12 @@ def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[
     args.activation = activation
     args.slope = slope
     args.is_float = real is float
-    return rows_task(forward_kernel, args,
-                     (x.base, W.base, None if b is None else b.base, out.base))
+    arrays = (x.base, W.base, None if b is None else b.base, out.base)
+    if not by_columns:
+        return rows_task(forward_kernel, args, arrays)
+    return new_task(forward_columns_kernel, &args, sizeof(args),
+                    (args.n_out + line - 1) // line, 1, MOST_LINES,
+                    <double>args.n_rows * args.n_in * line, arrays)
 
 
 def input_gradient(const real[:, ::1] dout, const real[::1] packed, real[:, ::1] dx,

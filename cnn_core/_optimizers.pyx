@@ -10,7 +10,8 @@ from libc.math cimport sqrt
 from cnn_core._bounds cimport expect
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (
-    adagrad_step, adam_step, clamp, rmsprop_step, scale_f32, scale_f64, sgd_step, sum_squares,
+    adagrad_step, adam_step, clamp, rmsprop_step, scale_f32, scale_f64, sgd_product,
+    sgd_step, sum_squares,
 )
 from cnn_core._types cimport real
 
@@ -75,6 +76,56 @@ def sgd(real[::1] params, const real[::1] grads, real[::1] velocity, const doubl
                     64 if row == 1 else 1, max(CHUNK // row, 1), 4 * row,
                     (params.base, grads.base, None if velocity is None else velocity.base,
                      lr.base))
+
+
+cdef struct sgd_product_args:
+    Py_ssize_t n_rows
+    Py_ssize_t n_in
+    Py_ssize_t n_out
+    const void* x
+    const void* dout
+    void* W
+    const double* lr
+    double lr_multiplier
+    double weight_decay
+    bint is_float
+
+
+cdef inline void sgd_product_rows(const sgd_product_args* a, Py_ssize_t begin, Py_ssize_t end,
+                                  const real* x, const real* dout, real* W) noexcept nogil:
+    sgd_product(a.n_rows, end - begin, a.n_out, x + begin, a.n_in, dout, W + begin * a.n_out,
+                a.lr[0] * a.lr_multiplier, a.weight_decay)
+
+
+cdef void sgd_product_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const sgd_product_args* a = <const sgd_product_args*>args
+    if a.is_float:
+        sgd_product_rows(a, begin, end, <const float*>a.x, <const float*>a.dout, <float*>a.W)
+    else:
+        sgd_product_rows(a, begin, end, <const double*>a.x, <const double*>a.dout, <double*>a.W)
+
+
+def sgd_of_product(const real[:, ::1] x, const real[:, ::1] dout, real[:, ::1] W,
+                   const double[::1] lr, double lr_multiplier, double weight_decay):
+    """Task over rows of W: the step of `sgd` without momentum for the gradient x^T dout, which is
+    not stored. For few samples: each is read again for every row.
+    """
+    cdef sgd_product_args args
+    expect(x.shape[0] == dout.shape[0] and W.shape[0] == x.shape[1]
+           and W.shape[1] == dout.shape[1] and lr.shape[0] == 1, "x, dout, W")
+    args.n_rows = x.shape[0]
+    args.n_in = x.shape[1]
+    args.n_out = dout.shape[1]
+    args.x = &x[0, 0]
+    args.dout = &dout[0, 0]
+    args.W = &W[0, 0]
+    args.lr = &lr[0]
+    args.lr_multiplier = lr_multiplier
+    args.weight_decay = weight_decay
+    args.is_float = real is float
+    return new_task(sgd_product_kernel, &args, sizeof(args), args.n_in, 1,
+                    max(CHUNK // args.n_out, 1), <double>args.n_rows * args.n_out / 8,
+                    (x.base, dout.base, W.base, lr.base))
 
 
 cdef Py_ssize_t whole_rows(Py_ssize_t size, Py_ssize_t row) except -1:

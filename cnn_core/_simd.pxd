@@ -49,6 +49,8 @@ cdef extern from "simd/simd.h" nogil:
         void (*scale_f64)(Py_ssize_t, const double*, float, float*) noexcept nogil
         void (*sgd)(Py_ssize_t, float*, const float*, float*, float, float, int,
                     float) noexcept nogil
+        void (*sgd_product)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
+                            const float*, float*, float, float) noexcept nogil
         void (*cross_entropy_columns)(Py_ssize_t, Py_ssize_t, const float*, const float*,
                                       const int64_t*, float*, float*) noexcept nogil
         void (*add_scaled)(Py_ssize_t, const float*, float, const float*, float*) noexcept nogil
@@ -106,6 +108,8 @@ cdef extern from "simd/simd.h" nogil:
         void (*scale_f64)(Py_ssize_t, const double*, double, double*) noexcept nogil
         void (*sgd)(Py_ssize_t, double*, const double*, double*, double, double, int,
                     double) noexcept nogil
+        void (*sgd_product)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
+                            const double*, double*, double, double) noexcept nogil
         void (*cross_entropy_columns)(Py_ssize_t, Py_ssize_t, const double*, const double*,
                                       const int64_t*, double*, double*) noexcept nogil
         void (*add_scaled)(Py_ssize_t, const double*, double, const double*,
@@ -321,6 +325,16 @@ cdef inline void sgd_step(
         f32.sgd(n, p, grad, velocity, <float>lr, <float>momentum, nesterov, <float>weight_decay)
     else:
         f64.sgd(n, p, grad, velocity, lr, momentum, nesterov, weight_decay)
+
+
+cdef inline void sgd_product(
+    Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, const real* x, Py_ssize_t x_row, const real* dout,
+    real* w, double lr, double weight_decay,
+) noexcept nogil:
+    if real is float:
+        f32.sgd_product(m, k, n, x, x_row, dout, w, <float>lr, <float>weight_decay)
+    else:
+        f64.sgd_product(m, k, n, x, x_row, dout, w, lr, weight_decay)
 
 
 cdef inline void cross_entropy_columns(

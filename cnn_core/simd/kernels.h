@@ -23,6 +23,7 @@
     .argmax = NAME(argmax), .sum_rows = NAME(sum_rows), .add = NAME(add),                         \
     .transpose = NAME(transpose), .fold_row = NAME(fold_row), .scale_u8 = NAME(scale_u8),         \
     .scale_f32 = NAME(scale_f32), .scale_f64 = NAME(scale_f64), .sgd = NAME(sgd),                 \
+    .sgd_product = NAME(sgd_product),                                                             \
     .cross_entropy_columns = NAME(cross_entropy_columns), .add_scaled = NAME(add_scaled),         \
     .max_taps = NAME(max_taps), .scatter_taps = NAME(scatter_taps), .dropout = NAME(dropout),     \
     .add_squares = NAME(add_squares), .add_products = NAME(add_products),                         \

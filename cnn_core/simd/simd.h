@@ -87,6 +87,10 @@ enum activation {
      * v may be NULL where momentum is 0. */                                                      \
     void (*sgd)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *v, REAL lr, REAL momentum,          \
                 int nesterov, REAL weight_decay);                                                 \
+    /* w[p n + j] -= lr (sum over r < m of x[r x_row + p] dout[r n + j] + weight_decay w[p n + j]),\
+     * p < k, j < n. */                                                                           \
+    void (*sgd_product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, ptrdiff_t x_row,    \
+                        const REAL *dout, REAL *w, REAL lr, REAL weight_decay);                   \
                                                                                                   \
     /* Many rows at once, one row per column of x[n, m]: losses[m] (for n classes) of the scores  \
      * x with the labels or, where t is not NULL, the weights t[n, m]; scratch[2 m]. */           \

@@ -15,6 +15,18 @@ static void NAME(sgd)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *v, REAL lr, 
     }
 }
 
+static void NAME(sgd_product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, ptrdiff_t x_row,
+                              const REAL *dout, REAL *w, REAL lr, REAL weight_decay) {
+    for (ptrdiff_t p = 0; p < k; p++, w += n)
+        FOR_VECTORS(n) {
+            vec value = NAME(load_n)(w + i, left, 0), g = {0};
+            for (ptrdiff_t r = 0; r < m; r++)
+                g += NAME(splat)(x[r * x_row + p]) * NAME(load_n)(dout + r * n + i, left, 0);
+            if (weight_decay != 0) g += weight_decay * value;
+            NAME(store_n)(w + i, left, value - lr * g);
+        }
+}
+
 /* m += (1 - beta1) (g - m); v += (1 - beta2) (g^2 - v); p -= rate m / (sqrt(v) root + epsilon),
  * rate and root holding the corrections of the biases; g = grad + l2 p; decay shrinks p first. */
 static void NAME(adam)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *m, REAL *v, REAL rate,

@@ -6,7 +6,8 @@ from cnn_core._parallel import Task
 _Real = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 def forward(
-    x: _Real, W: _Real, b: _Real | None, out: _Real, activation: int = ..., slope: float = ...
+    x: _Real, W: _Real, b: _Real | None, out: _Real, activation: int = ..., slope: float = ...,
+    by_columns: bool = ...,
 ) -> Task: ...
 def input_gradient(
     dout: _Real,

@@ -17,6 +17,9 @@ def sgd(
     weight_decay: float,
     row: int = ...,
 ) -> Task: ...
+def sgd_of_product(
+    x: _Real, dout: _Real, W: _Real, lr: _Float64, lr_multiplier: float, weight_decay: float
+) -> Task: ...
 def adam(
     params: _Real,
     grads: _Real,

@@ -33,9 +33,22 @@ Lane = list[ops.Task]
 Border = tuple[int, int, int, int]
 
 NO_BORDER: Border = (0, 0, 0, 0)
-FEW_IMAGES = 4
-WORK_TO_SHARE = 500_000  # multiply-adds of one image; below, waiting for each other takes longer
+FEW_SAMPLES = 4  # do not keep all threads busy: parts of a sample do
+WORK_TO_SHARE = 500_000  # multiply-adds of a sample; below, waiting for each other takes longer
 ACTIVATION_LAYERS = (Sigmoid, Tanh, ReLU, LeakyReLU)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A parameter's gradient that a lane completes row by row: its update may follow in that lane.
+
+    factors : (x, dout) where the gradient is x^T dout of few rows: an update that takes it from
+        them may stand in the lane's place, and the gradient is never stored.
+    """
+
+    grad: Array
+    lane: Lane
+    factors: tuple[Array, Array] | None = None
 
 
 @dataclass
@@ -50,8 +63,7 @@ class Parts:
     after    lanes that need all samples: gradients of dense layers, the sum of the loss
     reduce   lanes that join what `after` has left in parts
     update   the optimizer's stages
-    finished gradients of parameters with the lanes of `after` that complete them row by row: their
-             updates may follow in the same lane
+    finished gradients that lanes of `after` complete row by row
     """
 
     before: list[Lane] = field(default_factory=list)
@@ -59,7 +71,7 @@ class Parts:
     after: list[Lane] = field(default_factory=list)
     reduce: list[Lane] = field(default_factory=list)
     update: list[list[Lane]] = field(default_factory=list)
-    finished: list[tuple[Array, Lane]] = field(default_factory=list)
+    finished: list[Finished] = field(default_factory=list)
 
     def __add__(self, other: Parts) -> Parts:
         return Parts(
@@ -176,14 +188,18 @@ class AffineBlock(Block):
 
     def forward(self) -> Parts:
         W, b = self.layer.params["W"], self.layer.params["b"]
-        task = ops.native.affine.forward(self.x, W, b, self.y, self.code, self.slope)
-        return Parts(rows=[task])
+        by_columns = len(self.x) < FEW_SAMPLES and W.size > WORK_TO_SHARE
+        options = self.x, W, b, self.y, self.code, self.slope, by_columns
+        task = ops.native.affine.forward(*options)
+        return Parts(rows=[[[task]] if by_columns else task])
 
     def backward(self, previous: Block | None) -> Parts:
         affine, W, grads = ops.native.affine, self.layer.params["W"], self.layer.grads
         dW: Lane = [affine.weight_gradient(self.x, self.dy, grads["W"])]
         db: Lane = [affine.bias_gradient(self.dy, grads["b"])]
-        parts = Parts(after=[dW, db], finished=[(grads["W"], dW), (grads["b"], db)])
+        factors = (self.x, self.dy) if len(self.x) < FEW_SAMPLES else None
+        finished = [Finished(grads["W"], dW, factors), Finished(grads["b"], db)]
+        parts = Parts(after=[dW, db], finished=finished)
         if self.dx is not None:
             packed = ops.packed_buffer(W)
             parts.before = [[ops.native.gemm.pack_transposed(W, packed)]]
@@ -216,9 +232,8 @@ class ConvBlock(Block):
     def forward(self) -> Parts:
         packed, pack = self.packed(False)
         b = self.layer.params["b"]
-        # Few images do not keep all threads busy: their rows do.
         work = self.layer.params["W"].size * self.y.height * self.y.width
-        by_rows = len(self.x) < FEW_IMAGES and work > WORK_TO_SHARE
+        by_rows = len(self.x) < FEW_SAMPLES and work > WORK_TO_SHARE
         options = self.x, packed, b, self.y, self.code, self.slope, by_rows
         task = self.convolution.forward(*options)
         return Parts(before=[[pack]], rows=[[[task]] if by_rows else task])

@@ -45,7 +45,9 @@ class Sequential(FlatParameters):
     Attributes
     ----------
     params, grads : dict of name to array: live views of `flat_params` and `flat_grads`, to be
-        changed in place. Layers that have parameters number them: W1, b1, W2, b2, ...
+        changed in place. `grads` holds what the last call of `gradient` or `Trainer.step` found;
+        `Trainer.fit` stores all gradients where a callback's on_step_end could look at them.
+        Layers that have parameters number them: W1, b1, W2, b2, ...
     state : dict of name to array: what training changes other than by gradients, the running
         statistics of BatchNorm (running_mean2, ...); saved with the parameters.
     step : int64 array of one number, the updates made; the masks of Dropout depend on it.

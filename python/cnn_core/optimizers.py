@@ -241,6 +241,13 @@ class Optimizer:
         """The update of a part's own params and grads."""
         raise NotImplementedError
 
+    def product_update_task(self, name: str, W: Array, x: Array, dout: Array) -> ops.Task | None:
+        """The update of parameter `name` by the gradient x^T dout, without storing it.
+
+        None where the update needs the gradient in memory.
+        """
+        return None
+
 
 class SGD(Optimizer):
     """p -= lr g, with g = grad + weight_decay p, or with momentum the velocity in its place.
@@ -285,6 +292,15 @@ class SGD(Optimizer):
             part.weight_decay,
             part.row,
         )
+        return task
+
+    def product_update_task(self, name: str, W: Array, x: Array, dout: Array) -> ops.Task | None:
+        own = type(self).update_task is SGD.update_task  # and not a subclass's other step
+        if self.momentum or self.clip_value is not None or not own:
+            return None
+        factor = self.lr_multipliers.get(name, 1.0)
+        update = ops.native.optimizers.sgd_of_product
+        task: ops.Task = update(x, dout, W, self._lr, factor, self.weight_decay)
         return task
 
 

@@ -17,15 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import _memory, ops
-from cnn_core.blocks import NO_BORDER, Block, Lane, Parts, Shape, convert, flat, native_block
+from cnn_core.blocks import NO_BORDER, Block, Finished, Parts, Shape, convert, flat, native_block
 from cnn_core.layers import Layer
 from cnn_core.losses import Loss
 
 Array = npt.NDArray[Any]
-Update = Callable[[list[tuple[Array, Lane]]], Parts]
+Update = Callable[[list[Finished]], Parts]
 
 
-def no_update(finished: list[tuple[Array, Lane]]) -> Parts:
+def no_update(finished: list[Finished]) -> Parts:
     return Parts()
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from cnn_core import _checks as checks
 from cnn_core import ops
 from cnn_core._weights import ClassWeight
-from cnn_core.blocks import Lane, Parts, flat
+from cnn_core.blocks import Finished, Parts, flat
 from cnn_core.callbacks import Callback
 from cnn_core.layers import positive
 from cnn_core.network import Sequential
@@ -81,17 +82,24 @@ class Trainer:
         #: the plan and the optimizer of the last `step`, and what it runs
         self._compiled: tuple[Plan, Optimizer, list[Callable[[], None]]] | None = None
 
-    def update_parts(self, finished: Sequence[tuple[Array, Lane]] = ()) -> Parts:
-        """The optimizer's part of a step; `finished` as in Parts, whose lanes get their updates."""
-        network = self.network
+    def update_parts(self, finished: Sequence[Finished] = (), keep_gradients: bool = True) -> Parts:
+        """The optimizer's part of a step; `finished` as in Parts, whose lanes get their updates.
+
+        keep_gradients: whether all of network.grads must hold the gradients after the step.
+        """
+        network, optimizer = self.network, self.optimizer
         names = {view.ctypes.data: name for name, view in network.grads.items()}
-        lanes = {names[view.ctypes.data]: lane for view, lane in finished}
-        rows = {name: network.grads[name].size // lane[0].n for name, lane in lanes.items()}
+        parts = {names[part.grad.ctypes.data]: part for part in finished}
+        rows = {name: part.grad.size // part.lane[0].n for name, part in parts.items()}
         biases = [name for name, value in network.params.items() if value.ndim < 2]
         flat = network.flat_params, network.flat_grads, network.slices
-        own, updates = self.optimizer.tasks(*flat, rows, biases)
+        own, updates = optimizer.tasks(*flat, rows, biases)
         for name, tasks in own.items():
-            lanes[name] += tasks
+            lane, factors = parts[name].lane, parts[name].factors
+            joint = None
+            if factors is not None and not keep_gradients:
+                joint = optimizer.product_update_task(name, network.params[name], *factors)
+            lane[:] = [*lane, *tasks] if joint is None else [joint]
         clock = self.optimizer.clock_tasks()
         return Parts(before=[[task] for task in clock], update=updates)
 
@@ -282,7 +290,7 @@ class _Fit:
             if plan.weights is not None and self.weights is not None:
                 column, out = self.weights[:, np.newaxis], plan.weights[:, np.newaxis]
                 gather.append(batches.gather_rows(column, self.indices, self.start, 1.0, out))
-            update = self.trainer.update_parts
+            update = partial(self.trainer.update_parts, keep_gradients=self.watched)
             self.compiled[n] = plan, plan.steps(True, Parts(rows=[*gather]), update)
         return self.compiled[n]
 

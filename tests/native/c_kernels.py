@@ -164,6 +164,15 @@ class Kernels:
             self.call("sgd", p.size, *args)
         return p_.array, v_ and v_.array
 
+    def sgd_product(self, W, x, dout, lr, weight_decay=0.0):
+        """W after a step by the gradient x^T dout."""
+        (m_, k), n = x.shape, dout.shape[1]
+        with self.memory() as m:
+            x_, dout_, W_ = m.input(x), m.input(dout), m.inout(W)
+            args = (x_.address, k, dout_.address, W_.address, lr, weight_decay)
+            self.call("sgd_product", m_, k, n, *args)
+        return W_.array
+
     def cross_entropy_columns(self, x, t):
         """t: the labels [m], or the weights of all classes [n, m]."""
         n, m_ = x.shape

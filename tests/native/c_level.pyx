@@ -200,6 +200,15 @@ def sgd(bint single, Py_ssize_t n, address p, address grad, address v, double lr
         f64.sgd(n, <double*>p, <double*>grad, <double*>v, lr, momentum, nesterov, weight_decay)
 
 
+def sgd_product(bint single, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, address x, Py_ssize_t x_row,
+                address dout, address w, double lr, double weight_decay):
+    if single:
+        f32.sgd_product(m, k, n, <float*>x, x_row, <float*>dout, <float*>w, <float>lr,
+                        <float>weight_decay)
+    else:
+        f64.sgd_product(m, k, n, <double*>x, x_row, <double*>dout, <double*>w, lr, weight_decay)
+
+
 def cross_entropy_columns(bint single, Py_ssize_t n, Py_ssize_t m, address x, address t,
                           address labels, address losses, address scratch):
     if single:

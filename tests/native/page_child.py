@@ -60,6 +60,7 @@ def matrices(k, n):
     if n:
         yield "forward_rows", k.forward_rows, (3, 13, x, W, W[0])
         yield "input_gradient_rows", k.input_gradient_rows, (0, 13, dout, W, x, 1)
+        yield "sgd_product", k.sgd_product, (W, x, dout, 0.1, 0.1)
         yield "weight_gradient_rows", k.weight_gradient_rows, (0, 6, x, dout)
         yield "sum_columns", k.sum_columns, (n // 2, n, dout)
         yield from sparse(k, x, W, dout)

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import reference
+from cnn_core import _affine
+from cnn_core._parallel import run
 from native.c_kernels import ACTIVATIONS, NONE, exact_operands, term_by_term
 from reference import assert_close, random_array, same_bits
 
@@ -41,6 +43,22 @@ def test_forward_rows(kernels, rng, shape, name):
         for begin, end in cuts(len(x)):
             part = kernels.forward_rows(begin, end, x, W, bias, kind, SLOPE)
             check_rows(out, part, begin, end, f"rows {begin}..{end}")
+
+
+@pytest.mark.parametrize("n_out", [1, 15, 16, 17, 300, 1100])
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_columns_give_the_bits_of_rows(rng, n, n_out, dtype):
+    """The task over columns, on threads that each take some of them."""
+    x, W, b, _ = make(rng, (n, 70, n_out), dtype)
+    for bias, kind in ((b, NONE), (None, ACTIVATIONS["tanh"])):
+        out, expected = np.full((2, n, n_out), np.nan, dtype)
+        run(_affine.forward(x, W, bias, expected, kind))
+        run(_affine.forward(x, W, bias, out, kind, by_columns=True))
+        assert same_bits(out, expected)
+    task = _affine.forward(x, W, b, out, by_columns=True)
+    line = 64 // W.itemsize
+    assert (task.n, task.step) == (-(-n_out // line), 1)
 
 
 @pytest.mark.parametrize("name", [None, *ACTIVATIONS])

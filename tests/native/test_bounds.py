@@ -44,6 +44,10 @@ CASES = {
     "labels": (batches.gather_labels, (whole(9), whole(N), whole(1), whole(N))),
     "dropout": (dropout.dropout, (real(N, I), real(N, I), 0.5, 0, 0, whole(1))),
     "sgd": (optimizers.sgd, (real(N), real(N), real(N), double(1), 1.0, 0.9, False, 0.0)),
+    "sgd of a product": (
+        optimizers.sgd_of_product,
+        (real(N, I), real(N, O), real(I, O), double(1), 1.0, 0.0),
+    ),
     "loss of labels": (
         losses.rows,
         (real(N, O), None, whole(N), SOFTMAX, 1.0, double(N), whole(N), real(N, O)),

@@ -109,3 +109,15 @@ def test_sum_squares_is_added_in_float64(kernels, rng):
         x = np.ones(20, kernels.dtype)
         x[place] = np.nan
         assert np.isnan(kernels.sum_squares(x))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_sgd_product_is_the_product_and_then_sgd(kernels, rng, decay):
+    for n in kernels.sizes():
+        for m, k in ((0, 3), (1, 0), (1, 1), (2, 5), (5, 3)):
+            W, x, dout = (random_array(rng, s, kernels.dtype) for s in ((k, n), (m, k), (m, n)))
+            zeros = np.zeros((k, n), kernels.dtype)
+            grad = kernels.gemm(np.ascontiguousarray(x.T), dout, zeros)
+            expected, _ = kernels.sgd(W.ravel(), grad.ravel(), None, 0.1, weight_decay=decay)
+            actual = kernels.sgd_product(W, x, dout, 0.1, decay)
+            assert same_bits(actual, expected.reshape(k, n)), f"m={m} k={k} n={n}"

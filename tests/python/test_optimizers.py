@@ -5,7 +5,7 @@ import pytest
 
 import cnn_core as cc
 import reference
-from reference import DTYPES, assert_close
+from reference import DTYPES, assert_close, same_bits
 from reference_network import make, make_batch
 
 SETTINGS = (
@@ -343,3 +343,42 @@ def test_bad_arguments_of_adagrad_and_rmsprop_are_named(kind, arguments, error, 
 def test_bad_arguments_of_adam_are_named(kind, arguments, error, message):
     with pytest.raises(error, match=message):
         kind(**arguments)
+
+
+# ---- updates that take the gradient from its factors ---------------------------------------------
+
+
+class Watch(cc.Callback):
+    def on_step_end(self, trainer):
+        self.gradient = trainer.network.flat_grads.copy()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "rule", [{}, {"weight_decay": 0.1}, {"momentum": 0.9}, {"clip_value": 0.01}]
+)
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+def test_gradients_that_nobody_sees_need_not_be_stored(dtype, rule, batch_size):
+    """A callback that could look at net.grads changes no bit, and finds them."""
+    x, t = np.random.default_rng(0).random((11, 6)), np.arange(11) % 3
+    nets, watch = [], Watch()
+    for callbacks in ([], [watch]):
+        layers = [cc.Affine(5), cc.Tanh(), cc.Affine(3)]
+        net = cc.Sequential(layers, input_shape=(6,), dtype=dtype)
+        sgd = cc.SGD(0.1, **rule, lr_multipliers={"W1": -0.5, "b2": 0})
+        cc.Trainer(net, sgd, callbacks).fit(x, t, epochs=2, batch_size=batch_size, verbose=False)
+        nets.append(net)
+    assert same_bits(nets[0].flat_params, nets[1].flat_params)
+    assert all(np.any(watch.gradient[part]) for part in nets[1].slices.values())
+
+
+def test_a_subclass_of_sgd_with_a_step_of_its_own_gets_its_gradients():
+    class Frozen(cc.SGD):
+        def update_task(self, params, grads, part):
+            sgd = cc.ops.native.optimizers.sgd
+            return sgd(params, grads, None, np.zeros(1), 1.0, 0.0, False, 0.0, part.row)
+
+    net = cc.Sequential([cc.Affine(2)], input_shape=(3,))
+    before = net.flat_params.copy()
+    cc.Trainer(net, Frozen(0.1)).fit(np.ones((4, 3)), [0, 1, 0, 1], batch_size=1, verbose=False)
+    assert same_bits(net.flat_params, before)
