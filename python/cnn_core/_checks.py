@@ -116,6 +116,8 @@ def check_apart(name: str, out: Array, inputs: tuple[Any, ...]) -> None:
 
 def finite(name: str, value: Any) -> float:
     """`value` as a finite number, or an error that names the argument."""
+    if type(value) is float and math.isfinite(value):
+        return value
     try:
         if isinstance(value, (str, bytes, bytearray)) or getattr(value, "ndim", False):
             raise TypeError

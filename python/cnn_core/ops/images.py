@@ -19,7 +19,6 @@ from cnn_core._checks import (
     as_float,
     check_apart,
     check_shape,
-    check_sizes,
     finite,
     in_place,
     output,
@@ -105,7 +104,9 @@ def convolution(
             f"x: images of {sizes[0]} x {sizes[1]} with padding {border} are smaller than the"
             f" kernel {kernel} with dilation {dilations}"
         )
-    check_sizes("filters", (filters, channels, *kernel))
+    if filters * channels * math.prod(kernel) > MOST_ELEMENTS:
+        shape = filters, channels, *kernel
+        raise ValueError(f"filters: expected at most 2**48 elements, got shape {shape}")
     return native.conv2d.Convolution(
         channels, filters, kernel, strides, border, dilations, groups, np.empty
     )
