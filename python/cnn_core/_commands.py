@@ -46,6 +46,9 @@ def train(options: Options) -> int:
     """cnn-core train."""
     say: Callable[[str], None] = (lambda text: None) if options.quiet else print
     (x, t), test = load_data(options.data)
+    for part, images in (("training", x), ("test", test[0])):
+        if not images.size:
+            raise ValueError(f"{options.data}: no {part} images, or images without a pixel")
     n_classes = max(2, *(int(labels.max(initial=0)) + 1 for labels in (t, test[1])))
     x, t = x[: options.limit_train], t[: options.limit_train]
     net = build_network(options, x.shape[1:], n_classes)

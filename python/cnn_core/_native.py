@@ -10,8 +10,19 @@ share of their time.
 """
 
 import os
+import sys
 
 from cnn_core import _cpus
+
+
+def _explain(error: ImportError) -> None:
+    """In the command line, end with one line where CNN_CORE_ISA asks for what is not there."""
+    program = os.path.basename(sys.argv[0]).removesuffix(".exe") if sys.argv else ""
+    is_command = program == "cnn-core" or (program == "-m" and "cnn_core" in sys.orig_argv)
+    if is_command and "CNN_CORE_ISA" in str(error):
+        print(f"cnn-core: error: {error}", file=sys.stderr)
+        raise SystemExit(2)
+
 
 _ours = "GOMP_SPINCOUNT" not in os.environ and "OMP_WAIT_POLICY" not in os.environ
 if _ours:
@@ -32,6 +43,9 @@ try:
     from cnn_core import _pooling as pooling
     from cnn_core import _simd as simd
     from cnn_core import _sparse as sparse
+except ImportError as error:
+    _explain(error)
+    raise
 finally:
     if _ours:
         del os.environ["GOMP_SPINCOUNT"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 import warnings
 from typing import Any
 
@@ -11,6 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+
+#: Pillow reads many more, some (EPS) by running other programs on the file.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+MOST_PIXELS = 2**26
 
 
 def image_size(input_shape: tuple[int, ...]) -> tuple[int, int]:
@@ -39,7 +44,8 @@ def read_image(path: str | os.PathLike[str], height: int, width: int) -> Array:
     Raises
     ------
     ValueError
-        The file is no picture that Pillow can read.
+        The file is no picture of FORMATS that Pillow can read, or has more than MOST_PIXELS
+        pixels.
     OSError
         The file cannot be opened.
     ImportError
@@ -51,10 +57,14 @@ def read_image(path: str | os.PathLike[str], height: int, width: int) -> Array:
         raise ImportError(
             "reading pictures needs Pillow, which is not installed: pip install 'cnn-core[images]'"
         ) from error
+    if stat.S_ISFIFO(os.stat(path).st_mode):  # before opening: to open a pipe is to wait
+        raise ValueError(f"{os.fspath(path)}: expected a file, got a pipe")
     with open(path, "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(file) as image:
+            with Image.open(file, formats=FORMATS) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise ValueError(f"{image.size} pixels, more than {MOST_PIXELS} in all")
                 gray = _to_gray(ImageOps.exif_transpose(image))
         except Exception as error:  # Pillow's readers raise what they like for damaged files
             raise ValueError(f"{os.fspath(path)}: no picture that can be read: {error}") from error
@@ -71,10 +81,12 @@ def _to_gray(image: Any) -> Any:
     from PIL import Image
 
     if image.mode.startswith("I"):  # 16 bits per pixel, which convert("L") would only cut off
-        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return Image.fromarray((wide // 257).astype(np.uint8))
+        wide = np.clip(np.asarray(image), 0, 65535)
+        wide //= 257
+        return Image.fromarray(wide.astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
+        white = Image.new("L", image.size, "white")
+        white.paste(image.convert("L"), mask=image.getchannel("A"))
+        return white
     return image.convert("L")

@@ -140,7 +140,11 @@ def draw(
     if math.prod(shape) > MOST_ELEMENTS:
         raise ValueError(f"{name}: expected at most 2**48 elements, got shape {shape}")
     if isinstance(initializer, Initializer):
-        array = np.asarray(initializer(rng, shape, *fans))
+        try:
+            with np.errstate(over="raise"):
+                array = np.asarray(initializer(rng, shape, *fans))
+        except FloatingPointError as error:
+            raise ValueError(f"{name}: {initializer!r} draws too large numbers: {error}") from None
     else:
         array = np.array(to_array(name, initializer))
     if array.dtype.kind not in "fiu":

@@ -112,7 +112,7 @@ class Sequential(FlatParameters):
             built = layer.build(self._shapes[-1], rng)
             if built:
                 number += 1
-                layer.params = {key: np.asarray(value, self.dtype) for key, value in built.items()}
+                layer.params = {key: self._initial(key, value) for key, value in built.items()}
                 for key, value in layer.params.items():
                     initial[f"{key}{number}"] = (layer, key, value)
             shape, where = layer.output_shape(self._shapes[-1]), f"layers[{position}].output_shape"
@@ -131,6 +131,14 @@ class Sequential(FlatParameters):
         self._owners = {name: (layer, key) for name, (layer, key, _) in initial.items()}
         self.lay_out({name: value for name, (_, _, value) in initial.items()}, self.dtype)
         self._bind()
+
+    def _initial(self, name: str, value: npt.ArrayLike) -> Array:
+        """The initial values of a parameter in the network's dtype."""
+        try:
+            with np.errstate(over="raise"):
+                return np.asarray(value, self.dtype)
+        except FloatingPointError:
+            raise ValueError(f"{name}: initial values are too large for {self.dtype}") from None
 
     def _bind(self) -> None:
         """Make the layers' params and grads views of the flat arrays.

@@ -64,11 +64,14 @@ print("agrees")
 
 def run_python(code, *args, isa):
     """A child with CNN_CORE_ISA=isa, without it for None."""
+    return run_command([sys.executable, "-c", code, *args], isa)
+
+
+def run_command(command, isa):
     environment = {key: value for key, value in os.environ.items() if key != "CNN_CORE_ISA"}
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     if isa is not None:
         environment["CNN_CORE_ISA"] = isa
-    command = [sys.executable, "-c", code, *args]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
@@ -101,3 +104,24 @@ def test_an_unavailable_set_is_an_error_that_names_the_choices(isa):
     done = run_python(code, isa=isa)
     assert done.stdout.startswith("<class 'ImportError'> ") and repr(isa) in done.stdout
     assert all(choice in done.stdout.split("expected")[1] for choice in SUPPORTED), done.stdout
+
+
+SCRIPT = "import sys\nfrom cnn_core.cli import main\nsys.exit(main())\n"
+
+
+@pytest.mark.parametrize("how", ["module", "script"])
+def test_the_command_line_ends_with_one_line(how, tmp_path):
+    script = tmp_path / "cnn-core"  # what pip makes of the entry point
+    script.write_text(SCRIPT)
+    start = ["-m", "cnn_core"] if how == "module" else [str(script)]
+    done = run_command([sys.executable, *start, "info"], "avx1024")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("cnn-core: error: CNN_CORE_ISA='avx1024' is not available")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_script_of_the_users_gets_the_import_error(tmp_path):
+    script = tmp_path / "mine.py"
+    script.write_text(SCRIPT)
+    done = run_command([sys.executable, str(script), "info"], "avx1024")
+    assert done.returncode == 1 and "ImportError: CNN_CORE_ISA='avx1024'" in done.stderr

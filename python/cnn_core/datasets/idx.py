@@ -22,6 +22,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from cnn_core._checks import whole
+
 Array: TypeAlias = npt.NDArray[Any]
 Dataset: TypeAlias = tuple[tuple[Array, Array], tuple[Array, Array]]
 
@@ -201,6 +203,7 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = _DEFAULT_MAX_BYTE
     -----
     The format is described by LeCun, Cortes and Burges, *The MNIST database of handwritten digits*.
     """
+    whole("max_bytes", max_bytes, 0, "an integer >= 0")
     name = os.fspath(path)
     mode = os.stat(name).st_mode  # before opening: to open a pipe is to wait for its writer
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
