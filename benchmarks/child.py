@@ -61,6 +61,10 @@ class Server:
         gc.collect()
         if not hasattr(self.peer, kind):
             raise self.unsupported(f"no {kind} with this library")
+        if kind in ("product", "convolution"):
+            self.timed = getattr(self.peer, kind)(rows)
+            self.answer(setting=self.timed.setting, scale=self.timed.scale)
+            return
         x, t = self.rows(rows, dtype)
         if kind == "training":
             self.timed = self.peer.training(WORKLOADS[workload], x, t, dtype)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import cnn_core as cc
+import growth as growing
 import machine
 import tables
 import workloads
@@ -241,6 +242,40 @@ def to99(run: Run) -> Answer:
     return text, {"seconds": rounds, "test_accuracy": accuracies}
 
 
+def growth(run: Run) -> Answer:
+    """Step times of cnn-core against the size of everything."""
+    (x, t), _ = cc.datasets.load_mnist(normalize=True)
+    figures: dict[str, Any] = {}
+    texts = []
+    with growing.threads(run.options.threads):
+        for heads, measure in growing.TABLES.items():
+            rows = measure(x, t, run.options.seconds)
+            figures[heads[0]] = rows
+            shown = [
+                [
+                    f"{size:,}" if isinstance(size, int) else size,
+                    *(
+                        tables.duration(value) if "µs" in head else f"{value:.0f}"
+                        for head, value in zip(heads[1:], values, strict=True)
+                    ),
+                ]
+                for size, *values in rows
+            ]
+            texts.append(tables.table(heads, shown))
+    return "\n\n".join(texts), figures
+
+
+def large(run: Run) -> Answer:
+    """Single large kernels beside NumPy's and PyTorch's."""
+    results = {
+        title: run.compare(["cnn-core", "PyTorch eager", "NumPy"], kind=kind, rows=size)
+        for title, (kind, size) in workloads.LARGE.items()
+    }
+    bars = dict.fromkeys(results, workloads.LARGE_BAR)
+    text = tables.comparison(results, list(PEERS), bars)
+    return f"{text}\n\n{tables.notes(results)}", _plain(results)
+
+
 #: by name: title, function, whether it runs unless it is asked for by name
 SECTIONS = {
     "training": ("A step of training", training, True),
@@ -248,6 +283,8 @@ SECTIONS = {
     "gradient": ("The numerical gradient", gradient, True),
     "float64": ("Training in float64", float64, True),
     "kernels": ("Kernels, one thread", kernels, True),
+    "large": ("Large kernels", large, True),
+    "growth": ("How the cost grows", growth, False),
     "import": ("Import", imports, True),
     "memory": ("Memory", memory, True),
     "to99": ("From process start to a trained network", to99, False),

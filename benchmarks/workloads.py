@@ -125,6 +125,15 @@ WORKLOADS = {
 #: of inference, by workload: title, many rows
 INFERENCE = {"W1": ("784-50-10", 10_000), "W7": ("lenet5", 10_000), "W8": ("deep_conv_net", 2_000)}
 
+#: kernels by themselves: a square product, a 3x3 convolution of an image with as many filters as
+#: channels; its rows of A or its batch
+LARGE = {
+    "1,024-square product": ("product", 1024),
+    "4,096-square product": ("product", 4096),
+    "64-channel 56x56 convolution, 16 images": ("convolution", 16),
+}
+CONVOLUTION = (64, 56)  # channels, height and width
+
 # Wanted: ratios to the fastest other library of the same run, 2 threads, AVX-512.
 TRAINING_BARS = {
     "W1": 2.5,
@@ -145,4 +154,5 @@ TO_99_BAR = 4.0  # to the same network and recipe in PyTorch
 SECONDS_TO_99_BAR = 15.0
 IMPORT_BAR = 60.0  # ms over NumPy's own
 MEMORY_BAR = 350.0  # MB of `cnn-core train`
+LARGE_BAR = 0.85
 WIDE_KERNEL_BAR, NARROW_KERNEL_BAR = 0.60, 0.25  # of the measured multiply-add peak, 1 thread

@@ -6,6 +6,8 @@ A peer is a class. Making one pins its threads; its methods build what is timed,
     training(workload, x, t, dtype)    updates from batches drawn at random with replacement
     inference(workload, x, dtype)      scores of all rows of x, without training's work
     gradient(x, t)                     the numerical gradient of 784-100-10, sigmoid, float64
+    product(n)                         of two matrices of n x n, float32, into a third
+    convolution(n)                     forward, of n images (workloads.CONVOLUTION), float32
 
 x are rows of floats in 0..1, t integer labels.
 """
@@ -17,6 +19,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+
+from workloads import CONVOLUTION
 
 #: what a table calls a library: its module here, its class
 PEERS = {
@@ -83,6 +89,20 @@ def repeat(call: Callable[[], Any]) -> Callable[[int], Any]:
             call()
 
     return run
+
+
+def matrices(n: int) -> list[Any]:
+    """Three of n x n."""
+    rng = np.random.default_rng(0)
+    return [rng.random((n, n), np.float32) for _ in range(3)]
+
+
+def images(n: int) -> tuple[Any, Any, Any]:
+    """Images, weights and biases of workloads.CONVOLUTION."""
+    (channels, size), rng = CONVOLUTION, np.random.default_rng(0)
+    shapes = ((n, channels, size, size), (channels, channels, 3, 3), (channels,))
+    x, W, b = (rng.random(shape, np.float32) for shape in shapes)
+    return x, W, b
 
 
 def batches_of(rows: int) -> Sequence[int]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from peers import HIDDEN, Timed, Unsupported, fastest, predictions, repeat
+from peers import HIDDEN, Timed, Unsupported, fastest, matrices, predictions, repeat
 from workloads import Workload
 
 SAMPLE = 20  # parameters of the numerical gradient that are timed
@@ -72,6 +72,10 @@ class NumPy:
 
     def __init__(self, threads: int) -> None:
         threadpool_limits(threads)
+
+    def product(self, n: int) -> Timed:
+        x, W, out = matrices(n)
+        return Timed(repeat(lambda: np.matmul(x, W, out=out)))
 
     def training(self, workload: Workload, x: Any, t: Any, dtype: str) -> Timed:
         net, rng = network(workload, dtype), np.random.default_rng(0)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import cnn_core as cc
-from peers import HIDDEN, Timed, repeat
+from peers import HIDDEN, Timed, images, matrices, repeat
 from workloads import Workload
 
 
@@ -52,6 +52,14 @@ class CnnCore:
         net = network(workload, dtype)
         rows = x.reshape(len(x), *workload.input_shape)
         return Timed(repeat(lambda: net.predict(rows)))
+
+    def product(self, n: int) -> Timed:
+        x, W, out = matrices(n)
+        return Timed(repeat(lambda: cc.ops.affine_forward(x, W, None, out=out)))
+
+    def convolution(self, n: int) -> Timed:
+        x, W, b = images(n)
+        return Timed(repeat(lambda: cc.ops.conv2d_forward(x, W, b, padding=1)))
 
     def gradient(self, x: Any, t: Any) -> Timed:
         layers = [cc.Affine(HIDDEN, cc.Normal(0.01)), cc.Sigmoid(), cc.Affine(10, cc.Normal(0.01))]

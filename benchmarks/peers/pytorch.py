@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from peers import Timed, fastest, predictions
+from peers import Timed, fastest, images, matrices, predictions, repeat
 from workloads import Workload
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels last": torch.channels_last}
@@ -77,6 +77,20 @@ class Eager:
             for setting, run in predictions(net, rows).items():
                 candidates[f"{name} {setting}".strip()] = torch.inference_mode()(run)
         return fastest(candidates)
+
+    def product(self, n: int) -> Timed:
+        x, W, out = map(torch.from_numpy, matrices(n))
+        return Timed(repeat(lambda: torch.mm(x, W, out=out)))
+
+    def convolution(self, n: int) -> Timed:
+        x, W, b = map(torch.from_numpy, images(n))
+
+        def of(layout: torch.memory_format) -> Callable[[int], None]:
+            images, weights = (array.to(memory_format=layout) for array in (x, W))
+            run = repeat(lambda: nn.functional.conv2d(images, weights, b, padding=1))
+            return torch.inference_mode()(run)
+
+        return fastest({name: of(layout) for name, layout in LAYOUTS.items()})
 
 
 class Compiled(Eager):
