@@ -5,20 +5,22 @@
 A weight W[i, j] changes one column of the layer, z[:, j] + h x[:, i], and with it the next layer by
 a product of rank 1; only the layers after that are computed anew. All arrays are held transposed,
 one row per unit and one column per sample, so that every step runs over the samples in vectors.
-Every parameter is independent of the others: they are the items of a parallel task.
+Every parameter is independent of the others: they are the items of a parallel task. Sparse inputs
+are held by columns; only the one column that belongs to a weight is written out, to scratch memory.
 Saito, Deep Learning from Scratch, sections 4.3 to 4.5.
 """
 
 from libc.math cimport NAN
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from cnn_core._gemm cimport multiply_add
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (
     activate, add_scaled, binary_cross_entropy_row, cross_entropy_columns, squared_error_row,
 )
+from cnn_core._sparse cimport Batch, SparseColumns
 
 
 cdef enum:
@@ -43,6 +45,7 @@ cdef struct ChainArgs:
     Py_ssize_t n_layers
     LayerOfChain* layers
     const double* x        # [n_in, N] the first layer's inputs; one row of ones for the biases
+    const SparseColumns* columns    # the same if they are sparse, and x is NULL
     int loss
     const int64_t* labels
     const double* t        # [n_out, N] targets, or NULL
@@ -97,9 +100,19 @@ cdef const double* later_layers(const ChainArgs* a, const double* inputs,
     return inputs
 
 
-cdef double perturbed_loss(const ChainArgs* a, Py_ssize_t i, Py_ssize_t j, double h,
+cdef bint write_column(const SparseColumns* columns, Py_ssize_t i, Py_ssize_t n,
+                       double* column) noexcept nogil:
+    """Write x[:, i] to column[n]; returns whether it has entries."""
+    cdef int64_t p, begin = columns.ends[i - 1] if i > 0 else 0
+    memset(column, 0, n * sizeof(double))
+    for p in range(begin, columns.ends[i]):
+        column[columns.rows[p]] = (<const double*>columns.values)[p]
+    return columns.ends[i] > begin
+
+
+cdef double perturbed_loss(const ChainArgs* a, const double* x, Py_ssize_t j, double h,
                            double* scratch) noexcept nogil:
-    """The loss with h added to W[i, j] of the first layer.
+    """The loss with h added to W[i, j] of the first layer, whose input i is x[N].
 
     scratch: 3 N for the loss, then the outputs of the changed layers. With one layer only, these
     are y, of which row j is changed here and restored by the caller.
@@ -109,7 +122,7 @@ cdef double perturbed_loss(const ChainArgs* a, Py_ssize_t i, Py_ssize_t j, doubl
     cdef double* out = row + a.n
     if a.n_layers == 1:
         row = out + j * a.n
-    add_scaled(a.n, first.z + j * a.n, h, a.x + i * a.n, row)
+    add_scaled(a.n, first.z + j * a.n, h, x, row)
     activate(first.activation, first.slope, a.n, row, row)
     if a.n_layers == 1:
         return loss_of_outputs(a, out, scratch)
@@ -121,24 +134,39 @@ cdef double perturbed_loss(const ChainArgs* a, Py_ssize_t i, Py_ssize_t j, doubl
 cdef void chain_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef const ChainArgs* a = <const ChainArgs*>args
     cdef const LayerOfChain* first = &a.layers[0]
-    cdef Py_ssize_t p, i, j
-    cdef double above, below
+    cdef Py_ssize_t p, i, j, written = -1
+    cdef double above, below, without_entries = 0
+    cdef bint empty = False, known = False
+    cdef const double* x
     cdef double* scratch = <double*>malloc(a.scratch * sizeof(double))
     if scratch == NULL:
         for p in range(begin, end):
             a.gradient[p] = NAN
         return
     cdef double* outputs = scratch + 4 * a.n
+    cdef double* column = scratch + a.scratch - a.n
     if a.n_layers == 1:
         memcpy(outputs, first.y, first.n_out * a.n * sizeof(double))
     for p in range(begin, end):
         i = p // first.n_out
         j = p - i * first.n_out
-        above = perturbed_loss(a, i, j, a.h, scratch)
-        below = perturbed_loss(a, i, j, -a.h, scratch)
+        if a.columns == NULL:
+            x = a.x + i * a.n
+        else:
+            x = column
+            if i != written:
+                empty = not write_column(a.columns, i, a.n, column)
+                written = i
+            if empty and known:
+                a.gradient[p] = without_entries
+                continue
+        above = perturbed_loss(a, x, j, a.h, scratch)
+        below = perturbed_loss(a, x, j, -a.h, scratch)
         a.gradient[p] = (above - below) * a.scale
         if a.n_layers == 1:
             memcpy(outputs + j * a.n, first.y + j * a.n, a.n * sizeof(double))
+        if empty:
+            known, without_entries = True, a.gradient[p]    # 0, or NaN where the loss is
     free(scratch)
 
 
@@ -146,7 +174,7 @@ cdef class Chain:
     """Affine layers with their activations, up to the loss, ready for `weights` and `biases`.
 
     layers : tuples W[I, O], b[O], z[O, N], y[O, N], activation, slope; float64, C-contiguous.
-    x : [I, N], the first layer's inputs, transposed.
+    x : [I, N], the first layer's inputs, transposed; or a sparse Batch, float64, by columns.
     labels : int64 [N], or None; t : [O, N] rows of targets, transposed, or None.
     scale : what the sum of the losses is multiplied by.
     """
@@ -156,18 +184,20 @@ cdef class Chain:
     cdef readonly Py_ssize_t n_weights, n_biases
     cdef double work
 
-    def __cinit__(self, layers, const double[:, ::1] x, int loss, const int64_t[::1] labels,
+    def __cinit__(self, layers, x, int loss, const int64_t[::1] labels,
                   const double[:, ::1] t, double scale, double h):
-        cdef const double[:, ::1] W, z, y
+        cdef const double[:, ::1] W, z, y, dense
+        cdef Batch sparse
+        cdef Py_ssize_t n
         cdef const double[::1] b
         cdef LayerOfChain* layer
-        self.args.n = x.shape[1]
+        self.args.n = layers[0][2].shape[1]
         self.args.n_layers = len(layers)
         self.args.layers = <LayerOfChain*>calloc(len(layers), sizeof(LayerOfChain))
         if self.args.layers == NULL:
             raise MemoryError()
-        self.arrays = [layers, x.base, labels, t]
-        self.args.scratch = 4 * self.args.n
+        self.arrays = [layers, x, labels, t]
+        self.args.scratch = 5 * self.args.n
         self.work = 0
         layer = self.args.layers
         for number, (W, b, z, y, activation, slope) in enumerate(layers):
@@ -180,7 +210,16 @@ cdef class Chain:
                 self.args.scratch += layer.n_out * self.args.n
             self.work += layer.n_out * self.args.n * (30 + (layer.n_in if number > 1 else 1))
             layer += 1
-        self.args.x = &x[0, 0]
+        if isinstance(x, Batch):
+            sparse = x
+            self.args.columns = &sparse.transposed
+            n = sparse.n
+        else:
+            dense = x
+            self.args.x = &dense[0, 0]
+            n = dense.shape[1]
+        if n != self.args.n:
+            raise ValueError("x: wrong shape")
         self.args.loss = loss
         if labels is not None:
             self.args.labels = &labels[0]
@@ -206,5 +245,6 @@ cdef class Chain:
         cdef ChainArgs args = self.args
         args.gradient = &gradient[0]
         args.x = &ones[0, 0]
+        args.columns = NULL
         return new_task(chain_kernel, &args, sizeof(args), self.n_biases, 1, PARAMETERS_PER_CHUNK,
                         2 * self.work, (self, gradient.base, ones.base))

@@ -201,6 +201,14 @@ cdef class Batch:
         self.x.offset = &offset[0]
         self.source = indptr.base, columns.base, values, indices.base, offset.base
 
+    def converted(self, dtype):
+        """The same rows as a batch of another element type, with room for its transpose."""
+        other = Batch(self.n, self.n_columns, dtype, True)
+        if self.source is not None:
+            indptr, columns, values, indices, offset = self.source
+            other.read(indptr, columns, values.astype(dtype), indices, offset)
+        return other
+
     cdef int reserve(self) except -1:
         """Room for the entries of this batch and some more, as the next one may have them."""
         cdef Py_ssize_t item = sizeof(float) if self.is_float else sizeof(double)

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core._parallel import Task
+from cnn_core._sparse import Batch
 
 _Float64 = npt.NDArray[np.float64]
 _Int64 = npt.NDArray[np.int64]
@@ -12,7 +13,7 @@ class Chain:
     def __init__(
         self,
         layers: list[Any],
-        x: _Float64,
+        x: _Float64 | Batch,
         loss: int,
         labels: _Int64 | None,
         t: _Float64 | None,

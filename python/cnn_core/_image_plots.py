@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from cnn_core import metrics
 from cnn_core._figures import GRID_COLOR, TEXT_COLOR, finish, new_figure, require_matplotlib
+from cnn_core._inputs import dense
 from cnn_core._pictures import image_size
 from cnn_core.image_layers import Dropout
 from cnn_core.layers import Flatten, positive
@@ -118,7 +119,7 @@ def show_misclassified(
     """
     _check_net(net)
     limit = positive("limit", limit)
-    images = _as_pictures(net, net.check_rows(x))
+    images = _as_pictures(net, dense(net.check_rows(x)))
     scores = net.predict(x).reshape(len(images), -1)
     truth = np.asarray(t) if np.ndim(t) == 1 else np.asarray(t).argmax(axis=1)
     wrong = len(images) - round(metrics.accuracy(scores, truth) * len(images))
@@ -206,7 +207,7 @@ def _panels(net: Sequential, x: npt.ArrayLike) -> list[tuple[str, Array]]:
     array = np.asarray(x)
     if array.size != math.prod(net.input_shape):
         raise ValueError(f"x: expected one sample of shape {net.input_shape}, got {array.shape}")
-    array = net.check_input(array.reshape(1, *net.input_shape))
+    array = dense(net.check_input(array.reshape(1, *net.input_shape)))
     scale = net.input_scale if array.dtype == np.uint8 else 1.0
     value = np.multiply(array, scale, dtype=net.dtype)
     first = value[0]

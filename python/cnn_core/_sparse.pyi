@@ -33,6 +33,7 @@ class Batch:
         indices: _Int64,
         offset: _Int64,
     ) -> None: ...
+    def converted(self, dtype: np.dtype[Any]) -> Batch: ...
 
 def copy_columns(
     source: npt.NDArray[Any], indptr: _Int64, n_columns: int, out: _Int32

@@ -19,6 +19,7 @@ from cnn_core import ops
 from cnn_core._checks import finite, is_masked
 from cnn_core.blocks import AffineBlock, flat
 from cnn_core.layers import Layer
+from cnn_core.ops.sparse import Batch
 from cnn_core.plan import Plan
 
 Array = npt.NDArray[Any]
@@ -89,25 +90,32 @@ def _chain(plan: Plan, layer: Layer) -> list[AffineBlock] | None:
     """The affine blocks from `layer` to the loss, if there is nothing else between them."""
     blocks = plan.blocks_from(layer)
     unweighted = plan.loss.native and plan.weights is None
-    if blocks and unweighted and all(type(block) is AffineBlock for block in blocks):
+    if blocks and unweighted and all(isinstance(block, AffineBlock) for block in blocks):
         return blocks  # type: ignore[return-value]
     return None
 
 
 def _compiled(plan: Plan, blocks: list[AffineBlock], h: float) -> dict[str, Array]:
-    x = np.asarray(flat(blocks[0].x), np.float64)
-    inputs, layers = x, []
+    inputs, layers = blocks[0].x, []
+    if isinstance(inputs, Batch):
+        inputs = inputs.converted(np.dtype(np.float64))
+        ops.run(ops.native.sparse.transpose(inputs))
+    else:
+        inputs = np.asarray(flat(inputs), np.float64)
+    x = inputs if isinstance(inputs, Batch) else _columns(inputs)
     for block in blocks:
         W = np.ascontiguousarray(block.layer.params["W"], np.float64)
         b = np.ascontiguousarray(block.layer.params["b"], np.float64)
-        z = ops.affine_forward(inputs, W, b)
+        z = np.empty((plan.n, W.shape[1]))
+        kernels: Any = ops.native.sparse if isinstance(inputs, Batch) else ops.native.affine
+        ops.run(kernels.forward(inputs, W, b, z))
         activation = block.activation.activation if block.activation else None
         inputs = ops.activation_forward(z, activation, block.slope)
         layers.append((W, b, _columns(z), _columns(inputs), block.code, block.slope))
     target = None if plan.target is None else _columns(flat(plan.target))
     chain = ops.native.gradient_check.Chain(
         layers,
-        _columns(x),
+        x,
         ops.LOSSES[str(plan.loss.native)],
         plan.labels,
         target,
@@ -115,7 +123,7 @@ def _compiled(plan: Plan, blocks: list[AffineBlock], h: float) -> dict[str, Arra
         h,
     )
     dW, db = np.empty(layers[0][0].shape), np.empty(layers[0][1].shape)
-    ops.run(chain.weights(dW), chain.biases(db, np.ones((1, len(x)))))
+    ops.run(chain.weights(dW), chain.biases(db, np.ones((1, plan.n))))
     return {"W": dW, "b": db}
 
 

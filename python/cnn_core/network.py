@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import _checks as checks
-from cnn_core import _locks, gradient_check, layers, losses, metrics, ops
+from cnn_core import _inputs, _locks, gradient_check, layers, losses, metrics
+from cnn_core._inputs import Input, Samples, reading
 from cnn_core._views import FlatParameters, Views
 from cnn_core._weights import ClassWeight, row_weights
-from cnn_core.blocks import Parts, flat
+from cnn_core.blocks import Parts
 from cnn_core.image_layers import BatchNorm, Dropout
 from cnn_core.layers import Layer, Shape
+from cnn_core.ops.sparse import Rows
 from cnn_core.plan import Plan, target_kind
 
 Array = npt.NDArray[Any]
@@ -126,8 +128,6 @@ class Sequential(FlatParameters):
                 layer.state = {k: v.astype(self.dtype) for k, v in layer.state.items()}
                 self.state |= {f"{key}{number}": value for key, value in layer.state.items()}
         self.output_shape = self._shapes[-1]
-        largest = max(math.prod(shape) for shape in self._shapes)
-        self.rows_at_once = max(1, min(ROWS_AT_ONCE, ELEMENTS_AT_ONCE // largest))
         self._owners = {name: (layer, key) for name, (layer, key, _) in initial.items()}
         self.lay_out({name: value for name, (_, _, value) in initial.items()}, self.dtype)
         self._bind()
@@ -160,9 +160,10 @@ class Sequential(FlatParameters):
         training: bool = False,
         gradient: bool = False,
         weighted: bool = False,
+        sparse: bool = False,
     ) -> Plan:
         """The plan for batches of n samples, made once; see plan.Plan."""
-        key = (n, targets, training, gradient, weighted)
+        key = (n, targets, training, gradient, weighted, sparse)
         plan = self._plans.get(key)
         if plan is None:
             self._bind()
@@ -176,6 +177,7 @@ class Sequential(FlatParameters):
                 training=training,
                 gradient=gradient,
                 weighted=weighted,
+                sparse=sparse,
             )
             self._plans[key] = plan
             if len(self._plans) > PLANS_KEPT:
@@ -184,25 +186,14 @@ class Sequential(FlatParameters):
             self._plans.move_to_end(key)
         return plan
 
-    def check_input(self, x: npt.ArrayLike) -> Array:
-        """x as (N, *input_shape), float or uint8; images may come flattened.
+    def check_input(self, x: Samples) -> Input:
+        """x as (N, *input_shape), float or uint8, or sparse rows; images may come flattened.
 
         Not yet in the network's dtype: a large input is converted batch by batch.
         """
-        array = np.asarray(x)
-        if array.dtype != np.uint8 and array.dtype not in checks.FLOATS:
-            if array.dtype.kind not in "fiub":
-                raise TypeError(f"x: expected numbers, got dtype {array.dtype}")
-            array = array.astype(self.dtype)
-        if array.shape[1:] != self.input_shape or not array.ndim:
-            size = math.prod(self.input_shape)
-            if array.ndim < 2 or math.prod(array.shape[1:]) != size:
-                expected = f"(N, {str(self.input_shape)[1:]}"
-                raise ValueError(f"x: expected shape {expected}, got {array.shape}")
-            array = array.reshape(len(array), *self.input_shape)
-        return array
+        return _inputs.check_input(x, self.layers[0], self.input_shape, self.dtype)
 
-    def check_rows(self, x: npt.ArrayLike) -> Array:
+    def check_rows(self, x: Samples) -> Input:
         """check_input for what cannot do without a row."""
         array = self.check_input(x)
         if not len(array):
@@ -240,19 +231,16 @@ class Sequential(FlatParameters):
         return self._lock
 
     def fill(
-        self, plan: Plan, x: Array, t: Array | None = None, weights: Array | None = None
+        self, plan: Plan, x: Input, t: Array | None = None, weights: Array | None = None
     ) -> None:
         """Copy checked inputs, targets and weights of rows into a plan's buffers."""
-        if x.dtype == np.uint8:
-            np.multiply(x, self.input_scale, out=plan.x, casting="unsafe")
-        else:
-            np.copyto(plan.x, x, casting="same_kind")
+        _inputs.fill(plan.x, x, self.input_scale)
         if t is not None:
             plan.fill_targets(t, weights)
 
     def _filled(
         self,
-        x: npt.ArrayLike,
+        x: Samples,
         t: npt.ArrayLike,
         sample_weight: npt.ArrayLike | None,
         training: bool,
@@ -262,30 +250,32 @@ class Sequential(FlatParameters):
         array = self.check_rows(x)
         kind, target = self.check_targets(t, len(array))
         weights = self.check_weights(kind, target, sample_weight)
-        plan = self.plan(len(array), kind, training, gradient, weights is not None)
+        sparse = isinstance(array, Rows)
+        plan = self.plan(len(array), kind, training, gradient, weights is not None, sparse)
         self.fill(plan, array, target, weights)
         return plan
 
-    def _batches(self, n: int) -> Iterator[slice]:
-        for start in range(0, n, self.rows_at_once):
-            yield slice(start, min(start + self.rows_at_once, n))
+    def _rows_at_once(self, x: Input) -> int:
+        """How many rows of a long input are computed at a time."""
+        largest = max(math.prod(s) for s in self._shapes[1 if isinstance(x, Rows) else 0 :])
+        return max(1, min(ROWS_AT_ONCE, ELEMENTS_AT_ONCE // largest))
 
     # ------------------------------------------------------------------------------------ answers
 
-    def forward(self, x: npt.ArrayLike, training: bool = False) -> Array:
+    def forward(self, x: Samples, training: bool = False) -> Array:
         """The outputs (N, *output_shape) for x (N, *input_shape), all rows as one batch."""
         array = self.check_input(x)
         if not len(array):
             return np.empty((0, *self.output_shape), self.dtype)
         with self._lock:
-            plan = self.plan(len(array), training=training)
+            plan = self.plan(len(array), training=training, sparse=isinstance(array, Rows))
             self.fill(plan, array)
             return plan.forward().copy()
 
-    def predict(self, x: npt.ArrayLike) -> Array:
+    def predict(self, x: Samples) -> Array:
         """The outputs (scores) for any number of rows, in inference mode and bounded memory."""
         array = self.check_input(x)
-        if len(array) <= self.rows_at_once:
+        if len(array) <= self._rows_at_once(array):
             return self.forward(array)
         out = np.empty((len(array), *self.output_shape), self.dtype)
         with self._lock:
@@ -295,7 +285,7 @@ class Sequential(FlatParameters):
 
     def _by_parts(
         self,
-        array: Array,
+        array: Input,
         kind: str | None = None,
         target: Array | None = None,
         weights: Array | None = None,
@@ -305,18 +295,19 @@ class Sequential(FlatParameters):
         Rows that lie in one piece are read by the same program that computes them.
         """
         indices, start = np.arange(len(array)), np.zeros(1, np.int64)
-        scale = self.input_scale if array.dtype == np.uint8 else 1.0
-        in_one_piece = array.flags.c_contiguous and array.flags.aligned
+        use = {"weighted": weights is not None, "sparse": isinstance(array, Rows)}
+        in_one_piece = _inputs.in_one_piece(array)
         calls: list[Callable[[], None]] = []
         last = None
-        for part in self._batches(len(array)):
-            weighted = weights is not None
-            plan, start[0] = self.plan(len(indices[part]), kind, weighted=weighted), part.start
+        at_once = self._rows_at_once(array)
+        for first in range(0, len(array), at_once):
+            part, start[0] = slice(first, min(first + at_once, len(array))), first
+            plan = self.plan(part.stop - first, kind, **use)
             if plan is not last:
                 read, last = Parts(), plan
                 if in_one_piece:
-                    gather = ops.native.batches.gather_rows
-                    read.rows = [gather(flat(array), indices, start, scale, flat(plan.x))]
+                    gather = reading(array, plan.x, indices, start, self.input_scale)[0]
+                    read.rows = [*gather]
                 calls = plan.steps(False, read) if kind else plan.forward_steps(read)
             if not in_one_piece:
                 self.fill(plan, array[part])
@@ -328,7 +319,7 @@ class Sequential(FlatParameters):
 
     def evaluate(
         self,
-        x: npt.ArrayLike,
+        x: Samples,
         t: npt.ArrayLike,
         sample_weight: npt.ArrayLike | None = None,
         class_weight: ClassWeight | None = None,
@@ -353,7 +344,7 @@ class Sequential(FlatParameters):
 
     def loss(
         self,
-        x: npt.ArrayLike,
+        x: Samples,
         t: npt.ArrayLike,
         training: bool = False,
         sample_weight: npt.ArrayLike | None = None,
@@ -364,13 +355,13 @@ class Sequential(FlatParameters):
         with self._lock:
             return self._filled(x, t, sample_weight, training=True).evaluate()
 
-    def accuracy(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
+    def accuracy(self, x: Samples, t: npt.ArrayLike) -> float:
         """The share of rows whose largest output is the target's class."""
         return self.evaluate(x, t)[1]
 
     def gradient(
         self,
-        x: npt.ArrayLike,
+        x: Samples,
         t: npt.ArrayLike,
         training: bool = True,
         sample_weight: npt.ArrayLike | None = None,
@@ -382,7 +373,7 @@ class Sequential(FlatParameters):
 
     def numerical_gradient(
         self,
-        x: npt.ArrayLike,
+        x: Samples,
         t: npt.ArrayLike,
         training: bool = True,
         h: float = 1e-4,
@@ -401,7 +392,7 @@ class Sequential(FlatParameters):
                 for name, value in kept.items():
                     self.state[name][...] = value
 
-    def confusion_matrix(self, x: npt.ArrayLike, t: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    def confusion_matrix(self, x: Samples, t: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Counts of (true class, predicted class): rows true, columns predicted."""
         scores, classes = self.predict(x), math.prod(self.output_shape)
         if classes > 1:

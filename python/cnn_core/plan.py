@@ -17,9 +17,21 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import _memory, ops
-from cnn_core.blocks import NO_BORDER, Block, Finished, Parts, Shape, convert, flat, native_block
+from cnn_core.blocks import (
+    NO_BORDER,
+    AffineBlock,
+    Block,
+    Finished,
+    Parts,
+    Shape,
+    convert,
+    flat,
+    native_block,
+)
 from cnn_core.layers import Layer
 from cnn_core.losses import Loss
+from cnn_core.ops.sparse import Batch
+from cnn_core.sparse_block import SparseAffineBlock
 
 Array = npt.NDArray[Any]
 Update = Callable[[list[Finished]], Parts]
@@ -160,6 +172,7 @@ class Plan:
     training : whether layers behave as in training.
     gradient : whether gradients are computed.
     weighted : whether the loss of each row is multiplied by a weight.
+    sparse : whether `x` is a batch of sparse rows, before a first Affine layer.
 
     Fill `x`, `labels` or `target`, and `weights`, then call `forward`, `evaluate` or `gradient`.
     """
@@ -176,12 +189,17 @@ class Plan:
         training: bool = False,
         gradient: bool = False,
         weighted: bool = False,
+        sparse: bool = False,
     ) -> None:
         if len(shapes) != len(layers) + 1:
             expected = f"the {len(shapes) - 1} layers that the network was made of"
             raise ValueError(f"layers: expected {expected}, got {len(layers)}")
         self.n, self.loss, self.training = n, loss, training
-        self.x = _memory.empty((n, *shapes[0]), dtype)
+        self.x: Any
+        if sparse:
+            self.x = Batch(n, shapes[0][0], np.dtype(dtype), transposed=gradient)
+        else:
+            self.x = _memory.empty((n, *shapes[0]), dtype)
         self.segments = self._segments(layers, shapes, gradient)
         self.y = self.segments[-1].y if self.segments else self.x
         self.correct = np.zeros(n, np.int64)
@@ -200,7 +218,7 @@ class Plan:
         run: list[Block] = []
         x, index = self.x, 0
 
-        def close() -> Array:
+        def close() -> Any:
             if not run:
                 return x
             segments.append(NativeSegment(list(run), x, self.training, gradient, bool(segments)))
@@ -211,6 +229,9 @@ class Plan:
             layer = layers[index]
             behind = layers[index + 1] if index + 1 < len(layers) else None
             block = native_block(layer, behind, shapes[index], shapes[index + 1])
+            if index == 0 and isinstance(self.x, Batch):
+                assert isinstance(block, AffineBlock)
+                block = SparseAffineBlock(layer, shapes[1], block.activation)
             index += 1
             if block is not None:
                 run.append(block)

@@ -15,11 +15,13 @@ import numpy.typing as npt
 
 from cnn_core import _checks as checks
 from cnn_core import ops
+from cnn_core._inputs import Input, Samples, as_source, reading
 from cnn_core._weights import ClassWeight
 from cnn_core.blocks import Finished, Parts, flat
 from cnn_core.callbacks import Callback
 from cnn_core.layers import positive
 from cnn_core.network import Sequential
+from cnn_core.ops.sparse import Rows
 from cnn_core.optimizers import Optimizer
 from cnn_core.plan import Plan
 
@@ -105,7 +107,7 @@ class Trainer:
 
     def step(
         self,
-        x: npt.ArrayLike,
+        x: Samples,
         t: npt.ArrayLike,
         sample_weight: npt.ArrayLike | None = None,
         class_weight: ClassWeight | None = None,
@@ -122,12 +124,13 @@ class Trainer:
         kind, target = network.check_targets(t, len(array))
         weights = network.check_weights(kind, target, sample_weight, class_weight)
         with network.locked():
-            plan = network.plan(len(array), kind, True, True, weights is not None)
+            sparse = isinstance(array, Rows)
+            plan = network.plan(len(array), kind, True, True, weights is not None, sparse)
+            network.fill(plan, array, target, weights)
             made = self._compiled
             if made is None or made[0] is not plan or made[1] is not self.optimizer:
                 made = plan, self.optimizer, plan.steps(True, Parts(), self.update_parts)
                 self._compiled = made
-            network.fill(plan, array, target, weights)
             for call in made[2]:
                 call()
             self.iteration += 1
@@ -137,7 +140,7 @@ class Trainer:
 
     def fit(
         self,
-        x: npt.ArrayLike,
+        x: Samples,
         t: npt.ArrayLike,
         *,
         epochs: int = 1,
@@ -155,7 +158,9 @@ class Trainer:
         Parameters
         ----------
         x : (M, *input_shape) float or uint8 (scaled by network.input_scale as it is used; may be
-            memory-mapped), t : labels (M,) or rows (M, *output_shape).
+            memory-mapped), t : labels (M,) or rows (M, *output_shape). Before a first Affine layer
+            x may be a SciPy sparse matrix (M, I), as in every method of the network that takes x:
+            it is never made dense, and gives the same bits as long as all numbers are finite.
         epochs : an epoch is ceil(M / batch_size) updates.
         batch_size : rows per update, None for all of them; the last batch of an epoch holds what is
             left.
@@ -216,7 +221,7 @@ class _Fit:
     def __init__(
         self,
         trainer: Trainer,
-        x: npt.ArrayLike,
+        x: Samples,
         t: npt.ArrayLike,
         weights: tuple[npt.ArrayLike | None, ClassWeight | None],
         batch_size: int | None,
@@ -230,7 +235,8 @@ class _Fit:
             raise ValueError(f"report: expected one of {get_args(Report)}, got {report!r}")
         self.trainer, self.network = trainer, trainer.network
         self.sampling, self.report = sampling, report
-        self.x = checks.as_source("x", self.network.check_rows(x))
+        network = self.network
+        self.x = as_source(network.check_rows(x), network.dtype, network.input_scale)
         self.kind, self.t = self.network.check_targets(t, len(self.x))
         self.weights = self.network.check_weights(self.kind, self.t, *weights)
         rows = len(self.x)
@@ -255,7 +261,7 @@ class _Fit:
             type(callback).on_step_end is not Callback.on_step_end for callback in trainer.callbacks
         )
 
-    def _check_validation(self, data: Any) -> tuple[Array, Array, Array | None]:
+    def _check_validation(self, data: Any) -> tuple[Input, Array, Array | None]:
         if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
             raise ValueError(
                 "validation_data: expected a pair (x, t) or three with sample_weight, got"
@@ -272,26 +278,21 @@ class _Fit:
     def steps(self, n: int) -> tuple[Plan, list[Callable[[], None]]]:
         """The plan for batches of n rows, and its steps with the gathering of the batch."""
         if n not in self.compiled:
-            plan = self.network.plan(n, self.kind, True, True, self.weights is not None)
-            scale = self.network.input_scale if self.x.dtype == np.uint8 else 1.0
-            batches = ops.native.batches
-            gather = [
-                batches.gather_rows(flat(self.x), self.indices, self.start, scale, flat(plan.x))
-            ]
+            sparse = isinstance(self.x, Rows)
+            plan = self.network.plan(n, self.kind, True, True, self.weights is not None, sparse)
+            batches, at = ops.native.batches, (self.indices, self.start)
+            gather, before, after = reading(self.x, plan.x, *at, self.network.input_scale)
             if plan.target is None:
                 assert plan.labels is not None
-                gather.append(batches.gather_labels(self.t, self.indices, self.start, plan.labels))
+                gather.append(batches.gather_labels(self.t, *at, plan.labels))
             else:
-                gather.append(
-                    batches.gather_rows(
-                        flat(self.t), self.indices, self.start, 1.0, flat(plan.target)
-                    )
-                )
+                gather.append(batches.gather_rows(flat(self.t), *at, 1.0, flat(plan.target)))
             if plan.weights is not None and self.weights is not None:
                 column, out = self.weights[:, np.newaxis], plan.weights[:, np.newaxis]
-                gather.append(batches.gather_rows(column, self.indices, self.start, 1.0, out))
+                gather.append(batches.gather_rows(column, *at, 1.0, out))
             update = partial(self.trainer.update_parts, keep_gradients=self.watched)
-            self.compiled[n] = plan, plan.steps(True, Parts(rows=[*gather]), update)
+            calls = plan.steps(True, Parts(rows=[*gather]), update)
+            self.compiled[n] = plan, [*before, *calls, *after]
         return self.compiled[n]
 
     def epoch(self, limit: int, progress: _Progress) -> None:

@@ -29,8 +29,8 @@ ROOMS = [
         "metrics",
     },
     {"ops"},
-    {"losses", "layers", "image_layers", "optimizers", "config"},
-    {"blocks", "plan", "gradient_check"},
+    {"losses", "layers", "image_layers", "optimizers", "config", "_inputs"},
+    {"blocks", "sparse_block", "plan", "gradient_check"},
     {"network"},
     {
         "callbacks",

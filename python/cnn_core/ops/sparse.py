@@ -181,6 +181,8 @@ def sparse_affine_backward(
 ) -> tuple[Array, Array]:
     """Gradients of out = x W + b for a sparse x: dW = x^T dout, db = sum of dout over N.
 
+    The bits of affine_backward of the same x, while dout is finite.
+
     Parameters
     ----------
     dout : (N, O), x : (N, I) as for sparse_affine_forward

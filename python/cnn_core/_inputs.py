@@ -1,0 +1,110 @@
+"""What a network takes as x: arrays and, before a first Affine layer, SciPy's sparse matrices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from cnn_core import _checks as checks
+from cnn_core import ops
+from cnn_core.layers import Affine, Layer, Shape
+from cnn_core.ops.sparse import Int64, Rows, is_sparse
+
+Array = npt.NDArray[Any]
+Call = Callable[[], None]
+Input = Array | Rows
+
+
+class SparseMatrix(Protocol):
+    """A matrix or array of scipy.sparse, in any format."""
+
+    def tocsr(self) -> Any: ...
+
+
+#: What a user may give as x.
+Samples = npt.ArrayLike | SparseMatrix | Rows
+
+
+def check_input(x: Any, first: Layer, input_shape: Shape, dtype: np.dtype[Any]) -> Input:
+    """x as (N, *input_shape), float or uint8, or as sparse rows; images may come flattened.
+
+    first : the network's first layer; dtype : of what is neither float nor uint8.
+    """
+    if is_sparse(x):
+        return _check_sparse(x, first, input_shape)
+    array = np.asarray(x)
+    if array.dtype != np.uint8 and array.dtype not in checks.FLOATS:
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"x: expected numbers, got dtype {array.dtype}")
+        array = array.astype(dtype)
+    if array.shape[1:] != input_shape or not array.ndim:
+        size = math.prod(input_shape)
+        if array.ndim < 2 or math.prod(array.shape[1:]) != size:
+            raise _wrong_shape(input_shape, array.shape)
+        array = array.reshape(len(array), *input_shape)
+    return array
+
+
+def _check_sparse(x: Any, first: Layer, input_shape: Shape) -> Rows:
+    if type(first) is not Affine:
+        kind = type(first).__name__
+        raise TypeError(f"x: sparse input needs an Affine first layer, this network's is {kind}")
+    rows = Rows.of("x", x)
+    if rows.shape[1:] != input_shape:
+        raise _wrong_shape(input_shape, rows.shape)
+    return rows
+
+
+def _wrong_shape(input_shape: Shape, shape: Shape) -> ValueError:
+    expected = ", ".join(map(str, ("N", *input_shape)))
+    return ValueError(f"x: expected shape ({expected}), got {shape}")
+
+
+def as_source(x: Input, dtype: np.dtype[Any], scale: float) -> Input:
+    """Checked input from which batches can be gathered; sparse rows converted once for all."""
+    if isinstance(x, Rows):
+        return x.copied("x", dtype, scale)
+    return checks.as_source("x", x)
+
+
+def fill(buffer: Any, x: Input, scale: float) -> None:
+    """Copy checked input into the buffer of a plan, an array or a batch; scale : of uint8."""
+    if isinstance(x, Rows):
+        x.copied("x", buffer.dtype, scale).into(buffer)
+    elif x.dtype == np.uint8:
+        np.multiply(x, buffer.dtype.type(scale), out=buffer)
+    else:
+        np.copyto(buffer, x, casting="same_kind")
+
+
+def reading(
+    x: Input, buffer: Any, indices: Int64, start: Int64, scale: float
+) -> tuple[list[ops.Task], list[Call], list[Call]]:
+    """How the rows from indices[start[0]] on get into the buffer of a plan.
+
+    Tasks over the rows, and what to call before the plan runs and after it. x is from `as_source`.
+    """
+    if isinstance(x, Rows):
+        read = partial(x.into, buffer, indices, start)
+        read()  # the tasks of the plan are cut by the entries that they find
+        return [], [read], [buffer.release]
+    factor = scale if x.dtype == np.uint8 else 1.0
+    rows, out = x.reshape(len(x), -1), buffer.reshape(len(buffer), -1)
+    return [ops.native.batches.gather_rows(rows, indices, start, factor, out)], [], []
+
+
+def in_one_piece(x: Input) -> bool:
+    """Whether a kernel can read the rows where they lie."""
+    return isinstance(x, np.ndarray) and x.flags.c_contiguous and x.flags.aligned
+
+
+def dense(x: Input) -> Array:
+    """x, or a TypeError where sparse rows cannot be used."""
+    if isinstance(x, Rows):
+        raise TypeError("x: expected an array, got a sparse matrix")
+    return x
