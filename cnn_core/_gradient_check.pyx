@@ -15,6 +15,7 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
+from cnn_core._bounds cimport expect
 from cnn_core._gemm cimport multiply_add
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (
@@ -212,6 +213,7 @@ cdef class Chain:
             layer += 1
         if isinstance(x, Batch):
             sparse = x
+            expect(sparse.transposed.ends != NULL and not sparse.is_float, "x")
             self.args.columns = &sparse.transposed
             n = sparse.n
         else:

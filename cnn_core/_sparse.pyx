@@ -14,6 +14,7 @@ from libc.stdint cimport INT32_MAX, int32_t, int64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
+from cnn_core._bounds cimport expect
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport ACTIVATION_NONE, activate, multiply_sparse_row
 from cnn_core._types cimport real
@@ -38,6 +39,8 @@ def copy_columns(const index_type[::1] source, const int64_t[::1] indptr, Py_ssi
     cdef Py_ssize_t i, p, wrong = -1
     cdef int64_t column, last
     cdef bint ascending = True
+    expect(source.shape[0] == out.shape[0] and indptr.shape[0] > 0
+           and indptr[indptr.shape[0] - 1] <= out.shape[0], "source, indptr, out")
     with nogil:
         for i in range(indptr.shape[0] - 1):
             last = -1
@@ -178,15 +181,19 @@ cdef class Batch:
              const int64_t[::1] indices, const int64_t[::1] offset):
         """From now on row i is row indices[offset[0] + i] of the matrix that the others describe.
 
-        The caller has checked the matrix and that every index is a row of it.
+        The caller has checked the columns.
         """
         cdef const float[::1] f32
         cdef const double[::1] f64
-        cdef const int64_t* rows = &indices[0] + offset[0]
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, row
+        expect(offset.shape[0] == 1 and 0 <= offset[0] <= indices.shape[0] - self.n
+               and columns.shape[0] == len(values), "columns, values, indices")
         self.release()
         for i in range(self.n):
-            self.entries += indptr[rows[i] + 1] - indptr[rows[i]]
+            row = indices[offset[0] + i]
+            expect(0 <= row < indptr.shape[0] - 1
+                   and 0 <= indptr[row] <= indptr[row + 1] <= columns.shape[0], "indptr, indices")
+            self.entries += indptr[row + 1] - indptr[row]
         if self.transposed.ends != NULL and self.entries > self.capacity:
             self.reserve()
         if self.is_float:
@@ -278,6 +285,10 @@ def forward(Batch x, const real[:, ::1] W, const real[::1] b, real[:, ::1] out,
     """Task over rows: out = f(x W + b). b may be None."""
     cdef sparse_args args
     cdef double entries = <double>x.entries / x.n
+    args.is_float = real is float
+    expect(x.is_float == args.is_float and x.n_columns == W.shape[0] and out.shape[0] == x.n
+           and out.shape[1] == W.shape[1] and (b is None or b.shape[0] == W.shape[1]),
+           "x, W, b, out")
     args.n_out = W.shape[1]
     args.x = &x.x
     args.W = &W[0, 0]
@@ -287,7 +298,6 @@ def forward(Batch x, const real[:, ::1] W, const real[::1] b, real[:, ::1] out,
     args.out = &out[0, 0]
     args.activation = activation
     args.slope = slope
-    args.is_float = real is float
     return new_task(forward_kernel, &args, sizeof(args), x.n, 1, MOST_ROWS,
                     (entries + 1) * args.n_out,
                     (x, W.base, None if b is None else b.base, out.base))
@@ -296,8 +306,7 @@ def forward(Batch x, const real[:, ::1] W, const real[::1] b, real[:, ::1] out,
 def transpose(Batch x):
     """Task over columns: the batch by columns, for `weight_gradient`."""
     cdef sparse_args args
-    if x.transposed.ends == NULL:
-        raise ValueError("x: made without transposed=True")
+    expect(x.transposed.ends != NULL, "x")
     args.n_rows = x.n
     args.x = &x.x
     args.transposed = &x.transposed
@@ -309,10 +318,12 @@ def transpose(Batch x):
 def weight_gradient(Batch x, const real[:, ::1] dout, real[:, ::1] dW):
     """Task over rows of dW: dW = x^T dout, after `transpose`."""
     cdef sparse_args args
+    args.is_float = real is float
+    expect(x.transposed.ends != NULL and x.is_float == args.is_float and dout.shape[0] == x.n
+           and dW.shape[0] == x.n_columns and dW.shape[1] == dout.shape[1], "x, dout, dW")
     args.n_out = dout.shape[1]
     args.transposed = &x.transposed
     args.W = &dout[0, 0]
     args.out = &dW[0, 0]
-    args.is_float = real is float
     return new_task(weight_gradient_kernel, &args, sizeof(args), x.n_columns, 1, MOST_ROWS_OF_DW,
                     (1 + <double>x.entries / x.n_columns) * args.n_out, (x, dout.base, dW.base))

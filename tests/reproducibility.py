@@ -11,6 +11,7 @@ import json
 import sys
 
 import numpy as np
+import scipy.sparse
 
 import cnn_core as cc
 from reference_network import LogCosh, Sine
@@ -129,6 +130,7 @@ TABLES = {
     "model": MODELS,
     "fit": FITS,
     "own code": ["a layer and a loss"],
+    "sparse": ["steps"],
     "numerical gradient": ["compiled"],
 }
 CASES = [f"{kind}: {name}" for kind, table in TABLES.items() for name in table]
@@ -141,6 +143,11 @@ def targets(net, n, rng):
     if net.loss_function.native == "softmax_cross_entropy":
         return rng.integers(0, net.output_shape[0], n)
     return rng.random((n, *net.output_shape))
+
+
+def rows_of(case, x):
+    """x, or a fifth of its numbers as a sparse matrix."""
+    return scipy.sparse.csr_array(x * (x < 0.2)) if case.startswith("sparse") else x
 
 
 def train(case, trainer):
@@ -159,7 +166,7 @@ def train(case, trainer):
         return [value for key, value in sorted(history.items()) if key != "seconds"]
     for number, n in enumerate(BATCHES if kind != "model" else BATCHES[2:]):
         rng = np.random.default_rng(number)
-        x = rng.random((n, *net.input_shape)).astype(net.dtype)
+        x = rows_of(case, rng.random((n, *net.input_shape)).astype(net.dtype))
         losses.append(trainer.step(x, targets(net, n, rng)))
     return losses
 
@@ -170,7 +177,7 @@ def digest(case, dtype):
     losses = train(case, cc.Trainer(net, optimizer))
     rng = np.random.default_rng(99)
     x = rng.random((613, *net.input_shape)).astype(dtype)[: 613 if "fit" in case else 13]
-    t = targets(net, len(x), rng)
+    t, x = targets(net, len(x), rng), rows_of(case, x)
     hashed = hashlib.sha256(cc.fingerprint(net).encode())
     hashed.update(repr([losses, net.evaluate(x, t), net.loss(x, t, training=True)]).encode())
     arrays = [net.predict(x), *net.gradient(x, t).values()]

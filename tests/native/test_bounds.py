@@ -9,6 +9,7 @@ from cnn_core import _batches as batches
 from cnn_core import _dropout as dropout
 from cnn_core import _losses as losses
 from cnn_core import _optimizers as optimizers
+from cnn_core import _sparse as sparse
 from cnn_core._gemm import packed_size
 from cnn_core._parallel import run
 
@@ -28,6 +29,10 @@ def double(*shape):
     return np.zeros(shape)
 
 
+def batch(transposed=True):
+    return sparse.Batch(N, I, np.dtype(np.float32), transposed)
+
+
 PACKED = real(packed_size(I, O, True))
 
 #: a function and arguments that fit; then the place of one argument and what does not fit there
@@ -36,6 +41,8 @@ CASES = {
     "affine dx": (affine.input_gradient, (real(N, O), PACKED, real(N, I), real(N, I), 1)),
     "affine dW": (affine.weight_gradient, (real(N, I), real(N, O), real(I, O))),
     "affine db": (affine.bias_gradient, (real(N, O), real(O))),
+    "sparse": (sparse.forward, (batch(), real(I, O), real(O), real(N, O))),
+    "sparse dW": (sparse.weight_gradient, (batch(), real(N, O), real(I, O))),
     "activation": (activations.forward, (real(N, I), real(N, I), 1, 0.0)),
     "activation dx": (activations.backward, (real(N, I), real(N, I), real(N, I), 1, 0.0)),
     "softmax": (activations.softmax_forward, (real(N, I), real(N, I))),
@@ -118,6 +125,44 @@ def test_what_must_come_together():
         optimizers.rmsprop(*(real(N),) * 3, None, double(1), 1.0, 0.9, 0.9, 1e-8, 0.0)
     with pytest.raises(ValueError, match="y"):
         affine.input_gradient(real(N, O), PACKED, real(N, I), None, 1)
+
+
+def test_a_batch_reads_rows_that_are_there():
+    indptr, columns, values = whole(3) + np.arange(3), np.zeros(2, np.int32), real(2)
+    indices, start = whole(N) + 1, whole(1)
+    one = batch()
+    one.read(indptr, columns, values, indices, start)
+    assert one.entries == N
+    for bad in (
+        (indptr[:2], columns, values, indices, start),
+        (indptr + 1, columns, values, indices, start),
+        (indptr[::-1].copy(), columns, values, indices, start),
+        (indptr - 2, columns, values, indices, start),
+        (indptr, columns[:1], values, indices, start),
+        (indptr, columns, values[:1], indices, start),
+        (indptr, columns, values, indices - 2, start),
+        (indptr, columns, values, indices + 1, start),
+        (indptr, columns, values, indices[1:], start),
+        (indptr, columns, values, indices, start + 1),
+        (indptr, columns, values, indices, start - 1),
+        (indptr, columns, values, indices, whole(2)),
+    ):
+        with pytest.raises(ValueError, match="sizes do not fit"):
+            one.read(*bad)
+
+
+def test_a_batch_fits_its_tasks():
+    for refused in (
+        lambda: sparse.forward(batch(), double(I, O), None, double(N, O)),
+        lambda: sparse.weight_gradient(batch(), double(N, O), double(I, O)),
+        lambda: sparse.weight_gradient(batch(False), real(N, O), real(I, O)),
+        lambda: sparse.transpose(batch(False)),
+        lambda: sparse.copy_columns(whole(2), whole(1) + 3, 4, np.zeros(2, np.int32)),
+        lambda: sparse.copy_columns(whole(2), whole(2), 4, np.zeros(1, np.int32)),
+        lambda: sparse.copy_columns(whole(2), whole(0), 4, np.zeros(2, np.int32)),
+    ):
+        with pytest.raises(ValueError, match="sizes do not fit"):
+            refused()
 
 
 @pytest.mark.parametrize("label", [-1, O, 2**62, -(2**63)])
