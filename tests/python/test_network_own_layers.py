@@ -208,8 +208,8 @@ X, T = np.zeros((3, 6)), [0, 1, 2]
 @pytest.mark.parametrize(
     ("x", "t", "error", "message"),
     [
-        (np.zeros((3, 5)), T, ValueError, r"x: expected shape \(N, 6,\), got \(3, 5\)"),
-        (np.zeros(6), T, ValueError, r"x: expected shape \(N, 6,\), got \(6,\)"),
+        (np.zeros((3, 5)), T, ValueError, r"x: expected shape \(N, 6\), got \(3, 5\)"),
+        (np.zeros(6), T, ValueError, r"x: expected shape \(N, 6\), got \(6,\)"),
         (np.array(1.0), T, ValueError, "x: expected shape"),
         (np.zeros((3, 6), complex), T, TypeError, "x: expected numbers, got dtype complex128"),
         (np.array([["a"] * 6] * 3), T, TypeError, "x: expected numbers"),
