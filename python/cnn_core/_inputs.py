@@ -37,7 +37,7 @@ def check_input(x: Any, first: Layer, input_shape: Shape, dtype: np.dtype[Any]) 
     """
     if is_sparse(x):
         return _check_sparse(x, first, input_shape)
-    array = np.asarray(x)
+    array = checks.to_array("x", x)
     if array.dtype != np.uint8 and array.dtype not in checks.FLOATS:
         if array.dtype.kind not in "fiub":
             raise TypeError(f"x: expected numbers, got dtype {array.dtype}")
