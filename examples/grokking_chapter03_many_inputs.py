@@ -1,0 +1,21 @@
+"""Grokking Deep Learning, chapter 3: three inputs, one prediction, the weighted sum.
+
+python examples/grokking_chapter03_many_inputs.py
+"""
+
+import cnn_core as cc
+
+TOES = [8.5, 9.5, 9.9, 10]
+WIN_LOSS_RECORD = [0.65, 0.8, 0.8, 0.9]
+MILLION_FANS = [1.2, 1.3, 0.5, 1.0]
+WEIGHTS = [[0.1], [0.2], [0]]  # a row per input
+
+
+def main() -> None:
+    net = cc.Sequential([cc.Affine(1, weights=WEIGHTS)], input_shape=(3,), dtype="float64")
+    prediction = net.predict([[TOES[0], WIN_LOSS_RECORD[0], MILLION_FANS[0]]])
+    print(prediction.item())
+
+
+if __name__ == "__main__":
+    main()

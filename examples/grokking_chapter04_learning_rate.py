@@ -1,0 +1,30 @@
+"""Grokking Deep Learning, chapter 4: a learning rate, alpha, keeps an input of 2 from diverging.
+
+    python examples/grokking_chapter04_learning_rate.py
+
+grokking_chapter04_divergence.py is the same without it.
+"""
+
+import cnn_core as cc
+
+INPUT, GOAL_PREDICTION = [[2.0]], [[0.8]]
+ALPHA = 0.1
+
+
+def main() -> None:
+    net = cc.Sequential(
+        [cc.Affine(1, weights=[[0.5]])],
+        input_shape=(1,),
+        loss=cc.SumSquaredError(),  # half of the square: its gradient is prediction - goal
+        dtype="float64",
+    )
+    # The program has no bias: it stays 0.
+    trainer = cc.Trainer(net, cc.SGD(lr=ALPHA, lr_multipliers={"b1": 0}))
+    for _ in range(20):
+        prediction = net.predict(INPUT).item()
+        error = 2 * trainer.step(INPUT, GOAL_PREDICTION)
+        print(f"Error:{error} Prediction:{prediction}")
+
+
+if __name__ == "__main__":
+    main()
