@@ -3,11 +3,10 @@
 import re
 
 import numpy as np
-import pytest
 
 import cnn_core as cc
 import reference_network
-from seed_figures import check_seventeen_lines, load, numbers, printed, run
+from seed_figures import check_seventeen_lines, load, numbers, printed
 
 NAME = "saito_chapter04_two_layer_net"
 WORDS = ["affine 100", "sigmoid", "affine 10"]
@@ -19,13 +18,8 @@ def random_targets():
     return rng.random((100, 784)), rng.random((100, 10))
 
 
-@pytest.fixture(scope="module")
-def lines():
-    return run(NAME)
-
-
-def test_the_shapes_that_are_printed(lines):
-    assert lines[:4] == printed("saito_chapter04_shapes")
+def test_the_shapes_that_are_printed(sigmoid_lines):
+    assert sigmoid_lines[:4] == printed("saito_chapter04_shapes")
 
 
 def test_the_gradient_that_is_printed():
@@ -58,8 +52,8 @@ def mean_and_spread(dW):
     return np.sqrt((means**2).mean()), (dW - means).std()
 
 
-def test_the_numerical_gradient_takes_no_minute(lines):
-    (line,) = (line for line in lines if line.startswith("numerical"))
+def test_the_numerical_gradient_takes_no_minute(sigmoid_lines):
+    (line,) = (line for line in sigmoid_lines if line.startswith("numerical"))
     text = r"numerical gradient of 79,510 parameters: (\S+) s, off by (\S+)"
     seconds, difference = map(float, re.fullmatch(text, line).groups())
     assert seconds < 60 and difference < 1e-9
@@ -93,5 +87,5 @@ def test_the_numerical_gradient_of_all_parameters():
         np.testing.assert_allclose(numerical[name], gradient[name], rtol=0, atol=1e-9)
 
 
-def test_the_seventeen_lines(lines):
-    check_seventeen_lines(lines[-17:], printed(NAME))
+def test_the_seventeen_lines(sigmoid_lines):
+    check_seventeen_lines(sigmoid_lines[-17:], printed(NAME))

@@ -4,19 +4,13 @@ import numpy as np
 import pytest
 
 import cnn_core as cc
-from seed_figures import NUMBER, check_seventeen_lines, numbers, printed, run
+from seed_figures import NUMBER, check_seventeen_lines, numbers, printed
 
-NAME = "saito_chapter05_layers"
 # Mean absolute differences between the two gradients.
 DIFFERENCES = printed("saito_chapter05_gradient_check")
 
 
-@pytest.fixture(scope="module")
-def lines():
-    return run(NAME)
-
-
-def test_the_gradient_check(lines):
+def test_the_gradient_check(relu_lines):
     """The differences come from the 1e-7 that the book adds to y before it takes the logarithm.
 
     log(y + 1e-7) has the derivative (1 - 1e-7 / y) / y: each row's gradient (y - t) / N by the
@@ -27,8 +21,9 @@ def test_the_gradient_check(lines):
     """
     by_hand = (3 * abs(3 * 0.1 - 1) / 3 + 7 * 0.1) / 10 * 1e-7 / 0.1
     assert numbers(DIFFERENCES)[3] == pytest.approx(by_hand, rel=0.01)
-    assert [NUMBER.sub("#", a) for a in lines[:4]] == [NUMBER.sub("#", b) for b in DIFFERENCES]
-    ratios = numbers(lines[:4]) / numbers(DIFFERENCES)
+    lines = relu_lines[:4]
+    assert [NUMBER.sub("#", a) for a in lines] == [NUMBER.sub("#", b) for b in DIFFERENCES]
+    ratios = numbers(lines) / numbers(DIFFERENCES)
     assert 0.98 < ratios[3] < 1.02
     assert ratios.min() > 0.5 and ratios.max() < 2
 
@@ -67,5 +62,5 @@ def test_layers_in_an_ordered_dict_with_the_loss_at_the_end(mnist):
     assert np.array_equal(layers["Affine2"].grads["b"], gradient["b2"])
 
 
-def test_the_seventeen_lines(lines):
-    check_seventeen_lines(lines[-17:], printed(NAME))
+def test_the_seventeen_lines(relu_lines):
+    check_seventeen_lines(relu_lines[-17:], printed("saito_chapter05_layers"))
