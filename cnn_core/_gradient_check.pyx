@@ -53,6 +53,7 @@ cdef struct ChainArgs:
     double scale           # of the loss, over 2h
     double h
     double* gradient       # like W, or b
+    Py_ssize_t first       # the parameter that item 0 is
     Py_ssize_t scratch     # elements that one chunk works in
 
 
@@ -141,14 +142,14 @@ cdef void chain_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexc
     cdef const double* x
     cdef double* scratch = <double*>malloc(a.scratch * sizeof(double))
     if scratch == NULL:
-        for p in range(begin, end):
+        for p in range(a.first + begin, a.first + end):
             a.gradient[p] = NAN
         return
     cdef double* outputs = scratch + 4 * a.n
     cdef double* column = scratch + a.scratch - a.n
     if a.n_layers == 1:
         memcpy(outputs, first.y, first.n_out * a.n * sizeof(double))
-    for p in range(begin, end):
+    for p in range(a.first + begin, a.first + end):
         i = p // first.n_out
         j = p - i * first.n_out
         if a.columns == NULL:
@@ -183,7 +184,7 @@ cdef class Chain:
     cdef ChainArgs args
     cdef object arrays
     cdef readonly Py_ssize_t n_weights, n_biases
-    cdef double work
+    cdef readonly double work      # of one parameter
 
     def __cinit__(self, layers, x, int loss, const int64_t[::1] labels,
                   const double[:, ::1] t, double scale, double h):
@@ -209,7 +210,8 @@ cdef class Chain:
                 raise ValueError("z: wrong shape")
             if number or len(layers) == 1:
                 self.args.scratch += layer.n_out * self.args.n
-            self.work += layer.n_out * self.args.n * (30 + (layer.n_in if number > 1 else 1))
+            # Two losses, above and below.
+            self.work += 2 * layer.n_out * self.args.n * (30 + (layer.n_in if number > 1 else 1))
             layer += 1
         if isinstance(x, Batch):
             sparse = x
@@ -235,18 +237,24 @@ cdef class Chain:
     def __dealloc__(self):
         free(self.args.layers)
 
-    def weights(self, double[:, ::1] gradient):
-        """Task over the first layer's weights: gradient[I, O]."""
+    def weights(self, double[:, ::1] gradient, Py_ssize_t begin, Py_ssize_t end):
+        """Task over the first layer's weights begin..end, row by row: gradient[I, O]."""
         cdef ChainArgs args = self.args
         args.gradient = &gradient[0, 0]
-        return new_task(chain_kernel, &args, sizeof(args), self.n_weights, 1, PARAMETERS_PER_CHUNK,
-                        2 * self.work, (self, gradient.base))
+        return self.part(&args, begin, end, self.n_weights, gradient.base)
 
-    def biases(self, double[::1] gradient, const double[:, ::1] ones):
-        """Task over the first layer's biases: gradient[O]; ones[1, N]."""
+    def biases(self, double[::1] gradient, const double[:, ::1] ones, Py_ssize_t begin,
+               Py_ssize_t end):
+        """Task over the first layer's biases begin..end: gradient[O]; ones[1, N]."""
         cdef ChainArgs args = self.args
         args.gradient = &gradient[0]
         args.x = &ones[0, 0]
         args.columns = NULL
-        return new_task(chain_kernel, &args, sizeof(args), self.n_biases, 1, PARAMETERS_PER_CHUNK,
-                        2 * self.work, (self, gradient.base, ones.base))
+        return self.part(&args, begin, end, self.n_biases, (gradient.base, ones.base))
+
+    cdef part(self, ChainArgs* args, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t count, arrays):
+        if not 0 <= begin <= end <= count:
+            raise ValueError(f"expected parameters within 0..{count}, got {begin}..{end}")
+        args.first = begin
+        return new_task(chain_kernel, args, sizeof(ChainArgs), end - begin, 1,
+                        PARAMETERS_PER_CHUNK, self.work, (self, arrays))

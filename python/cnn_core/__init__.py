@@ -12,6 +12,7 @@ from cnn_core.callbacks import (
     LearningRateSchedule,
     StopOnNaN,
 )
+from cnn_core.checkpoints import Checkpoint, CheckpointError
 from cnn_core.config import show_config
 from cnn_core.gradient_check import numerical_gradient
 from cnn_core.image_layers import (
@@ -56,6 +57,8 @@ __all__ = [
     "BinaryCrossEntropy",
     "CSVLogger",
     "Callback",
+    "Checkpoint",
+    "CheckpointError",
     "Conv2D",
     "Dropout",
     "EarlyStopping",

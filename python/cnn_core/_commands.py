@@ -14,11 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import config, datasets, losses, metrics, ops, plotting, serialization
+from cnn_core._files import write_atomically
 from cnn_core._pictures import image_size, read_image
-from cnn_core._recipes import Options, build_network, build_trainer
+from cnn_core._recipes import NOT_KEPT, Options, build_network, build_trainer
+from cnn_core.checkpoints import Checkpoint, path_of
 from cnn_core.image_layers import Conv2D
 from cnn_core.layers import Layer, Softmax
 from cnn_core.network import Sequential
+from cnn_core.trainer import Trainer
 
 Array = npt.NDArray[Any]
 
@@ -45,6 +48,7 @@ def load_data(name: str) -> datasets.idx.Dataset:
 def train(options: Options) -> int:
     """cnn-core train."""
     say: Callable[[str], None] = (lambda text: None) if options.quiet else print
+    checkpoint, folder = _checkpoint(options)
     (x, t), test = load_data(options.data)
     for part, images in (("training", x), ("test", test[0])):
         if not images.size:
@@ -52,8 +56,7 @@ def train(options: Options) -> int:
     n_classes = max(2, *(int(labels.max(initial=0)) + 1 for labels in (t, test[1])))
     x, t = x[: options.limit_train], t[: options.limit_train]
     net = build_network(options, x.shape[1:], n_classes)
-    trainer = build_trainer(options, net)
-    folder = Path(options.out)
+    trainer = build_trainer(options, net, [checkpoint])
     folder.mkdir(parents=True, exist_ok=True)
     environment = ops.native_config()
     say(
@@ -69,17 +72,14 @@ def train(options: Options) -> int:
         f" batches of {options.batch_size}"
     )
     began = time.perf_counter()
-    history = trainer.fit(
-        x,
-        t,
-        epochs=_epochs(options, len(x)),
-        batch_size=options.batch_size,
-        sampling=options.sampling,
-        iterations=options.iterations,
-        validation_data=test,
-        report=options.report,
-        verbose=not options.quiet,
-    )
+    try:
+        history = _fit(options, trainer, x, t, test)
+    except KeyboardInterrupt:
+        _write_history(trainer.history, folder)
+        say(f"stopped after {trainer.iteration:,} updates; wrote {folder / 'history.json'}")
+        if os.path.exists(checkpoint.path):
+            say(f"to go on: cnn-core train --resume {checkpoint.folder}")
+        raise
     seconds = time.perf_counter() - began
     test_loss, test_accuracy = net.evaluate(*test)
     say(f"test accuracy {test_accuracy:.4f} after {trainer.iteration:,} updates in {seconds:.1f} s")
@@ -107,6 +107,37 @@ def train(options: Options) -> int:
         },
     )
     return 0
+
+
+def _checkpoint(options: Options) -> tuple[Checkpoint, Path]:
+    """What saves the training, and the folder for its results."""
+    resumed = None if options.resume is None else os.path.dirname(path_of(options.resume))
+    folder = options.out or resumed or "cnn-core-run"
+    every = options.checkpoint_every
+    if every is None and not (options.checkpoint or resumed):
+        every = 0  # of an interrupted training only
+    kept = {name: getattr(options, name) for name in options.given - NOT_KEPT}
+    checkpoint = Checkpoint(options.checkpoint or resumed or folder, every, notes={"options": kept})
+    return checkpoint, Path(folder)
+
+
+def _fit(
+    options: Options, trainer: Trainer, x: Array, t: Array, test: tuple[Array, Array]
+) -> dict[str, list[float]]:
+    verbose = not options.quiet
+    if options.resume is not None:
+        return trainer.resume(options.resume, x, t, validation_data=test, verbose=verbose)
+    return trainer.fit(
+        x,
+        t,
+        epochs=_epochs(options, len(x)),
+        batch_size=options.batch_size,
+        sampling=options.sampling,
+        iterations=options.iterations,
+        validation_data=test,
+        report=options.report,
+        verbose=verbose,
+    )
 
 
 def _epochs(options: Options, rows: int) -> int:
@@ -139,8 +170,7 @@ def _write_results(
     say: Callable[[str], None],
 ) -> None:
     net.save(folder / "model.safetensors")
-    text = json.dumps(_plain(history), indent=1) + "\n"
-    serialization.write_atomically(folder / "history.json", text.encode())
+    _write_history(history, folder)
     written = ["model.safetensors", "history.json"]
     try:
         plotting.plot_history(history, folder / "curves.png", title=title)
@@ -148,6 +178,11 @@ def _write_results(
     except ImportError as error:
         say(f"no curves.png: {error}")
     say(f"wrote {', '.join(str(folder / name) for name in written)}")
+
+
+def _write_history(history: dict[str, list[float]], folder: Path) -> None:
+    text = json.dumps(_plain(history), indent=1) + "\n"
+    write_atomically(folder / "history.json", text.encode())
 
 
 def evaluate(options: Options) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,10 @@ from cnn_core.schedules import (
 from cnn_core.trainer import Trainer
 
 Options = argparse.Namespace
+
+#: options of `train` that a checkpoint does not keep, and those that may change when it is resumed
+NOT_KEPT = frozenset(("checkpoint", "given", "json", "out", "quiet", "resume", "run", "threads"))
+MAY_CHANGE = frozenset(("checkpoint_every", "data"))
 
 #: options that only some models have
 SHAPE_OPTIONS = ("activation", "hidden", "weight_init_std")
@@ -216,8 +220,8 @@ def build_network(options: Options, image_shape: tuple[int, ...], n_classes: int
     return model.build(options, image_shape, n_classes)
 
 
-def build_trainer(options: Options, net: Sequential) -> Trainer:
-    """A trainer with the optimizer and the schedule of the options."""
+def build_trainer(options: Options, net: Sequential, more: Iterable[Callback] = ()) -> Trainer:
+    """A trainer with the optimizer and the callbacks of the options, and more callbacks."""
     if "momentum" in options.given and "momentum" not in OPTIMIZER_DEFAULTS[options.optimizer]:
         raise ValueError(f"--momentum: {options.optimizer} has no such option")
     schedule = SCHEDULES[options.schedule]
@@ -226,4 +230,4 @@ def build_trainer(options: Options, net: Sequential) -> Trainer:
         callbacks.append(LearningRateSchedule(schedule))
     if options.early_stopping is not None:
         callbacks.append(EarlyStopping(patience=options.early_stopping))
-    return Trainer(net, OPTIMIZERS[options.optimizer](options), callbacks)
+    return Trainer(net, OPTIMIZERS[options.optimizer](options), [*callbacks, *more])

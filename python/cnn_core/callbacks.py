@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from cnn_core._checks import finite
 from cnn_core.layers import positive
+from cnn_core.optimizers import rate
 
 if TYPE_CHECKING:
     from cnn_core.trainer import Trainer
@@ -42,6 +43,18 @@ class Callback:
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """After the last step, also when the training was stopped."""
+
+    def on_safe_point(self, trainer: Trainer) -> None:
+        """Where a `Checkpoint` may be written: before the first step, after the other methods of
+        all callbacks at the end of a step and of an epoch, and when a signal has interrupted the
+        fit. Callbacks that define it are the first to get `on_fit_begin`."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold of it, by name: arrays, and what JSON can hold."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned; called in `Trainer.resume`, after `on_fit_begin`."""
 
 
 class LearningRateSchedule(Callback):
@@ -78,6 +91,12 @@ class LearningRateSchedule(Callback):
 
     def on_fit_end(self, trainer: Trainer) -> None:
         trainer.optimizer.lr = self._lr
+
+    def state(self) -> dict[str, Any]:
+        return {"lr": self._lr, "done": self._done}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._lr, self._done = rate("lr", state["lr"]), int(state["done"])
 
     def _set(self, trainer: Trainer) -> None:
         trainer.optimizer.lr = self._lr * self.schedule((self._done + 0.5) / trainer.planned)
@@ -129,6 +148,7 @@ class EarlyStopping(Callback):
         self.best_epoch: int | None = None
         self._waited = 0
         self._kept: dict[str, Array] = {}
+        self._arrays: dict[str, Array] = {}
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         if self.monitor not in trainer.history:
@@ -138,13 +158,14 @@ class EarlyStopping(Callback):
             )
         self.best = self.best_epoch = None
         self._waited, self._kept = 0, {}
+        self._arrays = {**trainer.network.params, **trainer.network.state}
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         figure = trainer.history[self.monitor][-1]
         if self._is_better(figure):
             self.best, self.best_epoch, self._waited = figure, trainer.epoch, 0
             if self.restore_best:
-                self._kept = {n: value.copy() for n, value in self._arrays(trainer).items()}
+                self._kept = {n: value.copy() for n, value in self._arrays.items()}
             return
         self._waited += 1
         if self._waited >= self.patience:
@@ -152,8 +173,22 @@ class EarlyStopping(Callback):
 
     def on_fit_end(self, trainer: Trainer) -> None:
         for name, value in self._kept.items():
-            self._arrays(trainer)[name][...] = value
+            self._arrays[name][...] = value
         self._kept = {}
+
+    def state(self) -> dict[str, Any]:
+        kept = {f"kept.{name}": value for name, value in self._kept.items()}
+        return {"best": self.best, "best_epoch": self.best_epoch, "waited": self._waited, **kept}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        kept = {name.removeprefix("kept."): state[name] for name in state if "." in name}
+        shapes = {name: np.shape(value) for name, value in kept.items()}
+        expected = {name: value.shape for name, value in self._arrays.items()}
+        if kept and shapes != expected:
+            raise ValueError(f"kept: expected the shapes {expected}, got {shapes}")
+        self.best = None if state["best"] is None else float(state["best"])
+        self.best_epoch = None if state["best_epoch"] is None else int(state["best_epoch"])
+        self._waited, self._kept = int(state["waited"]), kept
 
     def _is_better(self, figure: float) -> bool:
         if self.best is None:
@@ -161,10 +196,6 @@ class EarlyStopping(Callback):
         upwards = self.mode == "max" or (self.mode == "auto" and "accuracy" in self.monitor)
         gain = figure - self.best if upwards else self.best - figure
         return gain > self.min_delta
-
-    @staticmethod
-    def _arrays(trainer: Trainer) -> dict[str, Array]:
-        return {**trainer.network.params, **trainer.network.state}
 
 
 class CSVLogger(Callback):
@@ -174,6 +205,8 @@ class CSVLogger(Callback):
     ----------
     path : of the file, with a line of names at its top. What was there is lost, unless
     append : go on behind the lines of an earlier fit, which must have had the same figures.
+
+    A resumed fit goes on behind the line of the last epoch before its checkpoint.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, append: bool = False) -> None:
@@ -181,7 +214,7 @@ class CSVLogger(Callback):
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         names = ["epoch", *trainer.history]
-        if self.append and os.path.exists(self.path):
+        if (self.append or trainer.resumed) and os.path.exists(self.path):
             with open(self.path, newline="", encoding="utf-8") as file:
                 found = next(csv.reader(file), None)
             if found == names:
@@ -192,6 +225,13 @@ class CSVLogger(Callback):
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         self._write("a", [trainer.epoch, *(column[-1] for column in trainer.history.values())])
+
+    def state(self) -> dict[str, Any]:
+        return {"size": os.path.getsize(self.path)}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        if os.path.getsize(self.path) > int(state["size"]):
+            os.truncate(self.path, max(0, int(state["size"])))
 
     def _write(self, mode: str, row: Sequence[object]) -> None:
         with open(self.path, mode, newline="", encoding="utf-8") as file:

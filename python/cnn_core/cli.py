@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import math
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any, get_args
 
-from cnn_core import _bench, _commands, config, models, ops
+from cnn_core import _bench, _commands, checkpoints, config, models, ops
 from cnn_core._recipes import (
     DEFAULT_MODEL,
+    MAY_CHANGE,
     MODELS,
+    NOT_KEPT,
     OPTIMIZER_DEFAULTS,
     OPTIMIZERS,
     SCHEDULES,
@@ -194,12 +200,33 @@ def _add_train(add_command: Callable[..., argparse.ArgumentParser]) -> None:
     add("--dtype", choices=("float32", "float64"), default="float32", help="(default: float32)")
     add(
         "--out",
-        default="cnn-core-run",
         metavar="FOLDER",
-        help="for model.safetensors, history.json and curves.png (default: cnn-core-run)",
+        help="for model.safetensors, history.json and curves.png (default: cnn-core-run, or the"
+        " folder that is resumed)",
     )
+    _add_checkpoint_options(add)
     _add_common_options(parser)
     add("--quiet", action="store_true", help="print nothing but errors, and what --json asks for")
+
+
+def _add_checkpoint_options(add: Callable[..., Any]) -> None:
+    add(
+        "--checkpoint-every",
+        type=_count,
+        metavar="N",
+        help="save the training every N updates, so that it can be resumed after a crash (default:"
+        " once per epoch with --checkpoint, else only when it is interrupted)",
+    )
+    add(
+        "--checkpoint",
+        metavar="FOLDER",
+        help="for checkpoint.safetensors (default: that of --out); one training at a time",
+    )
+    add(
+        "--resume",
+        metavar="FOLDER",
+        help="go on with the training that was saved there; its options need not be given again",
+    )
 
 
 def _add_bench(add_command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -283,6 +310,52 @@ def make_parser() -> argparse.ArgumentParser:
 # ----------------------------------------------------------------------------------------- main
 
 
+def _options(argv: Sequence[str]) -> Options:
+    """The options of a command line; of one that resumes a training, with those that it had."""
+    parser = make_parser()
+    options = parser.parse_args(argv)
+    if getattr(options, "resume", None) is not None:
+        saved = checkpoints.read(options.resume)
+        words = _words(saved)
+        before = _parse_quietly(parser, words)
+        if before is None:
+            raise ValueError(f"{saved.path}: notes: expected options of {PROGRAM} train")
+        options = parser.parse_args(["train", *words, *argv[1:]])
+        for name in set(before) - NOT_KEPT - MAY_CHANGE:
+            value = vars(options)[name]
+            if value != before[name]:
+                found = f"expected {before[name]}, as in {saved.path}, got {value}"
+                raise ValueError(f"--{name.replace('_', '-')}: {found}")
+    options.given = {name for name, value in vars(options).items() if value is not None}
+    return options
+
+
+def _words(saved: checkpoints.Checkpointed) -> list[str]:
+    """The options that a checkpoint has kept, as they are written."""
+    kept = saved.notes.get("options")
+    if not isinstance(kept, dict) or NOT_KEPT & set(kept):
+        raise ValueError(f"{saved.path}: notes: expected a checkpoint of {PROGRAM} train")
+    words: list[str] = []
+    for name, value in kept.items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words += [flag] if value else []
+        elif isinstance(value, list):
+            words += [flag, *map(str, value)]
+        else:
+            words.append(f"{flag}={value}")
+    return words
+
+
+def _parse_quietly(parser: argparse.ArgumentParser, words: list[str]) -> dict[str, Any] | None:
+    """The options of `train`; None where they make no sense, as in a file from elsewhere."""
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            return vars(parser.parse_args(["train", *words]))
+    except SystemExit:
+        return None
+
+
 @contextlib.contextmanager
 def _surroundings(options: Options) -> Iterator[None]:
     """While a command runs: its number of threads and, with --json, only JSON on stdout."""
@@ -316,17 +389,42 @@ def _silence_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: everything ends as after Ctrl-C, but for the exit code."""
+
+
+@contextlib.contextmanager
+def _termination() -> Iterator[None]:
+    """Let SIGTERM raise _Terminated, if it would have killed the process."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     0: done; 1: it failed, with a line on stderr, or gradcheck found a difference; 2 (by SystemExit
-    from argparse): wrong options; 130: interrupted.
+    from argparse): wrong options; 130: interrupted by Ctrl-C; 143: by SIGTERM.
     """
-    options = make_parser().parse_args(argv)
-    options.given = {name for name, value in vars(options).items() if value is not None}
     try:
-        with _surroundings(options):
-            return int(options.run(options))
+        with _termination():
+            options = _options(sys.argv[1:] if argv is None else argv)
+            with _surroundings(options):
+                return int(options.run(options))
+    except _Terminated:
+        print(f"{PROGRAM}: terminated", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print(f"{PROGRAM}: interrupted", file=sys.stderr)
         return 130

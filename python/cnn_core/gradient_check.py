@@ -24,6 +24,9 @@ from cnn_core.plan import Plan
 
 Array = npt.NDArray[Any]
 
+#: multiply-adds of one compiled call, some 10 ms: between two of them Ctrl-C is heard
+WORK_AT_ONCE = 3e7
+
 
 def numerical_gradient(f: Callable[[Array], float], x: Array, h: float = 1e-4) -> Array:
     """The gradient of f(x), a number, by every element of the float array x.
@@ -123,7 +126,12 @@ def _compiled(plan: Plan, blocks: list[AffineBlock], h: float) -> dict[str, Arra
         h,
     )
     dW, db = np.empty(layers[0][0].shape), np.empty(layers[0][1].shape)
-    ops.run(chain.weights(dW), chain.biases(db, np.ones((1, plan.n))))
+    ones = np.ones((1, plan.n))
+    at_once = max(1, int(WORK_AT_ONCE / chain.work))
+    for begin in range(0, dW.size, at_once):
+        ops.run(chain.weights(dW, begin, min(begin + at_once, dW.size)))
+    for begin in range(0, db.size, at_once):
+        ops.run(chain.biases(db, ones, begin, min(begin + at_once, db.size)))
     return {"W": dW, "b": db}
 
 

@@ -12,28 +12,25 @@ that it really holds before a network is built.
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
-import secrets
-import stat
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from cnn_core import image_layers, layers, losses
+from cnn_core._files import PathLike, open_tensors, write_atomically
 from cnn_core.initializers import Initializer
 from cnn_core.layers import Layer
 from cnn_core.network import Sequential
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
-PathLike = str | os.PathLike[str]
 
 FORMAT = 1
 METADATA_KEY = "cnn_core"
@@ -134,48 +131,6 @@ def _check_classes(net: Sequential) -> None:
         )
 
 
-def write_atomically(path: PathLike, data: bytes) -> None:
-    """Write a file so that other programs, and we after a crash, see all of it or the old one.
-
-    A symbolic link is followed. Without success nothing is left behind.
-    """
-    target = os.path.realpath(path)
-    folder, name = os.path.split(target)
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(errno.ENOENT, "no such folder", folder)
-    temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(6)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        _remove(temporary)
-        raise
-    _sync_folder(folder)
-
-
-def _remove(path: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)
-
-
-def _sync_folder(folder: str) -> None:
-    """Bring the new name of a file to the disk, where the system knows how."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        # Some file systems cannot; the file itself is complete.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):
-            raise
-    finally:
-        os.close(handle)
-
-
 # -------------------------------------------------------------------------------------- loading
 
 
@@ -201,19 +156,11 @@ def load_model(path: PathLike) -> Sequential:
         The file cannot be opened or read, FileNotFoundError among others.
     """
     name = os.fspath(path)
-    if not stat.S_ISREG(os.stat(name).st_mode):  # before opening: to open a pipe is to wait
-        raise ModelFileError(f"{name}: file: expected a regular file, got a folder or a device")
-    from safetensors import SafetensorError, safe_open
-
-    with open(name, "rb"):  # for an OSError that bears the file's name
-        pass
     try:
-        with safe_open(name, framework="np") as file:
+        with open_tensors(name, ModelFileError) as file:
             architecture = _read_architecture(file.metadata())
             built, shapes = _measure(architecture, _described(file, str(architecture["dtype"])))
             return _rebuild(architecture, built, shapes, file)
-    except SafetensorError as error:
-        raise ModelFileError(f"{name}: not a safetensors file: {_shorten(error)}") from error
     except _FieldError as error:
         raise ModelFileError(f"{name}: {error}") from error
     except RecursionError as error:

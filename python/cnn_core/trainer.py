@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import math
-import sys
-import time
+import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cnn_core import _checks as checks
-from cnn_core import ops
-from cnn_core._inputs import Input, Samples, as_source, reading
+from cnn_core import checkpoints
+from cnn_core._files import PathLike
+from cnn_core._fit import Fit, History, Progress, Report, Sampling
+from cnn_core._inputs import Samples
 from cnn_core._weights import ClassWeight
-from cnn_core.blocks import Finished, Parts, flat
+from cnn_core.blocks import Finished, Parts
 from cnn_core.callbacks import Callback
-from cnn_core.layers import positive
 from cnn_core.network import Sequential
 from cnn_core.ops.sparse import Rows
 from cnn_core.optimizers import Optimizer
 from cnn_core.plan import Plan
 
 Array = npt.NDArray[Any]
-History = dict[str, list[float]]
-Sampling = Literal["shuffle", "replacement", "sequential"]
-Report = Literal["running", "book"]
+
+__all__ = ["History", "Report", "Sampling", "Trainer"]
 
 
 class Trainer:
@@ -47,6 +45,7 @@ class Trainer:
     epoch, iteration : how many have begun, how many updates have been made.
     planned : how many updates the present fit makes unless it is stopped.
     last_loss : the loss of the last update's batch, before that update; NaN before the first.
+    resumed : whether the present fit goes on from a checkpoint.
     stop : set by a callback to end the training.
 
     Examples
@@ -79,8 +78,9 @@ class Trainer:
         )
         self.history: History = {}
         self.epoch = self.iteration = self.planned = 0
-        self.stop = False
+        self.stop = self.resumed = False
         self.last_loss = math.nan
+        self._fit: Fit | None = None
         #: the plan and the optimizer of the last `step`, and what it runs
         self._compiled: tuple[Plan, Optimizer, list[Callable[[], None]]] | None = None
 
@@ -188,204 +188,92 @@ class Trainer:
         dict of lists: "loss", "accuracy", "val_loss", "val_accuracy" (with validation_data) and
         "seconds" since the start.
         """
+        settings = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "sampling": sampling,
+            "iterations": iterations,
+            "report": report,
+        }
         weights = sample_weight, class_weight
-        run = _Fit(self, x, t, weights, batch_size, sampling, report, validation_data)
-        epochs = positive("epochs", epochs)
-        limit = epochs * run.steps_per_epoch
-        if iterations is not None:
-            limit = min(limit, positive("iterations", iterations))
-        self.stop, self.planned = False, limit
-        self.history = run.history
-        began: list[Callback] = []
-        try:
-            for callback in self.callbacks:
-                callback.on_fit_begin(self)
-                began.append(callback)
-            with _Progress(limit, verbose) as progress:
-                while run.done < limit and not self.stop:
-                    run.epoch(limit, progress)
-        finally:
-            with ExitStack() as ends:  # an error in one does not keep the others from ending
-                for callback in reversed(began):
-                    ends.callback(callback.on_fit_end, self)
+        return self._run(Fit(self, x, t, weights, settings, validation_data), verbose)
+
+    def resume(
+        self,
+        path: PathLike,
+        x: Samples,
+        t: npt.ArrayLike,
+        *,
+        validation_data: Sequence[npt.ArrayLike] | None = None,
+        sample_weight: npt.ArrayLike | None = None,
+        class_weight: ClassWeight | None = None,
+        verbose: bool = True,
+    ) -> History:
+        """Go on with a fit that a `Checkpoint` has saved, and end with the same bits.
+
+        The network, the optimizer, the callbacks and the data must be those of that fit; epochs,
+        batch_size, sampling, iterations and report are taken from the checkpoint. "seconds" counts
+        the time of training alone. A fit that had come to its end only gets its state back.
+
+        Parameters
+        ----------
+        path : the folder of a `Checkpoint`, or the file itself.
+        x, t, validation_data, sample_weight, class_weight, verbose : as of the fit.
+
+        Returns
+        -------
+        The history of the whole fit, as `fit` does.
+
+        Raises
+        ------
+        CheckpointError
+            The file is damaged, or is of another network, optimizer, callbacks or data; the
+            message names what differs. A ValueError. Nothing has changed then, unless it was a
+            callback that could not use its state.
+        OSError
+            The file cannot be read, FileNotFoundError among others.
+        """
+        saved = checkpoints.read(path)
+        weights = sample_weight, class_weight
+        run = Fit(self, x, t, weights, saved.settings, validation_data)
+        saved.check(self, run)
+        run.resumed_from = os.path.realpath(saved.path)
+        return self._run(run, verbose, saved)
+
+    def _run(
+        self, run: Fit, verbose: bool, saved: checkpoints.Checkpointed | None = None
+    ) -> History:
+        self.stop, self.resumed, self.planned = False, saved is not None, run.limit
+        self.history, self._fit = run.history, run
+        begun: list[Callback] = []
+        with run.deferral:
+            try:
+                self._begin(begun, run.saving)
+                if saved is not None:
+                    saved.restore(self, run)
+                self._begin(begun, [each for each in self.callbacks if each not in run.saving])
+                if saved is not None:
+                    saved.restore_callbacks(self, run)
+                with Progress(run.limit, run.done, verbose) as progress:
+                    run.tell_savers()
+                    run.train(progress)
+            except BaseException:
+                if run.deferral.safe:
+                    run.interrupted = True
+                    run.tell_savers()
+                raise
+            finally:
+                with ExitStack() as ends:  # an error in one does not keep the others from ending
+                    for callback in reversed(begun):
+                        ends.callback(callback.on_fit_end, self)
+                self._fit = None
         return self.history
+
+    def _begin(self, begun: list[Callback], callbacks: list[Callback]) -> None:
+        for callback in callbacks:
+            callback.on_fit_begin(self)
+            begun.append(callback)
 
     def _call(self, event: str) -> None:
         for callback in self.callbacks:
             getattr(callback, event)(self)
-
-
-class _Fit:
-    """One call of fit: the data, the compiled steps that read it, and the history."""
-
-    def __init__(
-        self,
-        trainer: Trainer,
-        x: Samples,
-        t: npt.ArrayLike,
-        weights: tuple[npt.ArrayLike | None, ClassWeight | None],
-        batch_size: int | None,
-        sampling: Sampling,
-        report: Report,
-        validation_data: Sequence[npt.ArrayLike] | None,
-    ) -> None:
-        if sampling not in get_args(Sampling):
-            raise ValueError(f"sampling: expected one of {get_args(Sampling)}, got {sampling!r}")
-        if report not in get_args(Report):
-            raise ValueError(f"report: expected one of {get_args(Report)}, got {report!r}")
-        self.trainer, self.network = trainer, trainer.network
-        self.sampling, self.report = sampling, report
-        network = self.network
-        self.x = as_source(network.check_rows(x), network.dtype, network.input_scale)
-        self.kind, self.t = self.network.check_targets(t, len(self.x))
-        self.weights = self.network.check_weights(self.kind, self.t, *weights)
-        rows = len(self.x)
-        self.batch_size = rows if batch_size is None else positive("batch_size", batch_size)
-        self.batch_size = min(self.batch_size, rows)
-        self.validation = None
-        if validation_data is not None:
-            self.validation = self._check_validation(validation_data)
-        self.steps_per_epoch = math.ceil(len(self.x) / self.batch_size)
-        full = self.steps_per_epoch * self.batch_size if sampling == "replacement" else len(self.x)
-        #: rows in the order of the epoch, and where the present batch begins in it
-        self.indices = np.arange(full) if sampling == "sequential" else np.zeros(full, np.int64)
-        self.start = np.zeros(1, np.int64)
-        self.done = 0
-        self.began = time.perf_counter()
-        self.history: History = {"loss": [], "accuracy": []}
-        if self.validation:
-            self.history |= {"val_loss": [], "val_accuracy": []}
-        self.history["seconds"] = []
-        self.compiled: dict[int, tuple[Plan, list[Callable[[], None]]]] = {}
-        self.watched = any(
-            type(callback).on_step_end is not Callback.on_step_end for callback in trainer.callbacks
-        )
-
-    def _check_validation(self, data: Any) -> tuple[Input, Array, Array | None]:
-        if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
-            raise ValueError(
-                "validation_data: expected a pair (x, t) or three with sample_weight, got"
-                f" {type(data).__name__}"
-            )
-        try:
-            x = self.network.check_rows(data[0])
-            kind, t = self.network.check_targets(data[1], len(x))
-            weights = self.network.check_weights(kind, t, data[2] if len(data) == 3 else None)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"validation_data: {error}") from None
-        return x, np.asarray(data[1]), weights
-
-    def steps(self, n: int) -> tuple[Plan, list[Callable[[], None]]]:
-        """The plan for batches of n rows, and its steps with the gathering of the batch."""
-        if n not in self.compiled:
-            sparse = isinstance(self.x, Rows)
-            plan = self.network.plan(n, self.kind, True, True, self.weights is not None, sparse)
-            batches, at = ops.native.batches, (self.indices, self.start)
-            gather, before, after = reading(self.x, plan.x, *at, self.network.input_scale)
-            if plan.target is None:
-                assert plan.labels is not None
-                gather.append(batches.gather_labels(self.t, *at, plan.labels))
-            else:
-                gather.append(batches.gather_rows(flat(self.t), *at, 1.0, flat(plan.target)))
-            if plan.weights is not None and self.weights is not None:
-                column, out = self.weights[:, np.newaxis], plan.weights[:, np.newaxis]
-                gather.append(batches.gather_rows(column, *at, 1.0, out))
-            update = partial(self.trainer.update_parts, keep_gradients=self.watched)
-            calls = plan.steps(True, Parts(rows=[*gather]), update)
-            self.compiled[n] = plan, [*before, *calls, *after]
-        return self.compiled[n]
-
-    def epoch(self, limit: int, progress: _Progress) -> None:
-        """The updates of one epoch, or up to `limit` in all; then its figures."""
-        trainer, network = self.trainer, self.network
-        trainer.epoch += 1
-        trainer._call("on_epoch_begin")
-        rng, rows = trainer.rng, len(self.x)
-        if self.sampling == "shuffle":
-            self.indices[:] = rng.permutation(rows)
-        elif self.sampling == "replacement":
-            self.indices[:] = rng.integers(0, rows, len(self.indices))
-        mean = network.loss_function.reduction == "mean"
-        seen, loss, correct = 0, 0.0, 0.0
-        for number in range(min(self.steps_per_epoch, limit - self.done)):
-            self.start[0] = number * self.batch_size
-            n = min(self.batch_size, len(self.indices) - number * self.batch_size)
-            with network.locked():
-                plan, calls = self.steps(n)
-                for call in calls:
-                    call()
-                network.step[0] += 1
-                trainer.last_loss = float(plan.totals[0])
-                loss += trainer.last_loss * (n if mean else 1)
-                correct += float(plan.totals[1])
-            seen += n
-            self.done += 1
-            trainer.iteration += 1
-            if number == 0 and self.report == "book":
-                self._record(*network.evaluate(self.x, self.t, self.weights))
-                progress.line(trainer.epoch, self.history)
-            if self.watched:
-                trainer._call("on_step_end")
-            if trainer.stop:
-                break
-            progress.advance()
-        if self.report == "running":
-            self._record(loss / (seen if mean else 1), correct / seen)
-            progress.line(trainer.epoch, self.history)
-        trainer._call("on_epoch_end")
-
-    def _record(self, loss: float, accuracy: float) -> None:
-        self.history["loss"].append(loss)
-        self.history["accuracy"].append(accuracy)
-        if self.validation:
-            val_loss, val_accuracy = self.network.evaluate(*self.validation)
-            self.history["val_loss"].append(val_loss)
-            self.history["val_accuracy"].append(val_accuracy)
-        self.history["seconds"].append(time.perf_counter() - self.began)
-
-
-class _Progress:
-    """A line per epoch on stdout; on a terminal also a bar over all steps."""
-
-    def __init__(self, steps: int, verbose: bool) -> None:
-        self.verbose = verbose
-        self.bar: Any = None
-        if verbose and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self.bar = tqdm(total=steps, unit="step", leave=False)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def advance(self) -> None:
-        if self.bar is not None:
-            self.bar.update()
-
-    def line(self, epoch: int, history: History) -> None:
-        if not self.verbose:
-            return
-        text = format_epoch(epoch, history)
-        if self.bar is None:
-            print(text, flush=True)
-        else:
-            self.bar.write(text)
-
-
-def format_epoch(epoch: int, history: History) -> str:
-    """The last epoch's figures as one line of a table."""
-    cells = [f"epoch {epoch:>3}"]
-    for key, label in (
-        ("loss", "loss"),
-        ("accuracy", "accuracy"),
-        ("val_loss", "val loss"),
-        ("val_accuracy", "val accuracy"),
-    ):
-        if history.get(key):
-            cells.append(f"{label} {history[key][-1]:.4f}")
-    cells.append(f"{history['seconds'][-1]:.2f} s")
-    return "  ".join(cells)
