@@ -3,6 +3,9 @@
 All 70,000 images, their pixels 0 to 255 as they are; the loss of each epoch:
 
     python examples/seed_003_l2_net.py --epochs 20
+    python examples/seed_003_l2_net.py --epochs 20 --sparse
+
+Four pixels of five are 0: --sparse trains from a SciPy sparse matrix, to the same bits.
 
 The seed fixes no random numbers and prints no figures. Here its draws come in its own order from
 np.random.RandomState(--seed): after np.random.seed of the same number the seed's program prints
@@ -73,10 +76,18 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20, help="default: 20, as the program")
     parser.add_argument("--images", type=int, default=70_000, help="default: 70000, all")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--sparse", action="store_true", help="a sparse matrix; needs SciPy")
     arguments = parser.parse_args()
+    n_images = arguments.images
+    if not 1 <= n_images <= 70_000:
+        parser.error(f"--images: expected 1 to 70000, got {n_images}")
 
     both = cc.datasets.load_mnist(normalize=False, one_hot_label=True)
-    X, y = (np.concatenate(parts)[: arguments.images] for parts in zip(*both, strict=True))
+    X, y = (np.concatenate(parts)[:n_images] for parts in zip(*both, strict=True))
+    if arguments.sparse:
+        from scipy.sparse import csr_array
+
+        X = csr_array(X)
     print("X shape:", X.shape)
     print("y shape:", y.shape)
     print("====>layer_units:", LAYER_UNITS)
@@ -86,15 +97,17 @@ def main() -> None:
     net, penalty = network(random), Penalty()
     # Quirk: the gradient of a batch, a sum, is divided by the number of all images.
     sgd = cc.SGD(
-        LEARNING_RATE / len(X), weight_decay=ALPHA, lr_multipliers={"b1": 0, "b2": 0, "b3": 0}
+        LEARNING_RATE / n_images,
+        weight_decay=ALPHA,
+        lr_multipliers={"b1": 0, "b2": 0, "b3": 0},
     )
     trainer = cc.Trainer(net, sgd, callbacks=[penalty])
     for it in range(arguments.epochs):
-        order = np.arange(len(X))
+        order = np.arange(n_images)
         random.shuffle(order)
         X, y = X[order], y[order]
         history = trainer.fit(X, y, batch_size=BATCH, sampling="sequential", verbose=False)
-        loss = history["loss"][0] + penalty.sum / len(X)
+        loss = history["loss"][0] + penalty.sum / n_images
         print(f"interation: {it}, loss={loss:.8f}", flush=True)
 
 

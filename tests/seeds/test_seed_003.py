@@ -42,3 +42,9 @@ def test_the_loss_of_each_epoch(n_images, epochs):
     figures = numbers(lines[4:]).reshape(epochs, 2)
     losses = losses_of_the_program(n_images, epochs)
     np.testing.assert_allclose(figures, [*enumerate(losses)], rtol=0, atol=1e-8)
+
+
+def test_the_same_from_a_sparse_matrix():
+    pytest.importorskip("scipy")
+    arguments = "--epochs", "2", "--images", "2050"
+    assert run("seed_003_l2_net", *arguments, "--sparse") == run("seed_003_l2_net", *arguments)
