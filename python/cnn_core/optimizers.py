@@ -177,14 +177,13 @@ class Optimizer:
             raise ValueError(
                 f"lr_multipliers: no parameter named {sorted(unknown)}; there are {list(slices)}"
             )
-        own, parts = self._parts(slices, rows or {} if self.clip_norm is None else {}, biases)
         factor = None if self.clip_norm is None else np.ones(1)
-        stages = self._norm_stages(grads, parts, factor)
-        lanes = [self._lane(params, grads, part, factor) for part in parts]
-        return {name: self._lane(params, grads, part, factor) for name, part in own.items()}, [
-            *stages,
-            lanes,
+        own, parts = self._parts(slices, rows if rows and factor is None else {}, biases)
+        stages = [
+            *self._norm_stages(grads, parts, factor),
+            [self._lane(params, grads, part, factor) for part in parts],
         ]
+        return {n: self._lane(params, grads, part, factor) for n, part in own.items()}, stages
 
     def _parts(
         self, slices: Mapping[str, slice], rows: Mapping[str, int], biases: Collection[str]
