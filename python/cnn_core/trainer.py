@@ -160,7 +160,8 @@ class Trainer:
         x : (M, *input_shape) float or uint8 (scaled by network.input_scale as it is used; may be
             memory-mapped), t : labels (M,) or rows (M, *output_shape). Before a first Affine layer
             x may be a SciPy sparse matrix (M, I), as in every method of the network that takes x:
-            it is never made dense, and gives the same bits as long as all numbers are finite.
+            its entries are copied once, never made dense, and give the same bits as the dense x
+            as long as all numbers are finite.
         epochs : an epoch is ceil(M / batch_size) updates.
         batch_size : rows per update, None for all of them; the last batch of an epoch holds what is
             left.
