@@ -32,7 +32,7 @@ cdef class Batch:
     cdef bint is_float
     cdef readonly Py_ssize_t n, n_columns, entries
     cdef readonly object dtype
-    cdef int reserve(self) except -1
+    cdef int reserve(self, Py_ssize_t entries) except -1
 
 
 cdef void sparse_forward_rows(

@@ -185,7 +185,7 @@ cdef class Batch:
         """
         cdef const float[::1] f32
         cdef const double[::1] f64
-        cdef Py_ssize_t i, row
+        cdef Py_ssize_t i, row, entries = 0
         expect(offset.shape[0] == 1 and 0 <= offset[0] <= indices.shape[0] - self.n
                and columns.shape[0] == len(values), "columns, values, indices")
         self.release()
@@ -193,9 +193,9 @@ cdef class Batch:
             row = indices[offset[0] + i]
             expect(0 <= row < indptr.shape[0] - 1
                    and 0 <= indptr[row] <= indptr[row + 1] <= columns.shape[0], "indptr, indices")
-            self.entries += indptr[row + 1] - indptr[row]
-        if self.transposed.ends != NULL and self.entries > self.capacity:
-            self.reserve()
+            entries += indptr[row + 1] - indptr[row]
+        if self.transposed.ends != NULL and entries > self.capacity:
+            self.reserve(entries)
         if self.is_float:
             f32 = values
             self.x.values = &f32[0]
@@ -207,6 +207,7 @@ cdef class Batch:
         self.x.indices = &indices[0]
         self.x.offset = &offset[0]
         self.source = indptr.base, columns.base, values, indices.base, offset.base
+        self.entries = entries
 
     def converted(self, dtype):
         """The same rows as a batch of another element type, with room for its transpose."""
@@ -216,16 +217,16 @@ cdef class Batch:
             other.read(indptr, columns, values.astype(dtype), indices, offset)
         return other
 
-    cdef int reserve(self) except -1:
+    cdef int reserve(self, Py_ssize_t entries) except -1:
         """Room for the entries of this batch and some more, as the next one may have them."""
         cdef Py_ssize_t item = sizeof(float) if self.is_float else sizeof(double)
         free(self.transposed.rows)
         free(self.transposed.values)
-        self.capacity = self.entries + self.entries // 8
+        self.capacity = entries + entries // 8
         self.transposed.rows = <int32_t*>malloc(self.capacity * sizeof(int32_t))
         self.transposed.values = malloc(self.capacity * item)
         if self.transposed.rows == NULL or self.transposed.values == NULL:
-            self.capacity = self.entries = 0
+            self.capacity = 0
             raise MemoryError()
         return 0
 
