@@ -152,6 +152,11 @@ def check_sizes(name: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
     return sizes
 
 
+def is_several(value: Any) -> bool:
+    """Whether `value` is a sequence of sizes, and no single one."""
+    return isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim == 1)
+
+
 def check_slope(slope: float) -> float:
     number = finite("slope", slope)
     if number < 0:

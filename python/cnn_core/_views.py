@@ -74,7 +74,7 @@ class FlatParameters:
     All four stay the same objects, for plans and optimizers hold their addresses.
     """
 
-    def lay_out(self, initial: dict[str, Array], dtype: np.dtype[Any]) -> None:
+    def _lay_out(self, initial: dict[str, Array], dtype: np.dtype[Any]) -> None:
         """Make both arrays, and give the parameters their values."""
         self.slices: dict[str, slice] = {}
         end = 0
@@ -82,10 +82,10 @@ class FlatParameters:
             self.slices[name] = slice(end, end + value.size)
             end += -(-value.size // ALIGNMENT) * ALIGNMENT
         self._flat_params, self._flat_grads = (_memory.zeros(end, dtype) for _ in range(2))
-        self.make_views({name: value.shape for name, value in initial.items()})
+        self._make_views({name: value.shape for name, value in initial.items()})
         self._params.update(initial)
 
-    def make_views(self, shapes: dict[str, Shape]) -> None:
+    def _make_views(self, shapes: dict[str, Shape]) -> None:
         """params and grads by name, into the flat arrays."""
         parts = {name: (self.slices[name], shape) for name, shape in shapes.items()}
 

@@ -129,7 +129,7 @@ class Sequential(FlatParameters):
                 self.state |= {f"{key}{number}": value for key, value in layer.state.items()}
         self.output_shape = self._shapes[-1]
         self._owners = {name: (layer, key) for name, (layer, key, _) in initial.items()}
-        self.lay_out({name: value for name, (_, _, value) in initial.items()}, self.dtype)
+        self._lay_out({name: value for name, (_, _, value) in initial.items()}, self.dtype)
         self._bind()
 
     def _initial(self, name: str, value: npt.ArrayLike) -> Array:
@@ -414,7 +414,7 @@ class Sequential(FlatParameters):
         shapes = state.pop("_param_shapes")
         vars(self).update(state)
         self._lock, self._plans = _locks.new(), OrderedDict()
-        self.make_views(shapes)
+        self._make_views(shapes)
         self._bind()
 
     # -------------------------------------------------------------------------------- description
@@ -455,8 +455,7 @@ class Sequential(FlatParameters):
 
 
 def _sizes(shape: Any) -> Shape:
-    several = isinstance(shape, (tuple, list)) or (isinstance(shape, np.ndarray) and shape.ndim)
-    sizes = tuple(shape) if several else (shape,)
+    sizes = tuple(shape) if checks.is_several(shape) else (shape,)
     if not sizes:
         raise ValueError("input_shape: expected at least one size, got ()")
     return checks.check_sizes("input_shape", sizes)

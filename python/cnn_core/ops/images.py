@@ -21,6 +21,7 @@ from cnn_core._checks import (
     check_shape,
     finite,
     in_place,
+    is_masked,
     output,
     whole,
 )
@@ -287,11 +288,12 @@ def max_pool2d_backward(
     out: Array | None = None,
 ) -> Array:
     """dx (N, C, H, W): each gradient goes to the pixel that was the maximum."""
-    window = pool_window(size, stride, padding)
+    window, dout_ = pool_window(size, stride, padding), check_images("dout", dout)
     if (
         not (isinstance(which, np.ndarray) and which.dtype == np.int32)
-        or which.shape != (np.size(dout),)
-        or (which.size and not 0 <= which.min() <= which.max() < math.prod(window[0]))
+        or which.shape != (dout_.size,)
+        or not 0 <= which.min() <= which.max() < math.prod(window[0])
+        or is_masked(which)
     ):
         raise ValueError("which: expected the second result of max_pool2d_forward")
     numbers = np.require(which, requirements=["C", "A", "W"])
@@ -406,7 +408,7 @@ def batch_norm_forward(
         check_apart(name, running, given)
     check_apart("running_var", var, (mean,))
     out = output("out", out, x_.shape, dtype, (*given, mean, var))
-    y, table = _norm_result(out), np.empty((5, channels), dtype)
+    y, table = _norm_result(out), np.zeros((5, channels), dtype)
     partial = _norm_partial(len(x_), channels, dtype)
     stages = native.batch_norm.forward(
         images, y, scale, shift, mean, var, table, partial, momentum, epsilon, training

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from cnn_core._checks import MOST_PIXELS, check_sizes, whole
+from cnn_core._checks import MOST_PIXELS, check_sizes, is_several, whole
 
 Shape = tuple[int, ...]
 Border = tuple[int, int, int, int]
@@ -53,7 +53,7 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[in
 
 
 def check_image_shape(shape: Any) -> Shape:
-    if not isinstance(shape, (tuple, list)) or len(shape) != 4:
+    if not is_several(shape) or len(shape) != 4:
         raise ValueError(f"input_shape: expected (N, C, H, W), got {shape!r}")
     return check_sizes("input_shape", tuple(shape))
 

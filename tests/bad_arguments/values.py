@@ -1,0 +1,451 @@
+"""Kinds of arguments. A kind knows, from a good value, what is bad in its place, and other forms of
+the same value."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from reference import lay_out
+
+HUGE = 2**70  # does not fit into 64 bits
+
+
+class Opaque:
+    """An object that is nothing in particular."""
+
+    def __repr__(self):
+        return "Opaque()"
+
+
+class ArrayLike:
+    """An object that NumPy can make an array of, as other libraries' tensors are."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array
+
+
+class Broken:
+    """An object that says it is an array and is none."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("no array")
+
+
+class Subclass(np.ndarray):
+    """An array of a class of one's own."""
+
+
+def no_arrays():
+    """Objects that are no arrays of numbers."""
+    yield "a text", "text"
+    yield "bytes", b"12"
+    yield "a set", {1, 2}
+    yield "a generator", (i for i in range(3))
+    yield "a dict", {"a": 1}
+    yield "a function", print
+    yield "a class", float
+    yield "an object", Opaque()
+    yield "a broken array", Broken()
+    yield "a ragged list", [[1.0], [2.0, 3.0]]
+    yield "texts", ["a", "b"]
+    yield "None in a list", [None, 1.0]
+    yield "an enormous integer", HUGE
+
+
+def other_types(array):
+    """The same values in dtypes that no kernel takes."""
+    yield "complex", array.astype(complex)
+    yield "object", array.astype(object)
+    yield "text", array.astype(str)
+    yield "dates", np.zeros(array.shape, "datetime64[s]")
+    yield "records", np.zeros(array.shape, [("a", "f4"), ("b", "f4")])
+
+
+def other_float(array):
+    return array.astype(np.float64 if array.dtype == np.float32 else np.float32)
+
+
+def masked(array):
+    mask = np.zeros(array.shape, bool)
+    mask.flat[0] = True
+    return np.ma.masked_array(array, mask)
+
+
+def one_more(array, axis):
+    """The array with one more element along an axis."""
+    return np.concatenate([array, array.take([0], axis)], axis)
+
+
+def forms(array):
+    """Other ways of storing the same values."""
+    for layout in ("fortran", "reversed", "strided", "columns", "unaligned", "readonly"):
+        yield layout, lay_out(array, layout)
+    yield "a subclass", array.copy().view(Subclass)
+    yield "nothing masked", np.ma.masked_array(array)
+    yield "something like an array", ArrayLike(array)
+    if array.ndim == 2:
+        yield "a matrix", array.view(np.matrix)
+
+
+@dataclass(kw_only=True)
+class Kind:
+    """What an argument may be.
+
+    optional : whether None stands for something.
+    named : other arguments that the message may name in its place, where two of them do not fit
+        together; "" where Python words it itself.
+    """
+
+    optional: bool = False
+    named: tuple = ()
+
+    def bad(self, value):
+        """Label and value of what must be refused."""
+        if not self.optional:
+            yield "None", None
+
+    def same(self, value):
+        """Label and value of what means the same."""
+        yield from ()
+
+
+@dataclass
+class Floats(Kind):
+    """An array of floats, in the dtype of the others.
+
+    lone : whether there are no others. any_shape : whether, besides, any shape will do.
+    tied : axes whose length others fix; all by default.
+    """
+
+    any_shape: bool = False
+    tied: tuple | None = None
+    lone: bool = False
+
+    def bad(self, value):
+        yield from super().bad(value)
+        yield from no_arrays()
+        yield from other_types(value)
+        yield "float16", value.astype("f2")
+        yield "big endian", value.astype(value.dtype.newbyteorder(">"))
+        yield "integers", value.astype(int)
+        yield "booleans", value.astype(bool)
+        yield "a masked element", masked(value)
+        if self.any_shape:
+            return
+        if not self.lone:
+            yield "another dtype", other_float(value)
+        yield "one axis more", value[np.newaxis]
+        yield "no axis", value.flat[0]
+        yield "too many axes", value.reshape((1,) * (32 - value.ndim) + value.shape)
+        for axis in range(value.ndim) if self.tied is None else self.tied:
+            yield f"longer along axis {axis}", one_more(value, axis)
+            yield f"empty along axis {axis}", value.take([], axis)
+
+    def same(self, value):
+        yield from forms(value)
+
+
+@dataclass
+class Changed(Floats):
+    """A float array that is changed where it lies."""
+
+    def bad(self, value):
+        yield from super().bad(value)
+        for layout in ("strided", "unaligned", "readonly"):
+            yield layout, lay_out(value, layout)
+
+    def same(self, value):
+        yield "a subclass", value.copy().view(Subclass)
+
+
+@dataclass
+class Source(Floats):
+    """Rows of any shape: floats or bytes."""
+
+    any_shape: bool = True
+
+    def bad(self, value):
+        yield from super().bad(value)
+        yield "no axis", value.flat[0]
+
+
+@dataclass
+class Targets(Floats):
+    """Numbers of any real type, in the shape of the scores."""
+
+    def bad(self, value):
+        for label, wrong in super().bad(value):
+            if label not in ("float16", "big endian", "integers", "booleans", "another dtype"):
+                yield label, wrong
+
+
+@dataclass
+class Samples(Floats):
+    """Input of a network: numbers of any type, samples of a fixed shape."""
+
+    whole: bool = True  # whether integers mean the same
+
+    def bad(self, value):
+        yield from Kind.bad(self, value)
+        yield from no_arrays()
+        yield from other_types(value)
+        yield "a masked element", masked(value)
+        yield "no axis", value.flat[0]
+        yield "one sample without N", value[0] if value.ndim == 2 else value[0, 0]
+        yield "longer samples", one_more(value, value.ndim - 1)
+        yield "empty samples", value.take([], value.ndim - 1)
+        yield "too many axes", value.reshape((1,) * (32 - value.ndim) + value.shape)
+
+    def same(self, value):
+        yield from forms(value)
+        yield "float64", value.astype("f8")
+        yield "big endian", value.astype(">f4")
+        if (value == value.astype(np.int8)).all():
+            yield "int8", value.astype(np.int8)
+            yield "int64", value.astype(np.int64)
+            yield "float16", value.astype("f2")
+            yield "a list", value.tolist()
+
+
+@dataclass
+class Labels(Kind):
+    """Integers in 0..classes - 1, one per row; or row numbers where `free`."""
+
+    classes: int = 0
+    free: bool = False
+
+    def bad(self, value):
+        yield from super().bad(value)
+        yield from no_arrays()
+        yield from other_types(value)
+        for wrong in (-1, self.classes, -(2**63), 2**63 - 1):
+            changed = value.astype(np.int64)
+            changed[-1] = wrong
+            yield f"the label {wrong}", changed
+        yield "a large unsigned label", np.full(value.shape, 2**63, np.uint64)
+        yield "floats", value.astype(float)
+        yield "NaN", np.full(value.shape, np.nan)
+        yield "booleans", value.astype(bool)
+        yield "a masked label", masked(value)
+        yield "two axes", np.stack([value, value])
+        yield "no axis", value[0]
+        if not self.free:
+            yield "one more", one_more(value, 0)
+            yield "one less", value[:-1]
+            yield "none", value[:0]
+
+    def same(self, value):
+        yield from forms(value)
+        yield "a list", value.tolist()
+        for dtype in ("i1", "u1", ">i4", "u8", "i8"):
+            yield dtype, value.astype(dtype)
+
+
+@dataclass
+class Out(Kind):
+    """Where the result goes; value: a result."""
+
+    optional: bool = True
+
+    def bad(self, value):
+        yield "a list", value.tolist()
+        yield "a text", "out"
+        yield "a scalar", 1.0
+        yield "an object", Opaque()
+        yield "a masked array", np.ma.masked_array(value)
+        yield "integers", value.astype(int)
+        yield "complex", value.astype(complex)
+        yield "another dtype", other_float(value)
+        yield "big endian", value.astype(value.dtype.newbyteorder(">"))
+        yield "one axis more", value[np.newaxis]
+        yield "another shape", one_more(value, 0)
+        for layout in ("reversed", "strided", "unaligned", "readonly"):
+            yield layout, lay_out(value, layout)
+        yield "stride 0", np.broadcast_to(value.flat[0], value.shape)
+
+    def same(self, value):
+        yield "given", np.full_like(value, np.nan)
+        yield "a subclass", np.full_like(value, np.nan).view(Subclass)
+
+
+@dataclass
+class Outs(Kind):
+    """Several results in a tuple, each an array or None; value: of the results."""
+
+    optional: bool = True
+
+    def bad(self, value):
+        yield "an array", value[0]
+        yield "a number", 3
+        yield "a text", "out"
+        yield "one too few", (None,) * (len(value) - 1)
+        yield "one too many", (None,) * (len(value) + 1)
+        for place, array in enumerate(value):
+            for label, wrong in Out().bad(array):
+                yield (
+                    f"[{place}] {label}",
+                    tuple(wrong if i == place else None for i in range(len(value))),
+                )
+
+    def same(self, value):
+        yield "given", tuple(np.full_like(array, np.nan) for array in value)
+        yield "a list with None", [np.full_like(value[0], np.nan), *(None for _ in value[1:])]
+
+
+@dataclass
+class Number(Kind):
+    """A finite number in low..high, its ends included unless `open_low` or `open_high`."""
+
+    low: float = -np.inf
+    high: float = np.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def bad(self, value):
+        yield from super().bad(value)
+        for wrong in (np.nan, np.inf, -np.inf, 10**400, -(10**400)):
+            yield f"{wrong:.3}" if isinstance(wrong, float) else "beyond floats", wrong
+        yield "a text", "0.5"
+        yield "bytes", b"0.5"
+        yield "complex", 0.5 + 0j
+        yield "a list", [0.5]
+        yield "an array of one", np.array([0.5])
+        yield "an object", Opaque()
+        yield "a function", print
+        if self.low > -np.inf:
+            yield "too small", self.low if self.open_low else np.nextafter(self.low, -np.inf)
+            yield "far too small", self.low - 1e30
+        if self.high < np.inf:
+            yield "too large", self.high if self.open_high else np.nextafter(self.high, np.inf)
+            yield "far too large", self.high + 1e30
+
+    def same(self, value):
+        yield "float64", np.float64(value)
+        yield "an array without axes", np.array(float(value))
+        yield "a fraction", Fraction(value)
+
+
+@dataclass
+class Whole(Kind):
+    """An integer in least..most; most=None where any will do."""
+
+    least: int = 1
+    most: int | None = HUGE - 1
+
+    def bad(self, value):
+        yield from super().bad(value)
+        yield "too small", self.least - 1
+        yield "far too small", -HUGE
+        if self.most is not None:
+            yield "too large", self.most + 1
+        yield "a float", float(value)
+        yield "a fraction of one", value + 0.5
+        yield "NaN", np.nan
+        yield "a text", str(value)
+        yield "a list", [value]
+        yield "an array", np.array([value, value])
+        yield "complex", value + 0j
+        yield "an object", Opaque()
+
+    def same(self, value):
+        yield "int64", np.int64(value)
+        yield "an array without axes", np.array(value)
+
+
+@dataclass
+class Pixels(Whole):
+    """A number of pixels, or a pair of them."""
+
+    def bad(self, value):
+        yield from (pair for pair in super().bad(value) if pair[0] != "a list")
+        yield "too many", [value] * 9
+        yield "none", ()
+        yield "a set", {value}
+        for label, wrong in super().bad(value):
+            if label not in ("a list", "an array"):
+                yield f"{label} in a pair", (value, wrong)
+
+    def same(self, value):
+        yield "a pair", (value, value)
+        yield "a list", [np.int32(value), value]
+
+
+@dataclass
+class Choice(Kind):
+    """One of some texts."""
+
+    def bad(self, value):
+        yield from super().bad(value)
+        yield "another text", "nonsense"
+        yield "empty", ""
+        yield "bytes", b"mean"
+        yield "a number", 3
+        yield "a list", [value]
+        yield "a dict", {}
+        yield "texts", np.array(["a", "b"])
+        yield "an object", Opaque()
+
+
+@dataclass
+class Dtype(Kind):
+    """float32 or float64."""
+
+    def bad(self, value):
+        yield from super().bad(value)
+        for wrong in ("float16", "int32", "nonsense", ">f4", "", 3, [1], complex, object, Opaque()):
+            yield repr(wrong), wrong
+
+    def same(self, value):
+        yield "a dtype", np.dtype(value)
+        yield "a type", np.dtype(value).type
+
+
+@dataclass
+class Sizes(Kind):
+    """A tuple of integers >= 1."""
+
+    def bad(self, value):
+        yield from super().bad(value)
+        yield from no_arrays()
+        for wrong in (0, -1, 1.5, np.nan, "3", None, [1], HUGE, Opaque()):
+            yield f"{wrong!r} inside", (*value[:-1], wrong)
+        yield "none", ()
+        yield "a product beyond 64 bits", (2**40,) * len(value)
+
+    def same(self, value):
+        yield "a list", list(value)
+        yield "an array", np.array(value)
+
+
+@dataclass
+class Instance(Kind):
+    """An object of a class."""
+
+    def bad(self, value):
+        yield from super().bad(value)
+        yield "its class", type(value)
+        for wrong in (3, "text", [], {}, np.zeros(3), Opaque()):
+            yield repr(wrong), wrong
+
+
+@dataclass
+class Path(Kind):
+    """A file; what is no path is a TypeError, which Python words itself."""
+
+    named: tuple = ("",)
+
+    def bad(self, value):
+        yield from super().bad(value)
+        for wrong in (3, 1.5, [], {}, Opaque(), print):
+            yield repr(wrong), wrong
+
+
+class Flag(Kind):
+    """Anything that is true or false."""
+
+    def bad(self, value):
+        yield from ()
