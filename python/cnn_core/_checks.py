@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -150,6 +151,20 @@ def check_sizes(name: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
     if math.prod(sizes) > MOST_ELEMENTS:
         raise ValueError(f"{name}: expected at most 2**48 elements, got shape {sizes}")
     return sizes
+
+
+def as_dict(name: str, value: Any) -> dict[Any, Any]:
+    """A copy of a mapping."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: expected a dict, got {value!r}")
+    return dict(value)
+
+
+def choice(name: str, value: Any, options: tuple[str, ...]) -> Any:
+    """`value`, one of some texts."""
+    if not isinstance(value, str) or value not in options:
+        raise ValueError(f"{name}: expected one of {options}, got {value!r}")
+    return value
 
 
 def is_several(value: Any) -> bool:

@@ -35,5 +35,5 @@ def new_figure(width: float, height: float, layout: Literal["constrained", "comp
 
 def finish(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
     if path is not None:
-        figure.savefig(path, dpi=DPI)
+        figure.savefig(path if hasattr(path, "write") else os.fspath(path), dpi=DPI)
     return figure

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from cnn_core import _checks as checks
 from cnn_core import metrics
 from cnn_core._figures import GRID_COLOR, TEXT_COLOR, finish, new_figure, require_matplotlib
 from cnn_core._inputs import dense
@@ -58,7 +59,7 @@ def show_filters(
         matplotlib is not installed.
     """
     _check_net(net)
-    if name not in net.params:
+    if not isinstance(name, str) or name not in net.params:
         raise ValueError(f"name: no parameter named {name!r}; there are {list(net.params)}")
     weights = net.params[name]
     if weights.ndim == 2 and len(weights) == math.prod(net.input_shape):
@@ -121,7 +122,11 @@ def show_misclassified(
     limit = positive("limit", limit)
     images = _as_pictures(net, dense(net.check_rows(x)))
     scores = net.predict(x).reshape(len(images), -1)
-    truth = np.asarray(t) if np.ndim(t) == 1 else np.asarray(t).argmax(axis=1)
+    t = checks.to_array("t", t)
+    if t.ndim == 1:
+        truth = checks.as_labels("t", t, *scores.shape)
+    else:
+        truth = checks.as_target_rows("t", t, scores.shape, np.float64).argmax(axis=1)
     wrong = len(images) - round(metrics.accuracy(scores, truth) * len(images))
     predicted, rows = scores.argmax(axis=1), np.arange(len(images))
     margins = scores[rows, predicted] - scores[rows, truth]
@@ -204,7 +209,7 @@ def _as_pictures(net: Sequential, x: Array) -> Array:
 
 def _panels(net: Sequential, x: npt.ArrayLike) -> list[tuple[str, Array]]:
     """Name and maps (n, H, W) of the input and of every layer that computes something."""
-    array = np.asarray(x)
+    array = checks.to_array("x", x)
     if array.size != math.prod(net.input_shape):
         raise ValueError(f"x: expected one sample of shape {net.input_shape}, got {array.shape}")
     array = dense(net.check_input(array.reshape(1, *net.input_shape)))

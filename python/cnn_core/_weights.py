@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from cnn_core._checks import to_array
+
 Array = npt.NDArray[Any]
 ClassWeight = Mapping[int, float] | npt.ArrayLike | Literal["balanced"]
 
@@ -45,7 +47,7 @@ def row_weights(
 
 
 def _finite(name: str, value: npt.ArrayLike, n: int) -> npt.NDArray[np.float64]:
-    array = np.asarray(value)
+    array = to_array(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected numbers, got dtype {array.dtype}")
     if array.shape != (n,):

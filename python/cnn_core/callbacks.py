@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from cnn_core._checks import finite
+from cnn_core._checks import choice, finite
 from cnn_core.layers import positive
 from cnn_core.optimizers import rate
 
@@ -137,13 +137,12 @@ class EarlyStopping(Callback):
         restore_best: bool = True,
         mode: Mode = "auto",
     ) -> None:
-        if mode not in get_args(Mode):
-            raise ValueError(f"mode: expected one of {get_args(Mode)}, got {mode!r}")
         self.monitor, self.patience = monitor, positive("patience", patience)
         self.min_delta = finite("min_delta", min_delta)
         if self.min_delta < 0:
             raise ValueError(f"min_delta: expected a number >= 0, got {min_delta!r}")
-        self.restore_best, self.mode = bool(restore_best), mode
+        self.restore_best: bool = bool(restore_best)
+        self.mode: Mode = choice("mode", mode, get_args(Mode))
         self.best: float | None = None
         self.best_epoch: int | None = None
         self._waited = 0

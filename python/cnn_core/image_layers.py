@@ -217,7 +217,7 @@ class GlobalAvgPool2D(_Pool2D):
         return y.reshape(y.shape[:2])
 
     def backward(self, dout: Array) -> Array:
-        return super().backward(np.asarray(dout)[..., None, None])
+        return super().backward(checks.as_float("dout", dout, 2)[..., None, None])
 
     def get_config(self) -> dict[str, Any]:
         return {"class": "GlobalAvgPool2D"}
@@ -244,8 +244,8 @@ class Dropout(Layer):
         return input_shape
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        x = checks.to_array("x", x)
-        self._training = training
+        x = checks.as_float("x", x)
+        self._training, self._shape = training, x.shape
         if not training:
             return x
         if self._alone:
@@ -253,7 +253,10 @@ class Dropout(Layer):
         return images.dropout(x, self.rate, self.seed, self.stream, int(self.step[0]))
 
     def backward(self, dout: Array) -> Array:
-        if not bool(remembered(self, "_training")):
+        is_training = bool(remembered(self, "_training"))
+        dout = checks.as_float("dout", dout)
+        checks.check_shape("dout", dout, self._shape)
+        if not is_training:
             return dout
         return images.dropout(dout, self.rate, self.seed, self.stream, int(self.step[0]))
 

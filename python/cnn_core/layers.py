@@ -223,7 +223,7 @@ class Flatten(Layer):
         return (math.prod(input_shape),)
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        x = checks.to_array("x", x)
+        x = checks.as_float("x", x)
         if not x.ndim:
             raise ValueError(f"x: expected at least 1 dimension, got shape {x.shape}")
         self._shape = x.shape
@@ -231,7 +231,7 @@ class Flatten(Layer):
 
     def backward(self, dout: Array) -> Array:
         shape = tuple(remembered(self, "_shape").tolist())
-        dout = checks.to_array("dout", dout)
+        dout = checks.as_float("dout", dout)
         checks.check_shape("dout", dout, (shape[0], math.prod(shape[1:])))
         return dout.reshape(shape)
 
@@ -243,7 +243,7 @@ BY_NAME: dict[str, type[Layer]] = {
 
 def from_config(config: Any) -> Layer:
     """The layer whose `get_config` this is; ValueError for what is no layer of this library."""
-    arguments = dict(config)
+    arguments = checks.as_dict("layer", config)
     name = arguments.pop("class", None)
     from cnn_core import image_layers
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import ops
+from cnn_core._checks import as_dict
 
 Array = npt.NDArray[Any]
 
@@ -131,7 +132,7 @@ BY_NAME: dict[str, type[Loss]] = {
 
 def from_config(config: Any) -> Loss:
     """The loss whose `get_config` this is; ValueError for what is no loss of this library."""
-    arguments = dict(config)
+    arguments = as_dict("loss", config)
     name = arguments.pop("class", None)
     if not isinstance(name, str) or name not in BY_NAME:
         raise ValueError(f"loss: expected one of {sorted(BY_NAME)}, got {name!r}")

@@ -26,6 +26,12 @@ def activation_layer(name: str) -> Layer:
     return ACTIVATIONS[name]()
 
 
+def weights_for(activation: str) -> Initializer:
+    """He et al.'s for ReLUs, else Glorot and Bengio's."""
+    rectifiers = ReLU, LeakyReLU
+    return HeNormal() if isinstance(activation_layer(activation), rectifiers) else GlorotNormal()
+
+
 def two_layer_net(
     input_size: int = 784,
     hidden_size: int = 50,
@@ -77,7 +83,7 @@ def multi_layer_net(
     activation, loss, dtype, seed : as of two_layer_net.
     """
     if initializer is None:
-        initializer = HeNormal() if activation in ("relu", "leaky_relu") else GlorotNormal()
+        initializer = weights_for(activation)
     if isinstance(hidden_sizes, (str, bytes)) or not isinstance(hidden_sizes, Iterable):
         raise TypeError(f"hidden_sizes: expected a list of integers, got {hidden_sizes!r}")
     layers: list[Layer] = []
@@ -173,7 +179,7 @@ def lenet5(
     LeCun et al., Gradient-based learning applied to document recognition (1998), with maximum
     pooling, as it is taught today; Saito's book, section 7.7.1.
     """
-    weights = HeNormal() if activation in ("relu", "leaky_relu") else GlorotNormal()
+    weights = weights_for(activation)
     layers: list[Layer] = [
         Conv2D(6, 5, padding=2, weights=weights),
         activation_layer(activation),

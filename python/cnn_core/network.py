@@ -202,6 +202,7 @@ class Sequential(FlatParameters):
 
     def check_targets(self, t: npt.ArrayLike, n: int) -> tuple[str, Array]:
         """Labels as int64 (N,), or rows of the outputs' shape in the network's dtype."""
+        t = checks.to_array("t", t)
         kind = target_kind(t, self.output_shape, self.loss_function)
         if kind == "labels":
             return kind, checks.as_labels("t", t, n, math.prod(self.output_shape))
@@ -395,10 +396,11 @@ class Sequential(FlatParameters):
     def confusion_matrix(self, x: Samples, t: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Counts of (true class, predicted class): rows true, columns predicted."""
         scores, classes = self.predict(x), math.prod(self.output_shape)
+        t = checks.to_array("t", t)
         if classes > 1:
-            return metrics.confusion_matrix(scores, np.asarray(t), classes)
+            return metrics.confusion_matrix(scores, t, classes)
         threshold = 0.0 if self.loss_function.native == "binary_cross_entropy" else 0.5
-        labels = (np.asarray(t).reshape(-1) > 0.5).astype(np.int64)
+        labels = (t.reshape(-1) > 0.5).astype(np.int64)
         predicted = (scores.reshape(-1) > threshold).astype(np.int64)
         return metrics.confusion_matrix(predicted, labels, 2)
 
@@ -442,10 +444,14 @@ class Sequential(FlatParameters):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Sequential:
         """A fresh network of the architecture that `get_config` described."""
-        config = dict(config)
-        config["layers"] = [layers.from_config(layer) for layer in config["layers"]]
-        config["loss"] = losses.from_config(config["loss"])
-        return cls(config.pop("layers"), **config)
+        config = checks.as_dict("config", config)
+        missing = {"layers", "input_shape"} - set(config)
+        if missing or not isinstance(config["layers"], (list, tuple)):
+            raise ValueError(f"config: expected a list of layers and an input_shape, got {config}")
+        built = [layers.from_config(layer) for layer in config.pop("layers")]
+        if "loss" in config:
+            config["loss"] = losses.from_config(config["loss"])
+        return cls(built, **config)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write parameters and architecture to a safetensors file; see `cnn_core.load`."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import ops
-from cnn_core._checks import finite
+from cnn_core._checks import as_dict, check_shape, finite, to_array
 
 Array = npt.NDArray[Any]
 Lane = list[ops.Task]
@@ -94,9 +94,9 @@ class Optimizer:
     ) -> None:
         self._lr = np.array([rate("lr", lr)])
         self.weight_decay = rate("weight_decay", weight_decay)
+        factors = {} if lr_multipliers is None else as_dict("lr_multipliers", lr_multipliers)
         self.lr_multipliers = {
-            name: finite(f"lr_multipliers[{name!r}]", factor)
-            for name, factor in dict(lr_multipliers or {}).items()
+            name: finite(f"lr_multipliers[{name!r}]", factor) for name, factor in factors.items()
         }
         self.decay_biases = bool(decay_biases)
         self.clip_norm = None if clip_norm is None else _above_zero("clip_norm", clip_norm)
@@ -137,14 +137,15 @@ class Optimizer:
         ValueError
             For other names or shapes than this optimizer's; then nothing has changed.
         """
-        if set(state) != set(self._state):
-            raise ValueError(f"state: expected {sorted(self._state)}, got {sorted(state)}")
+        given = {n: to_array(f"state[{n!r}]", a) for n, a in as_dict("state", state).items()}
+        if set(given) != set(self._state):
+            raise ValueError(f"state: expected {sorted(self._state)}, got {list(given)}")
         for name, value in self._state.items():
-            if np.shape(state[name]) != value.shape:
-                found = f"expected shape {value.shape}, got {np.shape(state[name])}"
-                raise ValueError(f"state[{name!r}]: {found}")
+            check_shape(f"state[{name!r}]", given[name], value.shape)
+            if given[name].dtype.kind not in "fiu":
+                raise TypeError(f"state[{name!r}]: expected numbers, got {given[name].dtype}")
         for name, value in self._state.items():
-            value[...] = state[name]
+            value[...] = given[name]
 
     @property
     def lr(self) -> float:
@@ -485,8 +486,8 @@ BY_NAME: dict[str, type[Optimizer]] = {
 
 def from_config(config: Mapping[str, Any]) -> Optimizer:
     """The optimizer whose `get_config` this is; ValueError for what is none of this library."""
-    arguments = dict(config)
+    arguments = as_dict("optimizer", config)
     name = arguments.pop("class", None)
-    if name not in BY_NAME:
+    if not isinstance(name, str) or name not in BY_NAME:
         raise ValueError(f"optimizer: expected one of {sorted(BY_NAME)}, got {name!r}")
     return BY_NAME[name](**arguments)

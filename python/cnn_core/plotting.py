@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from cnn_core._checks import to_array
 from cnn_core._figures import GRID_COLOR, TEXT_COLOR
 from cnn_core._figures import finish as _finish
 from cnn_core._figures import new_figure as _new_figure
@@ -128,15 +129,16 @@ def plot_confusion_matrix(
 
 
 def _check_history(history: Mapping[str, Sequence[float]]) -> dict[str, npt.NDArray[np.float64]]:
+    if not isinstance(history, Mapping):
+        raise TypeError(f"history must be a dict of lists, got {history!r}")
     curves: dict[str, npt.NDArray[np.float64]] = {}
     for name in ("loss", "val_loss", "accuracy", "val_accuracy"):
-        values = np.asarray(history.get(name, ()), dtype=np.float64)
-        if values.ndim != 1:
-            raise ValueError(
-                f"history[{name!r}] must be a list of numbers, got shape {values.shape}"
-            )
+        values = to_array(f"history[{name!r}]", history.get(name, ()))
+        if values.ndim != 1 or values.dtype.kind not in "fiu":
+            got = f"shape {values.shape} of {values.dtype}"
+            raise ValueError(f"history[{name!r}] must be a list of numbers, got {got}")
         if values.size:
-            curves[name] = values
+            curves[name] = values.astype(np.float64)
     if not curves:
         raise ValueError(
             "history must have values for one of loss, accuracy, val_loss, val_accuracy, "
@@ -153,7 +155,7 @@ def _check_history(history: Mapping[str, Sequence[float]]) -> dict[str, npt.NDAr
 
 
 def _check_matrix(matrix: npt.ArrayLike) -> npt.NDArray[Any]:
-    counts = np.asarray(matrix)
+    counts = to_array("matrix", matrix)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.size == 0:
         raise ValueError(f"matrix must be square (classes, classes), got shape {counts.shape}")
     if counts.dtype.kind not in "iuf":

@@ -70,7 +70,7 @@ def refusals(case, name, kind, value):
 
 def differences(case, name, kind, value, expected):
     found, tried = [], 0
-    for label, other in kind.same(value):
+    for label, other in kind.same(value) if value is not None else ():
         tried += 1
         try:
             result = run(case, name, other)

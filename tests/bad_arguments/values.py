@@ -414,7 +414,7 @@ class Sizes(Kind):
         for wrong in (0, -1, 1.5, np.nan, "3", None, [1], HUGE, Opaque()):
             yield f"{wrong!r} inside", (*value[:-1], wrong)
         yield "none", ()
-        yield "a product beyond 64 bits", (2**40,) * len(value)
+        yield "more elements than there can be", (2**49,) * len(value)
 
     def same(self, value):
         yield "a list", list(value)
@@ -449,3 +449,76 @@ class Flag(Kind):
 
     def bad(self, value):
         yield from ()
+
+
+@dataclass
+class Function(Kind):
+    """What can be called."""
+
+    def bad(self, value):
+        yield from super().bad(value)
+        for wrong in (3, "text", [], {}, Opaque()):
+            yield repr(wrong), wrong
+
+
+@dataclass
+class Listed(Kind):
+    """A list of objects of one kind, each as `inner` says."""
+
+    inner: Kind | None = None
+
+    def bad(self, value):
+        yield from super().bad(value)
+        yield "a number", 3
+        yield "an object", Opaque()
+        for label, wrong in self.inner.bad(value[0]):
+            yield f"{label} inside", [*value[:-1], wrong]
+
+    def same(self, value):
+        yield "a tuple", tuple(value)
+        yield "a generator", (item for item in value)
+
+
+@dataclass
+class Initial(Floats):
+    """An initializer, or numbers in the parameter's shape; value: an array."""
+
+    optional: bool = True
+
+    def bad(self, value):
+        for label, wrong in super().bad(value):
+            if label not in ("float16", "big endian", "integers", "another dtype", "no axis"):
+                yield label, wrong
+        yield "a class", np.ndarray
+        yield "NaN", np.full_like(value, np.nan)
+        yield "infinity", np.full_like(value, np.inf)
+        yield "too large", np.full(value.shape, 1e300)
+
+    def same(self, value):
+        for label, other in super().same(value):
+            if label != "a matrix":
+                yield label, other
+        yield "a list", value.tolist()
+        yield "float64", value.astype(np.float64)
+
+
+@dataclass
+class Weights(Kind):
+    """Finite numbers, one per row."""
+
+    optional: bool = True
+
+    def bad(self, value):
+        yield from no_arrays()
+        yield from other_types(value)
+        yield "NaN", np.where(value > 0, np.nan, value)
+        yield "infinity", np.full(value.shape, np.inf)
+        yield "one more", one_more(value, 0)
+        yield "one less", value[:-1]
+        yield "two axes", value[np.newaxis]
+        yield "no axis", value[0]
+        yield "a masked element", masked(value)
+
+    def same(self, value):
+        yield from forms(value)
+        yield "a list", value.tolist()
