@@ -4,22 +4,18 @@ import numpy as np
 
 import cnn_core as cc
 from bad_arguments import Case
-from bad_arguments.values import (
+from bad_arguments.scalars import (
     Choice,
     Flag,
-    Floats,
     Function,
-    Initial,
     Instance,
-    Labels,
     Listed,
     Number,
     Path,
     Pixels,
-    Source,
-    Targets,
     Whole,
 )
+from bad_arguments.values import Floats, Initial, Labels, Source, Targets
 
 MOST = 2**31 - 1
 N, C, H, W = 2, 3, 6, 7

@@ -4,25 +4,19 @@ import numpy as np
 
 import cnn_core as cc
 from bad_arguments import Case
-from bad_arguments.values import (
+from bad_arguments.scalars import (
     Choice,
     Dtype,
     Flag,
     Instance,
-    Kind,
-    Labels,
     Listed,
     Number,
-    Opaque,
     Path,
     Pixels,
-    Samples,
     Sizes,
-    Targets,
-    Weights,
     Whole,
-    no_arrays,
 )
+from bad_arguments.values import Kind, Labels, Opaque, Samples, Targets, Weights, no_arrays
 
 N, I, C = 4, 5, 3  # noqa: E741 - rows, inputs, classes
 SEED = Whole(0, 2**64 - 1)
@@ -60,6 +54,20 @@ class Configuration(Instance):
         yield "no layers", {"input_shape": [3]}
         yield "no list of layers", {"layers": "Affine", "input_shape": [3]}
         yield "no input shape", {"layers": [{"class": "ReLU"}]}
+
+
+class Predicted(Labels):
+    """Labels of any number of classes, or scores."""
+
+    def bad(self, value):
+        for label, wrong in super().bad(value):
+            allowed = ("booleans", f"the label {self.classes}", f"the label {2**63 - 1}")
+            if label not in (*allowed, "two axes"):
+                yield label, wrong
+        yield "three axes", np.zeros((2, 2, 2))
+        yield "one column", np.zeros((len(value), 1))
+        yield "complex scores", np.zeros((len(value), 3), complex)
+        yield "NaN scores", np.full((len(value), 3), np.nan)
 
 
 class ByClass(Kind):
@@ -126,7 +134,7 @@ NETWORK = {
     "Sequential.check_rows": method("check_rows", X, X_KIND, result=as_floats),
     "Sequential.accuracy": method("accuracy", T, T_KINDS),
     "Sequential.confusion_matrix": method(
-        "confusion_matrix", T, X_KIND | {"t": Labels(classes=C, named=("labels",))}
+        "confusion_matrix", T, X_KIND | {"t": Predicted(classes=C, named=("labels",))}
     ),
     "Sequential.evaluate": method(
         "evaluate",
@@ -177,6 +185,13 @@ class Validation(Kind):
         yield "a list", list(value)
 
 
+class Word(Choice):
+    """One of some texts; an array of texts is told that it is not one."""
+
+    def bad(self, value):
+        yield from (pair for pair in super().bad(value) if pair[0] != "texts")
+
+
 def step(**arguments):
     trainer = cc.Trainer(network(), cc.SGD(0.5))
     return [trainer.step(**arguments), trainer.network.flat_params.copy()]
@@ -225,11 +240,11 @@ TRAINER = {
         | {
             "epochs": Whole(1, None),
             "batch_size": Whole(1, None, optional=True),
-            "sampling": Choice(),
+            "sampling": Word(),
             "iterations": Whole(1, None, optional=True),
             "validation_data": Validation(optional=True),
             "class_weight": ByClass(optional=True),
-            "report": Choice(),
+            "report": Word(),
             "verbose": Flag(),
         },
     ),
@@ -297,20 +312,6 @@ MODELS = {
 
 
 # ---- metrics, figures, files ---------------------------------------------------------------------
-
-
-class Predicted(Labels):
-    """Labels of any number of classes, or scores."""
-
-    def bad(self, value):
-        for label, wrong in super().bad(value):
-            allowed = ("booleans", f"the label {self.classes}", f"the label {2**63 - 1}")
-            if label not in (*allowed, "two axes"):
-                yield label, wrong
-        yield "three axes", np.zeros((2, 2, 2))
-        yield "one column", np.zeros((len(value), 1))
-        yield "complex scores", np.zeros((len(value), 3), complex)
-        yield "NaN scores", np.full((len(value), 3), np.nan)
 
 
 class Matrix(Kind):
@@ -418,11 +419,6 @@ REST = {
         no_figure,
     ),
     "fingerprint": Case(lambda: (cc.fingerprint, {"net": network()}), {"net": Instance()}),
-    "datasets.read_idx": Case(
-        lambda: (cc.datasets.read_idx, {"path": IDX, "max_bytes": 2**20}),
-        {"path": Path(), "max_bytes": Whole(0, None)},
-    ),
 }
-IDX = cc.datasets.mnist._FOLDER / "t10k-labels-idx1-ubyte.gz"
 
 CASES = NETWORK | TRAINER | MODELS | REST

@@ -4,23 +4,8 @@ import numpy as np
 
 import cnn_core as cc
 from bad_arguments import Case
-from bad_arguments.values import (
-    Changed,
-    Choice,
-    Dtype,
-    Flag,
-    Floats,
-    Instance,
-    Labels,
-    Number,
-    Out,
-    Outs,
-    Pixels,
-    Sizes,
-    Source,
-    Targets,
-    Whole,
-)
+from bad_arguments.scalars import Choice, Dtype, Flag, Instance, Number, Pixels, Sizes, Whole
+from bad_arguments.values import Changed, Floats, Labels, Out, Outs, Source, Targets
 from cnn_core import ops
 
 N, I, O = 4, 6, 3  # noqa: E741 - the alphabet of axes
@@ -175,7 +160,7 @@ REST = {
             "velocity": Changed(),
         },
     ),
-    "ops.set_num_threads": Case(lambda: (thread_count, {"n": 3}), {"n": Whole(0, 1024)}),
+    "set_num_threads": Case(lambda: (thread_count, {"n": 3}), {"n": Whole(0, 1024)}),
     "numerical_gradient": Case(
         lambda: (
             cc.numerical_gradient,

@@ -13,7 +13,15 @@ import numpy.typing as npt
 
 from cnn_core._checks import FLOATS, Array, as_float, check_shape, check_slope, output
 from cnn_core._sparse import Batch as Batch
-from cnn_core.ops.dense import ACTIVATIONS, Activation, Program, check_affine, native, run
+from cnn_core.ops.dense import (
+    Activation,
+    Program,
+    activation_code,
+    check_affine,
+    native,
+    outputs,
+    run,
+)
 
 Int64 = npt.NDArray[np.int64]
 
@@ -164,9 +172,7 @@ def sparse_affine_forward(
     if b is not None:
         b = as_float("b", b, 1, rows.dtype)
         check_shape("b", b, (W.shape[1],))
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation: expected one of {list(ACTIVATIONS)}, got {activation!r}")
-    code, slope = ACTIVATIONS[activation], check_slope(slope)
+    code, slope = activation_code(activation), check_slope(slope)
     out = output("out", out, (len(rows), W.shape[1]), rows.dtype, inputs)
     if out.size:
         run(native.sparse.forward(new_batch(rows), W, b, out, code, slope))
@@ -199,12 +205,9 @@ def sparse_affine_backward(
     if 0 in (rows.shape[1], dout.shape[1]):
         shapes = f"got shapes {rows.shape} and {dout.shape}"
         raise ValueError(f"x, dout: expected at least one column, {shapes}")
-    if out is None:
-        out = (None, None)
-    if len(out) != 2:
-        raise ValueError(f"out: expected two arrays (dW, db), got {len(out)}")
-    dW = output("out[0]", out[0], (rows.shape[1], dout.shape[1]), rows.dtype, inputs)
-    db = output("out[1]", out[1], (dout.shape[1],), rows.dtype, (*inputs, dW))
+    given = outputs(out, "dW, db")
+    dW = output("out[0]", given[0], (rows.shape[1], dout.shape[1]), rows.dtype, inputs)
+    db = output("out[1]", given[1], (dout.shape[1],), rows.dtype, (*inputs, dW))
     if not len(rows):
         dW[...] = 0
         db[...] = 0
