@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from cnn_core import _checks as checks
 from cnn_core import ops
 from cnn_core._inputs import Input, Samples, as_source, reading
 from cnn_core._interrupts import Deferral
@@ -62,26 +63,28 @@ class Fit:
         validation_data: Sequence[npt.ArrayLike] | None,
     ) -> None:
         sampling, report = settings["sampling"], settings["report"]
-        if sampling not in get_args(Sampling):
-            raise ValueError(f"sampling: expected one of {get_args(Sampling)}, got {sampling!r}")
-        if report not in get_args(Report):
-            raise ValueError(f"report: expected one of {get_args(Report)}, got {report!r}")
+        checks.choice("sampling", sampling, get_args(Sampling))
+        checks.choice("report", report, get_args(Report))
+        numbers = {
+            name: positive(name, settings[name])
+            for name in ("epochs", "batch_size", "iterations")
+            if name == "epochs" or settings[name] is not None
+        }
+        settings = {**settings, **numbers}
         self.trainer, self.network, self.settings = trainer, trainer.network, settings
         self.sampling, self.report = sampling, report
         network = self.network
         self.x = as_source(network.check_rows(x), network.dtype, network.input_scale)
         self.kind, self.t = self.network.check_targets(t, len(self.x))
         self.weights = self.network.check_weights(self.kind, self.t, *weights)
-        rows, batch_size = len(self.x), settings["batch_size"]
-        self.batch_size = rows if batch_size is None else positive("batch_size", batch_size)
-        self.batch_size = min(self.batch_size, rows)
+        rows = len(self.x)
+        self.batch_size = min(numbers.get("batch_size", rows), rows)
         self.validation = None
         if validation_data is not None:
             self.validation = self._check_validation(validation_data)
         self.steps_per_epoch = math.ceil(rows / self.batch_size)
-        self.limit = positive("epochs", settings["epochs"]) * self.steps_per_epoch
-        if settings["iterations"] is not None:
-            self.limit = min(self.limit, positive("iterations", settings["iterations"]))
+        self.limit = numbers["epochs"] * self.steps_per_epoch
+        self.limit = min(self.limit, numbers.get("iterations", self.limit))
         full = self.steps_per_epoch * self.batch_size if sampling == "replacement" else rows
         #: rows in the order of the epoch, and where the present batch begins in it
         self.indices = np.arange(full) if sampling == "sequential" else np.zeros(full, np.int64)

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 import numpy as np
 import numpy.typing as npt
 
+from cnn_core._checks import as_dict, whole
 from cnn_core._files import Lock, PathLike, open_tensors, remove_temporaries, write_atomically
 from cnn_core._fit import Fit, Report, Sampling
 from cnn_core.callbacks import Callback
-from cnn_core.layers import positive
 
 if TYPE_CHECKING:
     from cnn_core.trainer import Trainer
@@ -77,8 +77,12 @@ class Checkpoint(Callback):
     ) -> None:
         self.folder = os.fspath(folder)
         self.path = os.path.join(self.folder, FILE)
-        self.every = positive("every", every) if every not in (None, 0) else every
-        self.notes = {} if notes is None else notes
+        self.every = None if every is None else whole("every", every, 0, "an integer >= 0")
+        self.notes = {} if notes is None else as_dict("notes", notes)
+        try:
+            json.dumps(self.notes)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"notes: expected what JSON can hold: {error}") from None
         self._lock = Lock(os.path.join(self.folder, LOCK))
         self._last: tuple[int, bool, bool] | None = None
 

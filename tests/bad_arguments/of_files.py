@@ -8,7 +8,7 @@ import numpy as np
 import cnn_core as cc
 from bad_arguments import Case
 from bad_arguments.scalars import Flag, Instance, Path, Whole
-from bad_arguments.values import Kind, Opaque
+from bad_arguments.values import Kind, Labels, Opaque, Samples, Weights, forms
 
 IDX = Folder(cc.datasets.mnist.__file__).parent / "mnist_data"
 #: lives as long as the tests
@@ -31,11 +31,6 @@ def save(**arguments):
 def save_by_method(**arguments):
     network().save(**arguments)
     return scratch("saved").read_bytes()
-
-
-def write(**arguments):
-    cc.serialization.write_atomically(**arguments)
-    return scratch("written").read_bytes()
 
 
 def model():
@@ -77,15 +72,6 @@ def load(**arguments):
     return optimizer.state()
 
 
-class Bytes(Kind):
-    """What a file is written from."""
-
-    def bad(self, value):
-        yield "a text", "text"
-        yield "a number", 3
-        yield "None", None
-
-
 def config(result):
     return result.get_config()
 
@@ -93,6 +79,76 @@ def config(result):
 def case(function, kinds, **arguments):
     return Case(lambda: (function, dict(arguments)), kinds)
 
+
+# ---- checkpoints ---------------------------------------------------------------------------------
+
+
+def data():
+    rng = np.random.default_rng(0)
+    return {"x": rng.standard_normal((4, 2)).astype(np.float32), "t": np.array([2, 0, 1, 2])}
+
+
+def weights():
+    return {"sample_weight": np.array([1.0, 0.5, 2.0, 0.25]), "class_weight": {0: 2.0}}
+
+
+def trainer():
+    return cc.Trainer(network(), cc.SGD(0.5), [cc.Checkpoint(scratch("checkpoint"))])
+
+
+def resume(**arguments):
+    """Go on with a training that has stopped after two of its four updates."""
+    first = trainer()
+    first.fit(**data(), **weights(), epochs=2, batch_size=2, iterations=2, verbose=False)
+    again = trainer()
+    again.resume(**arguments, verbose=False)
+    return again.network.flat_params.copy()
+
+
+class Resumed(Samples):
+    """The same data in the same dtype."""
+
+    def same(self, value):
+        yield from forms(value)
+
+
+class Notes(Kind):
+    """What JSON can hold, by name."""
+
+    def bad(self, value):
+        for wrong in (3, "text", [], {"a": Opaque()}, {"a": np.zeros(3)}, {(1, 2): 3}):
+            yield repr(wrong), wrong
+
+
+def notes(callback):
+    return callback.every, callback.notes, callback.path
+
+
+CHECKPOINTS = {
+    "Checkpoint": Case(
+        lambda: (
+            cc.Checkpoint,
+            {"folder": scratch("checkpoint"), "every": 3, "notes": {"a": [1]}},
+        ),
+        {"folder": Path(), "every": Whole(0, None, optional=True), "notes": Notes()},
+        notes,
+    ),
+    "Trainer.resume": Case(
+        lambda: (resume, {"path": scratch("checkpoint"), **data(), **weights()}),
+        {
+            "path": Path(),
+            "x": Resumed(named=("t",)),
+            "t": Labels(classes=3),
+            "validation_data": Flag(),  # as of `fit`
+            "sample_weight": Weights(),
+            "class_weight": Flag(),  # as of `fit`
+            "verbose": Flag(),
+        },
+    ),
+}
+
+
+# ---- data sets, models ---------------------------------------------------------------------------
 
 FLAGS = {name: Flag() for name in ("normalize", "flatten", "one_hot_label")}
 CASES = {
@@ -115,9 +171,6 @@ CASES = {
         {"path": Path()},
         lambda net: net.flat_params.copy(),
     ),
-    "serialization.write_atomically": case(
-        write, {"path": Path(), "data": Bytes(named=("",))}, path=scratch("written"), data=b"some"
-    ),
     "losses.from_config": Case(
         lambda: (cc.losses.from_config, {"config": cc.SumSquaredError().get_config()}),
         {"config": Configuration(named=("loss",))},
@@ -128,5 +181,6 @@ CASES = {
         {"config": Configuration(named=("optimizer",))},
         config,
     ),
+    **CHECKPOINTS,
     "Optimizer.load_state": Case(lambda: (load, {"state": bound().state()}), {"state": State()}),
 }

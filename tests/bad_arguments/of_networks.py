@@ -185,13 +185,6 @@ class Validation(Kind):
         yield "a list", list(value)
 
 
-class Word(Choice):
-    """One of some texts; an array of texts is told that it is not one."""
-
-    def bad(self, value):
-        yield from (pair for pair in super().bad(value) if pair[0] != "texts")
-
-
 def step(**arguments):
     trainer = cc.Trainer(network(), cc.SGD(0.5))
     return [trainer.step(**arguments), trainer.network.flat_params.copy()]
@@ -240,11 +233,11 @@ TRAINER = {
         | {
             "epochs": Whole(1, None),
             "batch_size": Whole(1, None, optional=True),
-            "sampling": Word(),
+            "sampling": Choice(),
             "iterations": Whole(1, None, optional=True),
             "validation_data": Validation(optional=True),
             "class_weight": ByClass(optional=True),
-            "report": Word(),
+            "report": Choice(),
             "verbose": Flag(),
         },
     ),

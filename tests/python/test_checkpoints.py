@@ -353,11 +353,12 @@ def test_what_a_killed_process_has_left_is_removed(tmp_path):
     assert sorted(os.listdir(tmp_path)) == [".mine.tmp", FILE]
 
 
-def test_bad_arguments_of_a_checkpoint_are_named(tmp_path):
-    with pytest.raises(ValueError, match="every: expected an integer >= 1, got -1"):
-        cc.Checkpoint(tmp_path, -1)
-    with pytest.raises(TypeError, match="every: expected an integer, got 'x'"):
-        cc.Checkpoint(tmp_path, "x")
+def test_integers_of_numpy_can_be_saved(tmp_path):
+    net = cc.Sequential([cc.Affine(3)], input_shape=(2,))
+    trainer = cc.Trainer(net, cc.SGD(np.float64(0.5)), [cc.Checkpoint(tmp_path, np.int64(2))])
+    sizes = {"epochs": np.int64(2), "batch_size": np.int32(2), "iterations": np.uint8(3)}
+    trainer.fit(np.ones((4, 2)), np.zeros(4, int), **sizes, verbose=False)
+    assert checkpoints.read(tmp_path).settings["iterations"] == 3
 
 
 # ---- two trainings in one folder -----------------------------------------------------------------
