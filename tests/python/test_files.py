@@ -43,6 +43,7 @@ def test_only_the_files_own_remains_are_removed(tmp_path):
 
 COUNT = """
 import sys
+import time
 from cnn_core._files import Lock
 folder, times = sys.argv[1], int(sys.argv[2])
 while times:
@@ -50,6 +51,7 @@ while times:
     try:
         lock.acquire()
     except BlockingIOError:
+        time.sleep(0.0002)
         continue
     with open(folder + "/count") as file:
         count = int(file.read())
