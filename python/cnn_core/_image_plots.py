@@ -123,6 +123,8 @@ def show_misclassified(
     images = _as_pictures(net, dense(net.check_rows(x)))
     scores = net.predict(x).reshape(len(images), -1)
     t = checks.to_array("t", t)
+    if scores.shape[1] < 2:
+        raise ValueError("net: expected 2 or more outputs, one per class, got 1")
     if t.ndim == 1:
         truth = checks.as_labels("t", t, *scores.shape)
     else:
