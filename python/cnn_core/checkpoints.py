@@ -172,7 +172,19 @@ def _pack(trainer: Trainer, run: Fit, notes: dict[str, Any]) -> bytes:
             "callbacks": callbacks,
             "notes": notes,
         }
-        return bytes(save(tensors, {METADATA_KEY: json.dumps(entry)}))
+        return bytes(save(tensors, {METADATA_KEY: _to_json(entry)}))
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy as one of Python."""
+    if isinstance(value, np.generic):
+        return value.item()
+    kind = type(value).__name__
+    raise TypeError(f"checkpoint: expected what JSON can hold, got a {kind}: {value!r}")
 
 
 def _with_state(trainer: Trainer) -> list[Callback]:
@@ -271,7 +283,7 @@ class Checkpointed:
         if trainer.iteration:  # it is the one that was interrupted: callbacks may have changed it
             optimizer["lr"] = trainer.optimizer.lr
         for name, value in run.described.items():
-            self._compare(name, self.metadata.get(name), json.loads(json.dumps(value)))
+            self._compare(name, self.metadata.get(name), json.loads(_to_json(value)))
         self._check_position(run)
         for name in ("generator", "drawn_from"):
             self._check_generator(name, trainer.rng)

@@ -331,6 +331,27 @@ def test_the_file_is_plain_safetensors_with_json(tmp_path):
     assert metadata["finished"] is True
 
 
+def test_numbers_of_numpy_are_kept_and_other_objects_refused(tmp_path):
+    class Counts(cc.Callback):
+        def state(self):
+            return {"small": np.float32(0.5), "many": [np.int64(3)], "array": np.arange(3)}
+
+        def load_state(self, state):
+            loaded.append(state)
+
+    loaded = []
+    settings = {"epochs": np.int64(2), "batch_size": np.uint8(9)}
+    Run("usual", tmp_path, callbacks=[Counts()]).fit(**settings)
+    Run("usual", tmp_path, callbacks=[Counts()]).resume()
+    assert loaded[0]["small"] == 0.5 and loaded[0]["many"] == [3]
+    assert loaded[0]["array"].tolist() == [0, 1, 2]
+    Counts.state = lambda self: {"net": run.network}
+    run = Run("usual", tmp_path, callbacks=[Counts()])
+    with pytest.raises(TypeError, match="what JSON can hold, got a Sequential"):
+        run.fit()
+    assert os.listdir(tmp_path) == [FILE]
+
+
 def test_an_unfinished_training_is_kept_when_another_one_begins(tmp_path):
     crash("usual", tmp_path, 8)
     before = (tmp_path / FILE).read_bytes()
