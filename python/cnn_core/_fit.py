@@ -97,7 +97,7 @@ class Fit:
         self.done = self.number = 0
         self.loss = self.correct = 0.0
         self.in_epoch = self.due = self.interrupted = False
-        self.drawn_from: dict[str, Any] = {}
+        self.drawn_from: dict[str, Any] | None = None
         self.resumed_from: str | None = None
         self._optimizer = trainer.optimizer.get_config()
         self.deferral = Deferral()
@@ -173,17 +173,22 @@ class Fit:
         self.trainer.epoch += 1
         self.trainer._call("on_epoch_begin")
         self.drawn_from = dict(self.trainer.rng.bit_generator.state)
-        self.draw()
+        self.draw(self.trainer.rng)
         self.number, self.in_epoch = 0, True
         self.loss = self.correct = 0.0
 
-    def draw(self) -> None:
+    def draw(self, rng: np.random.Generator) -> None:
         """The order of the rows in an epoch."""
-        rng, rows = self.trainer.rng, len(self.x)
+        rows = len(self.x)
         if self.sampling == "shuffle":
             self.indices[:] = rng.permutation(rows)
         elif self.sampling == "replacement":
             self.indices[:] = rng.integers(0, rows, len(self.indices))
+
+    @property
+    def order(self) -> str:
+        """The order of the rows as a hash."""
+        return _hash_of(self.indices)
 
     def _updates(self, progress: Progress) -> None:
         """The updates of one epoch that are left, or up to `limit` in all."""
@@ -264,12 +269,16 @@ class Fit:
 def _seen(data: Input) -> dict[str, Any]:
     """Data, so that others are told from them without reading all of a large file."""
     arrays = (data.indptr, data.columns, data.values) if isinstance(data, Rows) else (data,)
+    kind = {"shape": list(data.shape), "dtype": data.dtype.str}
+    return {**kind, "hash of some rows": _hash_of(*arrays)}
+
+
+def _hash_of(*arrays: Array) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
         rows = np.linspace(0, len(array) - 1, min(len(array), ROWS_HASHED)).astype(np.int64)
         digest.update(np.ascontiguousarray(array[rows]).tobytes())
-    kind = {"shape": list(data.shape), "dtype": data.dtype.str}
-    return {**kind, "hash of some rows": digest.hexdigest()}
+    return digest.hexdigest()
 
 
 def _listening(event: str, trainer: Trainer) -> list[Callback]:

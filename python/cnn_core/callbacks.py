@@ -203,10 +203,9 @@ class CSVLogger(Callback):
     Parameters
     ----------
     path : of the file, with a line of names at its top. What was there is lost, unless
-    append : go on behind the lines of an earlier fit, or of the one that is resumed, which must
-        have had the same figures.
+    append : go on behind the lines of an earlier fit, which must have had the same figures.
 
-    A resumed fit goes on behind the line of the last epoch before its checkpoint.
+    A resumed fit always goes on, behind the line of the last epoch before its checkpoint.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, append: bool = False) -> None:

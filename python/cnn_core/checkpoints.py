@@ -37,6 +37,7 @@ FILE, PREVIOUS, LOCK = (
     "checkpoint-previous.safetensors",
     "checkpoint.lock",
 )
+_PREFIXES = ("params.", "state.", "optimizer.", "history.", "callbacks.")
 _COUNT = range(2**53)
 #: what setters and callbacks raise for values that they cannot use
 _UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -165,6 +166,7 @@ def _pack(trainer: Trainer, run: Fit, notes: dict[str, Any]) -> bytes:
             "trainer": {name: getattr(trainer, name) for name in _TRAINER},
             "generator": trainer.rng.bit_generator.state,
             "drawn_from": run.drawn_from,
+            "order": run.order if run.in_epoch else None,
             "position": {
                 "elapsed": time.perf_counter() - run.began,
                 **{name: getattr(run, name) for name in _POSITION if name != "elapsed"},
@@ -285,13 +287,19 @@ class Checkpointed:
         for name, value in run.described.items():
             self._compare(name, self.metadata.get(name), json.loads(_to_json(value)))
         self._check_position(run)
-        for name in ("generator", "drawn_from"):
-            self._check_generator(name, trainer.rng)
+        self._generator("generator", trainer.rng)
+        if self.metadata["position"]["in_epoch"]:
+            run.draw(self._generator("drawn_from", trainer.rng))
+            if run.order != self.metadata.get("order"):  # another version of NumPy may differ
+                self._refuse("order", "the rows as they were drawn", "others")
         trainer.optimizer.bind(trainer.network.flat_params)
         self._check_arrays("params.", dict(trainer.network.params))
         self._check_arrays("state.", trainer.network.state)
         self._check_arrays("optimizer.", trainer.optimizer.state())
         self._check_arrays("", {"sums": np.zeros(3)}, ["sums"])
+        surplus = [n for n in self.tensors if n != "sums" and not n.startswith(_PREFIXES)]
+        if surplus:
+            self._refuse("tensors", f"only sums, {', '.join(_PREFIXES)}", surplus)
         figures = self._part("history.")
         for name in {*run.history, *figures}:  # callbacks may have added some
             expected = {name: np.zeros(figures[name].size if name in figures else 0)}
@@ -335,14 +343,14 @@ class Checkpointed:
         if type(lr) is not float or not 0 <= lr < math.inf:
             self._refuse("lr", "a finite number >= 0", repr(lr))
 
-    def _check_generator(self, name: str, rng: np.random.Generator) -> None:
-        state = self.metadata.get(name)
-        if name == "drawn_from" and not self.metadata["position"]["in_epoch"]:
-            return
+    def _generator(self, name: str, rng: np.random.Generator) -> np.random.Generator:
+        """A generator like `rng` in the state of this name."""
+        made = copy.deepcopy(rng)
         try:
-            copy.deepcopy(rng.bit_generator).state = state
+            made.bit_generator.state = self.metadata.get(name)
         except _UNFIT as error:
-            self._refuse(name, f"the state of a {type(rng.bit_generator).__name__}", error)
+            self._refuse(name, f"the state of a {type(made.bit_generator).__name__}", error)
+        return made
 
     def _check_arrays(
         self, prefix: str, expected: dict[str, Array], names: list[str] | None = None
@@ -378,10 +386,7 @@ class Checkpointed:
         run.done, run.number = position["done"], position["number"]
         run.in_epoch, run.due = position["in_epoch"], position["due"]
         run.began = time.perf_counter() - position["elapsed"]
-        if run.in_epoch:
-            run.drawn_from = metadata["drawn_from"]
-            trainer.rng.bit_generator.state = run.drawn_from
-            run.draw()
+        run.drawn_from = metadata.get("drawn_from")
         trainer.rng.bit_generator.state = metadata["generator"]
 
     def _restore_history(self, run: Fit) -> None:

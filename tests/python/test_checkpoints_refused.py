@@ -253,6 +253,22 @@ def test_every_tensor_left_out_renamed_or_of_another_kind(saved, tmp_path):
             assert refused_or_callback or "history.count" in name or "callbacks" in name, name
 
 
+def test_a_surplus_tensor(saved, tmp_path):
+    header, entry, tensors = split(saved / FILE)
+    for name in ("more", "params.W9", "state.x", "optimizer.x"):
+        more = {**header, name: {"dtype": "F32", "shape": [0], "data_offsets": [len(tensors)] * 2}}
+        assert "only" in refused(tmp_path, join(more, entry, tensors))
+
+
+def test_other_rows_than_were_drawn(saved, tmp_path):
+    """As by a NumPy that draws in another way."""
+    header, entry, tensors = split(saved / FILE)
+    entry["drawn_from"] = entry["generator"]
+    assert "order: expected the rows as they were drawn" in refused(
+        tmp_path, join(header, entry, tensors)
+    )
+
+
 @given(st.data())
 def test_random_damage(saved, tmp_path_factory, data):
     original = bytearray((saved / FILE).read_bytes())
