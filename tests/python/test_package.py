@@ -32,6 +32,7 @@ ROOMS = [
     },
     {"ops"},
     {"losses", "layers", "image_layers", "optimizers", "config", "_inputs"},
+    {"book"},
     {"blocks", "sparse_block", "plan", "gradient_check"},
     {"network"},
     {

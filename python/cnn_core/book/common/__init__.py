@@ -1,0 +1,1 @@
+"""The modules of the book's `common` package over compiled kernels."""
