@@ -217,6 +217,7 @@ class GlobalAvgPool2D(_Pool2D):
         return y.reshape(y.shape[:2])
 
     def backward(self, dout: Array) -> Array:
+        remembered(self, "_input_shape")  # without it, that is what is wrong
         return super().backward(checks.as_float("dout", dout, 2)[..., None, None])
 
     def get_config(self) -> dict[str, Any]:
