@@ -5,11 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from contextlib import suppress
 
 if sys.platform != "win32":
     import fcntl
@@ -67,23 +64,6 @@ def _sync_folder(folder: str) -> None:
             raise
     finally:
         os.close(handle)
-
-
-@contextmanager
-def open_tensors(path: PathLike, error: type[ValueError]) -> Iterator[Any]:
-    """A safetensors file, open; `error`, with the file's name, if it is none."""
-    name = os.fspath(path)
-    if not stat.S_ISREG(os.stat(name).st_mode):  # before opening: to open a pipe is to wait
-        raise error(f"{name}: file: expected a regular file, got a folder or a device")
-    from safetensors import SafetensorError, safe_open
-
-    with open(name, "rb"):  # for an OSError that bears the file's name
-        pass
-    try:
-        with safe_open(name, framework="np") as file:
-            yield file
-    except SafetensorError as reason:
-        raise error(f"{name}: not a safetensors file: {str(reason)[:200]}") from reason
 
 
 class Lock:

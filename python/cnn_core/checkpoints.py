@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core._checks import as_dict, whole
-from cnn_core._files import Lock, PathLike, open_tensors, remove_temporaries, write_atomically
+from cnn_core._files import Lock, PathLike, remove_temporaries, write_atomically
 from cnn_core._fit import Fit, Report, Sampling
+from cnn_core._tensors import open_tensors, pack_tensors, read_json
 from cnn_core.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -137,8 +138,6 @@ class Checkpoint(Callback):
 
 def _pack(trainer: Trainer, run: Fit, notes: dict[str, Any]) -> bytes:
     """The file's bytes."""
-    from safetensors.numpy import save
-
     network = trainer.network
     with network.locked():
         tensors = {f"params.{name}": value for name, value in network.params.items()}
@@ -174,7 +173,7 @@ def _pack(trainer: Trainer, run: Fit, notes: dict[str, Any]) -> bytes:
             "callbacks": callbacks,
             "notes": notes,
         }
-        return bytes(save(tensors, {METADATA_KEY: _to_json(entry)}))
+        return pack_tensors(tensors, {METADATA_KEY: _to_json(entry)})
 
 
 def _to_json(value: Any) -> str:
@@ -214,14 +213,11 @@ def read(path: PathLike) -> Checkpointed:
     """
     name = path_of(path)
     with open_tensors(name, CheckpointError) as file:
-        text = (file.metadata() or {}).get(METADATA_KEY)
+        text = file.metadata.get(METADATA_KEY)
         if text is None:
             raise CheckpointError(f"{name}: metadata: expected an entry {METADATA_KEY!r}")
-        try:
-            metadata = json.loads(text)
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no dict
-        except (*_UNFIT, RecursionError) as error:
-            raise CheckpointError(f"{name}: not readable: {error}") from error
+        metadata = read_json(f"metadata {METADATA_KEY!r}", text, constants=True)
+        tensors = {key: file.read(key) for key in file.shapes()}
     return Checkpointed(name, metadata, tensors)
 
 

@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import image_layers, layers, losses
-from cnn_core._files import PathLike, open_tensors, write_atomically
+from cnn_core._files import PathLike, write_atomically
+from cnn_core._tensors import FieldError, TensorFile, open_tensors, pack_tensors, read_json, shorten
 from cnn_core.initializers import Initializer
 from cnn_core.layers import Layer
 from cnn_core.network import Sequential
@@ -37,6 +38,7 @@ METADATA_KEY = "cnn_core"
 #: names of the element types in the header of a safetensors file
 _TYPE_CODES = {"float32": "F32", "float64": "F64"}
 _CONFIG_KEYS = frozenset(("layers", "input_shape", "loss", "dtype", "seed", "input_scale"))
+_MOST_LAYERS = 10_000  # a hundred microseconds each
 _MAX_ELEMENTS = 2**48  # of one sample: far beyond any memory, and no product of them overflows
 _MAX_WINDOW = 2**24  # of kernels, strides, padding and dilation, for the same reason
 #: what constructors raise for arguments that they cannot use
@@ -47,25 +49,12 @@ class ModelFileError(ValueError):
     """A file that holds no usable model; the message names the file and the field."""
 
 
-class _FieldError(ValueError):
-    """What is wrong with one field; the file's name is added where it is known."""
-
-    def __init__(self, field: str, expected: object, got: object) -> None:
-        super().__init__(f"{field}: expected {expected}, got {_shorten(got)}")
-
-
-class _UnfitError(_FieldError):
+class _UnfitError(FieldError):
     """A layer or a loss that could not be made; bears the message of what failed."""
 
     def __init__(self, field: str, config: object, error: Exception) -> None:
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        ValueError.__init__(self, f"{field}: {_shorten(reason, 200)} (in {_shorten(config)})")
-
-
-def _shorten(value: object, limit: int = 120) -> str:
-    """The text of a value for a message: a hostile file can hold very long ones."""
-    text = str(value)
-    return text if len(text) <= limit else f"{text[:limit]}..."
+        ValueError.__init__(self, f"{field}: {shorten(reason, 200)} (in {shorten(config)})")
 
 
 # --------------------------------------------------------------------------------------- saving
@@ -100,11 +89,9 @@ def save_model(net: Sequential, path: PathLike) -> None:
         _, shapes = _measure(_read_architecture({METADATA_KEY: text}))
     except ValueError as error:
         raise ValueError(f"net: its architecture could not be loaded again: {error}") from error
-    from safetensors.numpy import save
-
     with net.locked():
         tensors = {name: _array_of(net, name).reshape(shape) for name, shape in shapes.items()}
-        data = save(tensors, {METADATA_KEY: text})
+        data = pack_tensors(tensors, {METADATA_KEY: text})
     write_atomically(path, data)
 
 
@@ -158,11 +145,9 @@ def load_model(path: PathLike) -> Sequential:
     name = os.fspath(path)
     try:
         with open_tensors(name, ModelFileError) as file:
-            architecture = _read_architecture(file.metadata())
+            architecture = _read_architecture(file.metadata)
             built, shapes = _measure(architecture, _described(file, str(architecture["dtype"])))
             return _rebuild(architecture, built, shapes, file)
-    except _FieldError as error:
-        raise ModelFileError(f"{name}: {error}") from error
     except RecursionError as error:
         raise ModelFileError(f"{name}: architecture: too deeply nested") from error
 
@@ -171,32 +156,25 @@ def _read_architecture(metadata: Mapping[str, str] | None) -> dict[str, Any]:
     """The architecture in a file's metadata, its fields there and of the right type."""
     if not metadata or METADATA_KEY not in metadata:
         got = "none" if not metadata else f"only {sorted(metadata)}"
-        raise _FieldError("metadata", f"an entry {METADATA_KEY!r}, as cnn-core writes it", got)
+        raise FieldError("metadata", f"an entry {METADATA_KEY!r}, as cnn-core writes it", got)
     field = f"metadata {METADATA_KEY!r}"
-    try:
-        entry = json.loads(metadata[METADATA_KEY], parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise _FieldError(field, "JSON", f"an error: {error}") from error
+    entry = read_json(field, metadata[METADATA_KEY])
     if not isinstance(entry, dict):
-        raise _FieldError(field, "a JSON object", type(entry).__name__)
+        raise FieldError(field, "a JSON object", type(entry).__name__)
     version = entry.get("format")
     if type(version) is not int or version != FORMAT:
-        raise _FieldError("format", f"{FORMAT}, the only one known to this version", repr(version))
+        raise FieldError("format", f"{FORMAT}, the only one known to this version", repr(version))
     _check_keys(field, entry, frozenset(("format", "architecture")))
     architecture = entry["architecture"]
     if not isinstance(architecture, dict):
-        raise _FieldError("architecture", "a JSON object", type(architecture).__name__)
+        raise FieldError("architecture", "a JSON object", type(architecture).__name__)
     _check_architecture(architecture)
     return architecture
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
 def _check_keys(field: str, value: Mapping[str, Any], expected: frozenset[str]) -> None:
     if set(value) != expected:
-        raise _FieldError(field, f"the keys {sorted(expected)}", sorted(value))
+        raise FieldError(field, f"the keys {sorted(expected)}", sorted(value))
 
 
 def _check_architecture(config: dict[str, Any]) -> None:
@@ -204,39 +182,38 @@ def _check_architecture(config: dict[str, Any]) -> None:
     _check_keys("architecture", config, _CONFIG_KEYS)
     shape, layer_list = config["input_shape"], config["layers"]
     if not (isinstance(shape, list) and shape and all(type(s) is int and s > 0 for s in shape)):
-        raise _FieldError("input_shape", "a list of integers >= 1", repr(shape))
+        raise FieldError("input_shape", "a list of integers >= 1", repr(shape))
     _check_sizes("input_shape", tuple(shape))
     if config["dtype"] not in list(_TYPE_CODES):
-        raise _FieldError("dtype", f"one of {list(_TYPE_CODES)}", repr(config["dtype"]))
+        raise FieldError("dtype", f"one of {list(_TYPE_CODES)}", repr(config["dtype"]))
     if type(config["seed"]) is not int or config["seed"] < 0:
-        raise _FieldError("seed", "an integer >= 0", repr(config["seed"]))
+        raise FieldError("seed", "an integer >= 0", repr(config["seed"]))
     scale = config["input_scale"]
     if type(scale) not in (int, float) or not abs(scale) <= sys.float_info.max:
-        raise _FieldError("input_scale", "a finite number", repr(scale))
+        raise FieldError("input_scale", "a finite number", repr(scale))
     if not isinstance(layer_list, list):
-        raise _FieldError("layers", "a list", type(layer_list).__name__)
+        raise FieldError("layers", "a list", type(layer_list).__name__)
+    if len(layer_list) > _MOST_LAYERS:
+        raise FieldError("layers", f"at most {_MOST_LAYERS}", len(layer_list))
     for position, layer in enumerate(layer_list):
         if not isinstance(layer, dict):
-            raise _FieldError(f"layers[{position}]", "a JSON object", type(layer).__name__)
+            raise FieldError(f"layers[{position}]", "a JSON object", type(layer).__name__)
     if not isinstance(config["loss"], dict):
-        raise _FieldError("loss", "a JSON object", type(config["loss"]).__name__)
+        raise FieldError("loss", "a JSON object", type(config["loss"]).__name__)
 
 
 def _check_sizes(field: str, shape: Shape) -> None:
     if math.prod(shape) > _MAX_ELEMENTS or min(shape, default=1) < 1:
-        raise _FieldError(field, f"sizes >= 1 of {_MAX_ELEMENTS} elements at most", shape)
+        raise FieldError(field, f"sizes >= 1 of {_MAX_ELEMENTS} elements at most", shape)
 
 
-def _described(file: Any, dtype: str) -> dict[str, Shape]:
+def _described(file: TensorFile, dtype: str) -> dict[str, Shape]:
     """The shapes of the tensors that a file holds, by name, all of the given dtype."""
-    shapes: dict[str, Shape] = {}
-    for name in file.keys():  # noqa: SIM118 - an open file of safetensors is no dict
-        view = file.get_slice(name)
-        shapes[name] = tuple(view.get_shape())
-        if view.get_dtype() != _TYPE_CODES[dtype]:
+    for name, code in file.dtypes().items():
+        if code != _TYPE_CODES[dtype]:
             expected = f"dtype {_TYPE_CODES[dtype]}, as the architecture says"
-            raise _FieldError(f"tensor {_shorten(name)!r}", expected, view.get_dtype())
-    return shapes
+            raise FieldError(f"tensor {name!r}", expected, code)
+    return dict(file.shapes())
 
 
 class _ShapeOnly(Initializer):
@@ -278,7 +255,7 @@ def _measure(
             _check_sizes(field, output_shape)
             with _initializers_replaced(layer):
                 parameters = {key: a.shape for key, a in layer.build(shape, rng).items()}
-        except _FieldError:
+        except FieldError:
             raise
         except _UNFIT as error:
             raise _UnfitError(field, layer_config, error) from error
@@ -294,7 +271,7 @@ def _measure(
         shape = output_shape
     surplus = sorted(set(present or ()) - set(shapes))
     if surplus:
-        raise _FieldError("tensors", f"only {sorted(shapes)}", f"also {surplus}")
+        raise FieldError("tensors", f"only {sorted(shapes)}", f"also {surplus}")
     return built, shapes
 
 
@@ -303,7 +280,7 @@ def _check_windows(field: str, layer: Layer, shape: Shape) -> None:
     for name in ("size", "kernel_size", "stride", "padding", "dilation"):
         sizes = getattr(layer, name, ())
         if not isinstance(sizes, str) and max(sizes, default=0) > _MAX_WINDOW:
-            raise _FieldError(f"{field}: {name}", f"at most {_MAX_WINDOW}", sizes)
+            raise FieldError(f"{field}: {name}", f"at most {_MAX_WINDOW}", sizes)
     if isinstance(layer, image_layers.Conv2D):
         channels, height, width = image_layers.image_shape(layer, shape)
         top, bottom, left, right = layer.convolution(shape).padding
@@ -312,12 +289,12 @@ def _check_windows(field: str, layer: Layer, shape: Shape) -> None:
 
 def _refuse_tensor(name: str, expected: Shape, got: Shape | None) -> NoReturn:
     if got is None:
-        raise _FieldError(f"tensor {name!r}", f"shape {expected}", "no tensor of this name")
-    raise _FieldError(f"tensor {name!r}", f"shape {expected}, as the architecture says", got)
+        raise FieldError(f"tensor {name!r}", f"shape {expected}", "no tensor of this name")
+    raise FieldError(f"tensor {name!r}", f"shape {expected}, as the architecture says", got)
 
 
 def _rebuild(
-    config: dict[str, Any], built: list[Layer], shapes: dict[str, Shape], file: Any
+    config: dict[str, Any], built: list[Layer], shapes: dict[str, Shape], file: TensorFile
 ) -> Sequential:
     """The network, once its tensors are known to fit; no initial values are drawn."""
     try:
@@ -330,7 +307,7 @@ def _rebuild(
         raise _UnfitError("architecture", config, error) from error
     for name in shapes:
         target = net.params[name] if name in net.params else net.state[name]
-        np.copyto(target, file.get_tensor(name), casting="no")
+        np.copyto(target, file.read(name), casting="no")
     return net
 
 

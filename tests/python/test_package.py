@@ -21,6 +21,7 @@ ROOMS = [
         "_cpus",
         "_locks",
         "_include",
+        "_tensors",
         "_views",
         "_weights",
         "_files",
