@@ -82,7 +82,7 @@ class Checkpoint(Callback):
         self.every = None if every is None else whole("every", every, 0, "an integer >= 0")
         self.notes = {} if notes is None else as_dict("notes", notes)
         try:
-            json.dumps(self.notes)
+            _to_json(self.notes)
         except (TypeError, ValueError) as error:
             raise TypeError(f"notes: expected what JSON can hold: {error}") from None
         self._lock = Lock(os.path.join(self.folder, LOCK))

@@ -30,6 +30,7 @@ _NAMES = {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")} | {
 _TYPE_CODES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
 _BYTE_ORDERS = {"<", ">", "=", "|"}
 _MOST_OPERATIONS = 100_000  # about 30 make an array
+_MOST_PARTS = 1_000_000
 
 
 class ParamsFileError(ValueError):
@@ -95,7 +96,13 @@ def load_params(path: str | os.PathLike[str]) -> dict[str, Array]:
 
 
 def _check_operations(data: bytes) -> None:
-    """Refuse what makes an unpickler take much more memory than the file has."""
+    """Refuse what makes an unpickler take much more memory or time than the file's length tells.
+
+    A tuple may hold one part many times, whose hash is computed for each of them. So the sizes of
+    all that lies on the unpickler's stack are followed, shared parts counted every time.
+    """
+    stack: list[int | None] = []  # None is a mark
+    memo: dict[int, int | None] = {}
     for count, (operation, argument, _) in enumerate(pickletools.genops(data)):
         if count > _MOST_OPERATIONS:
             raise ValueError(f"more than {_MOST_OPERATIONS} operations")
@@ -104,6 +111,29 @@ def _check_operations(data: bytes) -> None:
         # Registered codes would go past find_class.
         if operation.name.startswith("EXT"):
             raise ValueError("an extension code")
+        size = 1 + _popped(stack, operation)
+        if size > _MOST_PARTS:
+            raise ValueError(f"an object of more than {_MOST_PARTS} parts")
+        if operation.name.endswith("GET"):
+            stack.append(memo[int(argument or 0)])
+            continue
+        for what in operation.stack_after:
+            stack.append(None if what is pickletools.markobject else size)
+        if operation.name.endswith("PUT") or operation.name == "MEMOIZE":
+            memo[len(memo) if argument is None else argument] = stack[-1]
+
+
+def _popped(stack: list[int | None], operation: pickletools.OpcodeInfo) -> int:
+    """Take what an operation takes from the stack, and return its size."""
+    before, size = operation.stack_before, 0
+    many = pickletools.markobject in before
+    if many or (operation.name == "POP" and stack[-1] is None):
+        while (item := stack.pop()) is not None:
+            size += item
+        before = before[: before.index(pickletools.markobject)] if many else []
+    for _ in before:
+        size += stack.pop() or 0
+    return size
 
 
 def _array(record: Any) -> Array:

@@ -211,8 +211,16 @@ def test_files_that_would_take_much_more_memory_than_they_have(tmp_path):
     refused(tmp_path, b"}p4000000000\n.", "memo")
     refused(tmp_path, b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7f.")
     refused(tmp_path, b"\x80\x04" + b"}" * 200_000 + b".", "operations")
-    refused(tmp_path, b"\x80\x02]" + b"q\x00h\x00a" * 50_000 + b".", "operations")
+    refused(tmp_path, b"\x80\x02]" + b"q\x00h\x00a" * 50_000 + b".", "parts")
     refused(tmp_path, b"I" + b"9" * 100_000 + b"\n.")
+
+
+def test_files_that_would_take_much_more_time_than_they_have_bytes(tmp_path):
+    """A tuple of twice the same tuple of twice ...: as a key of a dict its hash never ends."""
+    by_memo = b"".join(b"h%c\x86q%c" % (i, i + 1) for i in range(200))
+    refused(tmp_path, b"\x80\x02}K\x01" + b"2\x86" * 200 + b"Ns.", "parts")
+    refused(tmp_path, b"\x80\x02}K\x01q\x00" + by_memo + b"Ns.", "parts")
+    refused(tmp_path, b"\x80\x02}K\x01" + b"2\x86N0" * 200 + b"Ns.", "parts")
 
 
 def test_no_regular_file(tmp_path):
