@@ -27,12 +27,11 @@ __all__ = [
     "sum_squared_error",
 ]
 
-_SMALL = 1000  # elements; below, NumPy is done before a compiled kernel has been set up
+_SMALL = 3000  # elements; below, NumPy is done before a compiled kernel has been set up
 
 
-def compiled(x: Any, least: int = _SMALL) -> bool:
-    """Whether x is worth a compiled kernel: floats, and many of them."""
-    return isinstance(x, np.ndarray) and x.size >= least and x.dtype in FLOATS
+def _worth_compiling(x: Any) -> bool:
+    return isinstance(x, np.ndarray) and x.size >= _SMALL and x.dtype in FLOATS
 
 
 def identity_function(x: Any) -> Any:
@@ -47,7 +46,7 @@ def step_function(x: Any) -> Any:
 
 def sigmoid(x: Any) -> Any:
     """1 / (1 + exp(-x))."""
-    if compiled(x):
+    if _worth_compiling(x):
         return ops.sigmoid_forward(x)
     return 1 / (1 + np.exp(-x))
 
@@ -70,7 +69,7 @@ def relu_grad(x: Any) -> Any:
 
 def softmax(x: Any) -> Any:
     """exp(x) / sum exp(x) over the last axis, without overflow."""
-    if compiled(x):
+    if _worth_compiling(x):
         return ops.softmax_forward(x)
     y = np.exp(x - np.max(x, axis=-1, keepdims=True))
     return y / y.sum(axis=-1, keepdims=True)
