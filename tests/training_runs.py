@@ -10,6 +10,7 @@ says "ready", trains (or goes on, if FOLDER holds a checkpoint), and prints what
 import hashlib
 import json
 import os
+import subprocess
 import sys
 
 import numpy as np
@@ -141,6 +142,44 @@ class Run:
             "iteration": trainer.iteration,
             "generator": json.dumps(trainer.rng.bit_generator.state),
         }
+
+
+class Crash(Exception):
+    pass
+
+
+class CrashAt(cc.Callback):
+    """Ends the training by an error, as the callbacks are told of one of its updates."""
+
+    def __init__(self, update):
+        self.update = update
+
+    def on_step_end(self, trainer):
+        if trainer.iteration == self.update:
+            raise Crash
+
+
+def never_stopped(case):
+    run = Run(case, "", every=None)
+    run.fit()
+    return run.result()
+
+
+def crash(case, folder, update, every=1, path=None):
+    run = Run(case, folder, every, [CrashAt(update)])
+    try:
+        run.resume(path) if path else run.fit()
+    except Crash:
+        return
+    raise AssertionError("no crash")
+
+
+def start(folder, every):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, __file__, str(folder), str(every)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
 
 
 def soon():
