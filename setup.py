@@ -53,9 +53,20 @@ def has_openmp() -> bool:
             return False
 
 
+# For tests/tools: checks of indices in Cython code, sanitizers ("address,undefined" or "thread").
+BOUNDSCHECK = bool(os.environ.get("CNN_CORE_BOUNDSCHECK"))
+SANITIZE = os.environ.get("CNN_CORE_SANITIZE")
+
+
 def extensions() -> list[Extension]:
     compile_args, link_args = list(COMPILE), ["-Wl,-s"] if sys.platform == "linux" else []
-    if os.environ.get("CNN_CORE_NO_OPENMP"):
+    if SANITIZE:
+        compile_args += ["-O1", "-g1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
+        compile_args += [f"-fsanitize={SANITIZE}"]
+        link_args = [f"-fsanitize={SANITIZE}"]
+    if SANITIZE == "thread":
+        compile_args += ["-DCNN_CORE_PTHREADS"]  # it does not see what happens inside OpenMP
+    elif os.environ.get("CNN_CORE_NO_OPENMP"):
         print("cnn-core: CNN_CORE_NO_OPENMP is set: building without threads", file=sys.stderr)
     elif has_openmp():
         compile_args += OPENMP[0]
@@ -83,10 +94,10 @@ def extensions() -> list[Extension]:
         shared_utility_qualified_name=SHARED,
         compiler_directives={
             "language_level": 3,
-            "boundscheck": False,
+            "boundscheck": BOUNDSCHECK,
             "wraparound": False,
             "cdivision": True,
-            "initializedcheck": False,
+            "initializedcheck": BOUNDSCHECK,
         },
     )
 
