@@ -7,6 +7,14 @@
         const REAL *start, REAL *c, ptrdiff_t c_row
 #define PRODUCT_ARGUMENTS n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, start, c, c_row
 
+/* The last vector of a row of B: what lies behind the row is read, but not used. It may belong to
+ * another thread, which ThreadSanitizer would call a race. */
+#ifdef __SANITIZE_THREAD__
+#define LOAD_PART(at, left) NAME(load_n)(at, left < LANES ? left : LANES, 0)
+#else
+#define LOAD_PART(at, left) NAME(load)(at)
+#endif
+
 /* The compiler forgets how x came about. Else it works out the place of every row of A from the first
  * one, with a register each, and keeps what does not fit in vector registers. */
 #define FORGET(x) __asm__("" : "+r"(x))
@@ -33,7 +41,8 @@
             }                                                                                     \
             for (ptrdiff_t p = 0; p < k; p++) {                                                   \
                 vec row[VECTORS];                                                                 \
-                UNROLL for (int v = 0; v < VECTORS; v++) row[v] = NAME(load)(bt + v * LANES);     \
+                UNROLL for (int v = 0; v < VECTORS; v++)                                          \
+                    row[v] = LOAD_PART(bt + v * LANES, n - v * LANES);                            \
                 UNROLL for (int i = 0; i < ROWS; i++) {                                           \
                     vec element = NAME(splat)(at[i / 4][i % 4 == 3 ? row3 : i % 4 * a_row]);      \
                     UNROLL for (int v = 0; v < VECTORS; v++) sum[i][v] += element * row[v];       \
