@@ -2,7 +2,8 @@
 
 Losses, optimizers and models are those that cnn_core offers, with their defaults, and the variants
 named here. Layers need an entry each, named after the class. Batches and shapes are odd, and large
-enough for a team of 16 (see WORK). As a script, print the digests for the named dtypes as JSON.
+enough for a team of 16 (see WORK). As a script, `reproducibility.py THREADS DTYPE...` prints the
+digests as JSON.
 """
 
 import hashlib
@@ -192,4 +193,5 @@ def digest(case, dtype):
 
 
 if __name__ == "__main__":
-    json.dump({f"{case} {d}": digest(case, d) for d in sys.argv[1:] for case in CASES}, sys.stdout)
+    cc.set_num_threads(int(sys.argv[1]))
+    json.dump({f"{case} {d}": digest(case, d) for d in sys.argv[2:] for case in CASES}, sys.stdout)

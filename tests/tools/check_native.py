@@ -10,6 +10,7 @@ A kind first has to find the faults in planted.pyx, and nothing in its clean par
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,12 +27,15 @@ FOUND = {
     "checked": {"index": "IndexError"},
     "memory": {"beyond": "InvalidWrite", "uninitialised": "UninitCondition"},
 }
-NATIVE = ["tests/native"]
-THREADED = [
-    *("tests/native/test_parallel.py", "tests/python/test_threads.py"),
-    "tests/python/test_reproducibility.py",
-]
-SUITES = {"address": NATIVE, "thread": THREADED, "checked": ["tests"], "memory": []}
+PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
+SMALL = [str(HERE / "small_run.py")]
+CASES = ["tests/reproducibility.py", "3", "float32", "float64"]
+RUNS = {
+    "address": [SMALL, [*PYTEST, "tests/native"]],
+    "thread": [CASES, [*PYTEST, "tests/native/test_parallel.py", "tests/python/test_threads.py"]],
+    "checked": [SMALL, [*PYTEST, "tests"]],
+    "memory": [SMALL],
+}
 #: valgrind 3 knows no AVX-512
 ISAS = {"memory": ["avx2", "baseline"], "checked": ["avx2"], "thread": ["avx2"]}
 
@@ -46,20 +50,17 @@ def memory_errors(path):
             yield error.findtext("kind"), [name for _, name in frames[:4]]
 
 
-def run(kind, environment, arguments, capture=False):
-    """The exit code of Python with these arguments, and what the tool has reported."""
+def run(kind, environment, arguments):
+    """The exit code of Python with these arguments, and what it and the tool have said."""
     command = [sys.executable, *arguments]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         if kind == "memory":
-            options = ["--xml=yes", f"--xml-file={report}", "--max-stackframe=8000000"]
-            command = ["valgrind", "--quiet", *options, *command]
-        done = subprocess.run(command, env=environment, capture_output=capture, text=True)
-        text = f"{done.stdout}\n{done.stderr}"
-        if kind == "memory":
-            errors = list(memory_errors(report))
-            return done.returncode or bool(errors), "\n".join(map(str, errors))
-        return done.returncode, text
+            command = ["valgrind", "--quiet", "--xml=yes", f"--xml-file={report}", *command]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        errors = list(memory_errors(report)) if kind == "memory" else []
+    text = "\n".join([done.stdout, done.stderr, *map(str, errors)])
+    return done.returncode or bool(errors), text
 
 
 def check_planted(kind, environment):
@@ -67,11 +68,11 @@ def check_planted(kind, environment):
     with tempfile.TemporaryDirectory() as folder:
         program = [str(HERE / "planted.py"), folder]
         subprocess.run([sys.executable, *program, "none"], env=environment, check=True)
-        code, text = run(kind, environment, [*program, "none"], capture=True)
+        code, text = run(kind, environment, [*program, "none"])
         if code:
             sys.exit(f"{kind}: the clean part of planted.pyx is not clean\n{text}")
         for name, expected in FOUND[kind].items():
-            code, text = run(kind, environment, [*program, name], capture=True)
+            code, text = run(kind, environment, [*program, name])
             if not code or expected not in text:
                 sys.exit(f"{kind}: {name} was not found, exit code {code}\n{text}")
             print(f"{kind}: planted fault found: {name} ({expected})", flush=True)
@@ -79,10 +80,10 @@ def check_planted(kind, environment):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("kind", choices=SUITES)
+    parser.add_argument("kind", choices=RUNS)
     parser.add_argument("--folder", default=str(builds.ROOT / "build" / "checks"))
     parser.add_argument("--isa", action="append", help="all of this processor by default")
-    parser.add_argument("pytest", nargs="*", help="instead of the kind's own tests")
+    parser.add_argument("--small", action="store_true", help="the first run of the kind only")
     options = parser.parse_args()
     begin = time.monotonic()
     built = "checked" if options.kind == "memory" else options.kind
@@ -90,15 +91,14 @@ def main():
     os.chdir(Path(options.folder) / built)
     check_planted(options.kind, environment)
     for isa in options.isa or ISAS.get(options.kind) or builds.isas():
-        if options.kind == "memory":
-            arguments = [str(HERE / "small_run.py")]
-        else:
-            tests = options.pytest or SUITES[options.kind]
-            arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
-        code, text = run(options.kind, {**environment, "CNN_CORE_ISA": isa}, arguments)
-        if code:
-            sys.exit(f"{options.kind} on {isa}: exit code {code}\n{text}")
-        print(f"{options.kind} on {isa}: passed, {time.monotonic() - begin:.0f} s", flush=True)
+        for arguments in RUNS[options.kind][: 1 if options.small else None]:
+            code, text = run(options.kind, {**environment, "CNN_CORE_ISA": isa}, arguments)
+            if code:
+                sys.exit(f"{options.kind} on {isa}: exit code {code}\n{text[-20000:]}")
+            counted = re.findall(r"^\d+ passed.*", text, re.MULTILINE)
+            name = " ".join([Path(arguments[0]).name, *arguments[1:]])
+            print(f"{options.kind} on {isa}: {name}: clean", *counted, flush=True)
+    print(f"{options.kind}: {time.monotonic() - begin:.0f} s")
 
 
 if __name__ == "__main__":
