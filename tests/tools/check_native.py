@@ -2,7 +2,7 @@
 
     address   out of bounds, use after free, undefined behaviour: the native tests
     thread    data races: tests of threads, on teams of plain POSIX threads
-    checked   indices of Cython's arrays: all tests
+    checked   indices of Cython's arrays: all tests of modules
     memory    valgrind's memcheck, reads of memory that nobody has written: a small run
 
 A kind first has to find the faults in planted.pyx, and nothing in its clean part.
@@ -33,7 +33,7 @@ CASES = ["tests/reproducibility.py", "3", "float32", "float64"]
 RUNS = {
     "address": [SMALL, [*PYTEST, "tests/native"]],
     "thread": [CASES, [*PYTEST, "tests/native/test_parallel.py", "tests/python/test_threads.py"]],
-    "checked": [SMALL, [*PYTEST, "tests"]],
+    "checked": [SMALL, [*PYTEST, "tests/native", "tests/python"]],
     "memory": [SMALL],
 }
 #: valgrind 3 knows no AVX-512
