@@ -4,6 +4,7 @@ The source may be float32, float64 or uint8 (pixels stay bytes until they are us
 """
 
 from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memcpy
 
 from cnn_core._bounds cimport expect
 from cnn_core._parallel cimport new_task
@@ -38,9 +39,13 @@ cdef struct gather_args:
 cdef inline void gather(const gather_args* a, Py_ssize_t begin, Py_ssize_t end,
                         real* out) noexcept nogil:
     cdef Py_ssize_t i, at
+    cdef SourceKind same = SOURCE_F32 if real is float else SOURCE_F64
+    cdef bint copies = a.scale == 1 and a.kind == same
     for i in range(begin, end):
         at = a.indices[a.offset[0] + i] * a.row
-        if a.kind == SOURCE_U8:
+        if copies:    # to the last bit, subnormal numbers too
+            memcpy(out + i * a.row, <const real*>a.source + at, a.row * sizeof(real))
+        elif a.kind == SOURCE_U8:
             scale_u8(a.row, <const uint8_t*>a.source + at, a.scale, out + i * a.row)
         elif a.kind == SOURCE_F32:
             scale_f32(a.row, <const float*>a.source + at, a.scale, out + i * a.row)

@@ -21,6 +21,11 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 
+cdef extern from "flush.h" nogil:
+    unsigned long flush_begin()
+    void flush_end(unsigned long mode)
+
+
 cdef extern from "team.h" nogil:
     ctypedef void (*team_member)(void* work, int thread) noexcept nogil
     int team_openmp_version()
@@ -196,14 +201,17 @@ cdef struct TeamWork:
 
 cdef void run_member(void* work, int thread) noexcept nogil:
     cdef const TeamWork* w = <const TeamWork*>work
+    cdef unsigned long mode = flush_begin()
     cdef Py_ssize_t s
     for s in range(w.n_stages):
         if s > 0:
             team_barrier()
         run_stage(&w.stages[s], w.claims + s * w.threads, thread, w.threads)
+    flush_end(mode)
 
 
 cdef void run_serial(const Stage* stages, Py_ssize_t n_stages) noexcept nogil:
+    cdef unsigned long mode = flush_begin()
     cdef Py_ssize_t s, i, chunk, total
     for s in range(n_stages):
         total = 0
@@ -211,6 +219,7 @@ cdef void run_serial(const Stage* stages, Py_ssize_t n_stages) noexcept nogil:
             total += count_chunks(&stages[s].lanes[i], 1)
         for chunk in range(total):
             run_chunk(&stages[s], chunk, 1)
+    flush_end(mode)
 
 
 cdef Py_ssize_t gcd(Py_ssize_t a, Py_ssize_t b):

@@ -20,7 +20,7 @@ from cnn_core._interrupts import Deferral
 from cnn_core._weights import ClassWeight
 from cnn_core.blocks import Parts, flat
 from cnn_core.callbacks import Callback
-from cnn_core.layers import positive
+from cnn_core.layers import Layer, positive
 from cnn_core.ops.sparse import Rows
 from cnn_core.plan import Plan
 
@@ -236,6 +236,19 @@ class Fit:
                 trainer.iteration += number - self.number
                 self.done += number - self.number
                 self.number, self.loss, self.correct, self.due = number, loss, correct, True
+
+    def first_not_finite(self) -> Layer | tuple[str, int] | None:
+        """Of the last update: x or t and the row in it, or the layer, or None if it is neither."""
+        rows = self.indices[int(self.start[0]) :][: self.batch_size]
+        if len(rows) not in self.compiled:  # the update was made before the fit was resumed
+            return None
+        plan, x = self.compiled[len(rows)][0], self.x
+        batch = [x[row : row + 1].stored for row in rows] if isinstance(x, Rows) else plan.x
+        for name, of_rows in (("x", batch), ("t", [] if plan.target is None else plan.target)):
+            for row, values in zip(rows, of_rows, strict=False):
+                if not np.isfinite(values).all():
+                    return name, int(row)
+        return plan.first_not_finite()
 
     def safe_point(self) -> None:
         """Here the training can be resumed, and a signal that waits is heard."""

@@ -240,7 +240,9 @@ class CSVLogger(Callback):
 class StopOnNaN(Callback):
     """Ends the training after an update whose loss is NaN or infinite, with a RuntimeWarning.
 
-    The warning names the update and the parameters that are not finite after it.
+    The warning names the update, where the first numbers were that are not finite - a row of x or
+    of t, the outputs of a layer, or the loss alone - and the parameters that are not finite after
+    the update.
     """
 
     def on_step_end(self, trainer: Trainer) -> None:
@@ -251,7 +253,20 @@ class StopOnNaN(Callback):
         broken = [name for name, value in params if not np.isfinite(value).all()]
         warnings.warn(
             f"training stopped: the loss of update {trainer.iteration} (epoch {trainer.epoch}) is"
-            f" {trainer.last_loss}; parameters that are not finite: {', '.join(broken) or 'none'}",
+            f" {trainer.last_loss}; first not finite: {_first_not_finite(trainer)}; parameters that"
+            f" are not finite after the update: {', '.join(broken) or 'none'}",
             RuntimeWarning,
             stacklevel=2,
         )
+
+
+def _first_not_finite(trainer: Trainer) -> str:
+    """Of the last update, in the words of the warning."""
+    fit = trainer._fit
+    found = None if fit is None else fit.first_not_finite()
+    if isinstance(found, tuple):
+        return f"row {found[1]} of {found[0]}"
+    if found is None:
+        return "the loss"
+    position = next(i for i, layer in enumerate(trainer.network.layers) if layer is found)
+    return f"the outputs of layers[{position}] ({type(found).__name__})"

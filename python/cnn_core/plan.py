@@ -30,6 +30,7 @@ from cnn_core.blocks import (
 )
 from cnn_core.layers import Layer
 from cnn_core.losses import Loss
+from cnn_core.ops.images import Images, to_array
 from cnn_core.ops.sparse import Batch
 from cnn_core.sparse_block import SparseAffineBlock
 
@@ -340,6 +341,20 @@ class Plan:
             if index:
                 assert segment.dx is not None
                 np.copyto(self.segments[index - 1].dy, segment.dx)
+
+    def first_not_finite(self) -> Layer | None:
+        """The first layer whose outputs for `x`, after an activation that follows, are not."""
+        outputs: list[tuple[Layer | None, Any]] = []
+        for segment in self.segments:
+            if isinstance(segment, NativeSegment):
+                outputs += [(block.layer, block.y) for block in segment.blocks]
+            else:
+                outputs.append((segment.layer, segment.y))
+        for layer, y in outputs:
+            values = to_array(y) if isinstance(y, Images) else y
+            if layer is not None and not np.isfinite(values).all():
+                return layer
+        return None
 
     def _position(self, layer: Layer) -> tuple[int, int]:
         """Segment and block that a layer stands in."""

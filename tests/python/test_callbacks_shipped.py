@@ -1,4 +1,4 @@
-"""The callbacks that come with the library: early stopping, a log of figures, a stop at NaN."""
+"""The callbacks that come with the library: early stopping, a log of figures. StopOnNaN: apart."""
 
 import csv
 
@@ -192,34 +192,7 @@ def test_a_folder_that_is_not_there_is_an_error_before_the_first_step(tmp_path):
     assert trainer.iteration == 0
 
 
-# ---- NaN -----------------------------------------------------------------------------------------
-
-
-def test_a_loss_that_is_nan_stops_the_training_and_names_step_and_parameters():
-    x, t = data(40)
-    x[25] = np.nan
-    trainer = cc.Trainer(make(WORDS), cc.SGD(0.1), [cc.StopOnNaN()])
-    message = r"loss of update 3 \(epoch 1\) is nan; .*not finite: W1, b1, W2, b2$"
-    with pytest.warns(RuntimeWarning, match=message):
-        trainer.fit(x, t, epochs=5, sampling="sequential", **FIT)
-    assert (trainer.iteration, trainer.epoch) == (3, 1)
-
-
-def test_an_infinite_loss_stops_too():
-    net = make(["affine 4"], loss="mean_squared_error", dtype="float32")
-    x, t = make_batch(net, 20, "mean_squared_error")
-    trainer = cc.Trainer(net, cc.SGD(0, lr_multipliers={"W1": 0, "b1": 0}), [cc.StopOnNaN()])
-    with pytest.warns(RuntimeWarning, match=r"update 2 .* inf; .*not finite: none$"):
-        x[12] = 3e38
-        trainer.fit(x, t, sampling="sequential", **FIT)
-
-
-def test_training_that_stays_finite_is_left_alone():
-    net, twin = make(WORDS), make(WORDS)
-    trainer = cc.Trainer(net, cc.SGD(0.1), [cc.StopOnNaN()])
-    trainer.fit(*data(20), epochs=3, **FIT)
-    cc.Trainer(twin, cc.SGD(0.1)).fit(*data(20), epochs=3, **FIT)
-    assert same_bits(net.flat_params, twin.flat_params)
+# ---- the last loss -------------------------------------------------------------------------------
 
 
 def test_the_last_loss_is_that_of_the_last_update():

@@ -84,7 +84,8 @@ def library(name):
     return str(Path(path).resolve())
 
 
-def isas():
-    """The instruction sets of this processor."""
+def isas(environment):
+    """The instruction sets of this processor, by the build that this environment is for."""
     asked = [sys.executable, "-c", "from cnn_core._simd import supported_isas as s; print(*s())"]
-    return subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    done = subprocess.run(asked, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.split()

@@ -86,12 +86,17 @@ class Rows:
         shape = (end - begin, self.shape[1])
         return Rows(shape, indptr, self.columns, self.values, self.checked)
 
+    @property
+    def stored(self) -> Array:
+        """The values of all these rows; a view."""
+        return self.values[self.indptr[0] : self.indptr[-1]]
+
     def copied(self, name: str, dtype: np.dtype[Any], scale: float = 1.0) -> Rows:
         """A checked copy that no caller can change; duplicates are summed, uint8 is scaled."""
         if self.checked and self.dtype == dtype:
             return self
         begin, end = int(self.indptr[0]), int(self.indptr[-1])
-        source, values = np.ascontiguousarray(self.columns[begin:end]), self.values[begin:end]
+        source, values = np.ascontiguousarray(self.columns[begin:end]), self.stored
         indptr, columns = self.indptr - begin, np.empty(end - begin, np.int32)
         # Once more: between the first look and this copy the caller may have changed them.
         wrong, ascending = native.sparse.copy_columns(source, indptr, self.shape[1], columns)
