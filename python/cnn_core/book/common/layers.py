@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cnn_core import ops
+from cnn_core import _memory, ops
 from cnn_core._checks import FLOATS
 from cnn_core.book import _deferred as deferred
 from cnn_core.book._deferred import Array, Buffers, Deferred, Shape, Step, Window, as_rows, as_step
@@ -351,7 +351,7 @@ class Convolution:
         x, lane = self._x.images(geometry.padding)
         dy, more = as_step(dout, self._dout, border).images(border)
         _, n_sums, size = geometry.sums(len(self.x))
-        partial = np.empty((n_sums, size))
+        partial = _memory.empty((n_sums, size), np.float64)
         self.dW, self.db = np.empty(W.shape), np.empty(len(W))
         lane += [*more, geometry.weight_gradient(x, dy, partial)]
         ops.Program([[lane], [[geometry.reduce(partial, self.dW, self.db)]]]).run()
@@ -370,7 +370,7 @@ class Convolution:
 
 def _packed(geometry: Any, W: Array, backward: bool) -> Array:
     """The weights in the order in which a kernel reads them, as they are now."""
-    packed = np.empty(geometry.packed_size(backward, False))
+    packed = _memory.empty(geometry.packed_size(backward, False), np.float64)
     ops.run(geometry.pack(W, packed, backward))
     return packed
 
