@@ -1,8 +1,8 @@
 """Parameter updates over flat arrays, in one pass; and the clipping of gradients before them.
 
-SGD: g = grad + weight_decay p; v = momentum v + g; p -= lr (nesterov ? g + momentum v : v).
+SGD: g = grad + l2 p; v = momentum v + g; p -= lr (decay p + (nesterov ? g + momentum v : v)).
 Sutskever et al., On the importance of initialization and momentum in deep learning (2013), in the
-form that PyTorch uses.
+form that PyTorch uses; decay: Loshchilov and Hutter, Decoupled weight decay (2019).
 """
 
 from libc.math cimport sqrt
@@ -28,16 +28,18 @@ cdef struct sgd_args:
     double lr_multiplier
     double momentum
     bint nesterov
-    double weight_decay
+    double l2
+    double decay
     Py_ssize_t row       # elements of one item
     bint is_float
 
 
 cdef inline void sgd_range(const sgd_args* a, Py_ssize_t begin, Py_ssize_t end, real* params,
                            const real* grads, real* velocity) noexcept nogil:
+    cdef double rate = a.lr[0] * a.lr_multiplier
     sgd_step(end - begin, params + begin, grads + begin,
-             velocity + begin if velocity != NULL else velocity, a.lr[0] * a.lr_multiplier,
-             a.momentum, a.nesterov, a.weight_decay)
+             velocity + begin if velocity != NULL else velocity, rate, a.momentum, a.nesterov, a.l2,
+             rate * a.decay)
 
 
 cdef void sgd_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
@@ -50,7 +52,7 @@ cdef void sgd_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcep
 
 
 def sgd(real[::1] params, const real[::1] grads, real[::1] velocity, const double[::1] lr,
-        double lr_multiplier, double momentum, bint nesterov, double weight_decay,
+        double lr_multiplier, double momentum, bint nesterov, double l2, double decay,
         Py_ssize_t row=1):
     """Task over rows of elements: one step of SGD with the learning rate lr[0] * lr_multiplier.
 
@@ -69,7 +71,7 @@ def sgd(real[::1] params, const real[::1] grads, real[::1] velocity, const doubl
     args.lr_multiplier = lr_multiplier
     args.momentum = momentum
     args.nesterov = nesterov
-    args.weight_decay = weight_decay
+    args.l2, args.decay = l2, decay
     args.row = row
     args.is_float = real is float
     return new_task(sgd_kernel, &args, sizeof(args), whole_rows(params.shape[0], row),

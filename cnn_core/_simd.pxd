@@ -48,7 +48,7 @@ cdef extern from "simd/simd.h" nogil:
         void (*scale_f32)(Py_ssize_t, const float*, float, float*) noexcept nogil
         void (*scale_f64)(Py_ssize_t, const double*, float, float*) noexcept nogil
         void (*sgd)(Py_ssize_t, float*, const float*, float*, float, float, int,
-                    float) noexcept nogil
+                    float, float) noexcept nogil
         void (*sgd_product)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
                             const float*, float*, float, float) noexcept nogil
         void (*cross_entropy_columns)(Py_ssize_t, Py_ssize_t, const float*, const float*,
@@ -107,7 +107,7 @@ cdef extern from "simd/simd.h" nogil:
         void (*scale_f32)(Py_ssize_t, const float*, double, double*) noexcept nogil
         void (*scale_f64)(Py_ssize_t, const double*, double, double*) noexcept nogil
         void (*sgd)(Py_ssize_t, double*, const double*, double*, double, double, int,
-                    double) noexcept nogil
+                    double, double) noexcept nogil
         void (*sgd_product)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
                             const double*, double*, double, double) noexcept nogil
         void (*cross_entropy_columns)(Py_ssize_t, Py_ssize_t, const double*, const double*,
@@ -319,12 +319,12 @@ cdef inline void scale_f64(Py_ssize_t n, const double* x, double scale, real* y)
 
 cdef inline void sgd_step(
     Py_ssize_t n, real* p, const real* grad, real* velocity, double lr, double momentum,
-    bint nesterov, double weight_decay,
+    bint nesterov, double l2, double decay,
 ) noexcept nogil:
     if real is float:
-        f32.sgd(n, p, grad, velocity, <float>lr, <float>momentum, nesterov, <float>weight_decay)
+        f32.sgd(n, p, grad, velocity, <float>lr, <float>momentum, nesterov, <float>l2, <float>decay)
     else:
-        f64.sgd(n, p, grad, velocity, lr, momentum, nesterov, weight_decay)
+        f64.sgd(n, p, grad, velocity, lr, momentum, nesterov, l2, decay)
 
 
 cdef inline void sgd_product(

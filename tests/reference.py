@@ -181,13 +181,18 @@ def gather_rows(source, indices, *, scale=1.0):
     return rows
 
 
-def sgd_update(params, grads, lr, *, momentum=0.0, nesterov=False, weight_decay=0.0, velocity=None):
-    """Return the new (params, velocity) of PyTorch's SGD; the arguments stay as they are."""
+def sgd_update(
+    params, grads, lr, *, momentum=0.0, nesterov=False, weight_decay=0.0, decay=0.0, velocity=None
+):
+    """Return the new (params, velocity) of PyTorch's SGD; the arguments stay as they are.
+
+    decay : the share of params that goes besides, past the velocity.
+    """
     p, g = _float64(params), _float64(grads)
     g = g + weight_decay * p
     v = g if velocity is None else momentum * _float64(velocity) + g
     step = g + momentum * v if nesterov else v
-    return p - lr * step, v
+    return p - decay * p - lr * step, v
 
 
 # ---- gradients by central differences ------------------------------------------------------------

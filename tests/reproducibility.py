@@ -82,6 +82,7 @@ LAYERS = {
 OPTIMIZERS = {
     "SGD momentum": lambda: cc.SGD(0.05, momentum=0.9, weight_decay=1e-3),
     "SGD nesterov": lambda: cc.SGD(0.05, momentum=0.9, nesterov=True),
+    "SGDW momentum": lambda: cc.SGDW(0.05, momentum=0.9, weight_decay=0.1),
     "SGD in parts": lambda: cc.SGD(0.05, lr_multipliers={"W1": 0, "b2": -0.5}),
     "SGD clipped by its norm": lambda: cc.SGD(0.05, momentum=0.9, clip_norm=0.1),
     "Adam clipped by value": lambda: cc.Adam(0.01, clip_value=1e-3),

@@ -83,10 +83,10 @@ enum activation {
     void (*scale_u8)(ptrdiff_t n, const uint8_t *x, REAL scale, REAL *y);                         \
     void (*scale_f32)(ptrdiff_t n, const float *x, REAL scale, REAL *y);                          \
     void (*scale_f64)(ptrdiff_t n, const double *x, REAL scale, REAL *y);                         \
-    /* g = grad + weight_decay p; v = momentum v + g; p -= lr (nesterov ? g + momentum v : v);    \
+    /* g = grad + l2 p; v = momentum v + g; p -= decay p + lr (nesterov ? g + momentum v : v);    \
      * v may be NULL where momentum is 0. */                                                      \
     void (*sgd)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *v, REAL lr, REAL momentum,          \
-                int nesterov, REAL weight_decay);                                                 \
+                int nesterov, REAL l2, REAL decay);                                               \
     /* w[p n + j] -= lr (sum over r < m of x[r x_row + p] dout[r n + j] + weight_decay w[p n + j]),\
      * p < k, j < n. */                                                                           \
     void (*sgd_product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, ptrdiff_t x_row,    \

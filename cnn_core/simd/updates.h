@@ -1,11 +1,12 @@
 /* Updates of parameters from their gradients, and the limits of these. Included once per type. */
 
 static void NAME(sgd)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *v, REAL lr, REAL momentum,
-                      int nesterov, REAL weight_decay) {
+                      int nesterov, REAL l2, REAL decay) {
     FOR_VECTORS(n) {
         vec value = NAME(load_n)(p + i, left, 0);
         vec g = NAME(load_n)(grad + i, left, 0);
-        if (weight_decay != 0) g += weight_decay * value;
+        if (l2 != 0) g += l2 * value;
+        if (decay != 0) value -= decay * value;
         if (momentum != 0) {
             vec velocity = momentum * NAME(load_n)(v + i, left, 0) + g;
             NAME(store_n)(v + i, left, velocity);

@@ -5,6 +5,7 @@ from typing import Any
 from cnn_core import datasets, initializers, losses, metrics, models, ops, optimizers, schedules
 from cnn_core._fingerprint import fingerprint
 from cnn_core._include import get_include
+from cnn_core._optimizer import Optimizer
 from cnn_core.callbacks import (
     Callback,
     CSVLogger,
@@ -43,11 +44,12 @@ from cnn_core.losses import (
 )
 from cnn_core.network import Sequential
 from cnn_core.ops import get_num_threads, set_num_threads
-from cnn_core.optimizers import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSprop
+from cnn_core.optimizers import SGD, SGDW, AdaGrad, Adam, AdamW, RMSprop
 from cnn_core.trainer import Trainer
 
 __all__ = [
     "SGD",
+    "SGDW",
     "AdaGrad",
     "Adam",
     "AdamW",

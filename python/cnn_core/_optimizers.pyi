@@ -14,7 +14,8 @@ def sgd(
     lr_multiplier: float,
     momentum: float,
     nesterov: bool,
-    weight_decay: float,
+    l2: float,
+    decay: float,
     row: int = ...,
 ) -> Task: ...
 def sgd_of_product(

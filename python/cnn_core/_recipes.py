@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnn_core import models
+from cnn_core._optimizer import Optimizer
 from cnn_core.callbacks import Callback, EarlyStopping, LearningRateSchedule
 from cnn_core.initializers import Normal
 from cnn_core.network import Sequential
-from cnn_core.optimizers import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSprop
+from cnn_core.optimizers import SGD, SGDW, AdaGrad, Adam, AdamW, RMSprop
 from cnn_core.schedules import (
     Constant,
     CosineDecay,
@@ -34,6 +35,7 @@ SHAPE_OPTIONS = ("activation", "hidden", "weight_init_std")
 
 OPTIMIZERS: dict[str, Callable[[Options], Optimizer]] = {
     "sgd": lambda options: SGD(options.lr, options.momentum, **_limits(options)),
+    "sgdw": lambda options: SGDW(options.lr, options.momentum, **_limits(options)),
     "adagrad": lambda options: AdaGrad(options.lr, **_limits(options)),
     "rmsprop": lambda options: RMSprop(options.lr, momentum=options.momentum, **_limits(options)),
     "adam": lambda options: Adam(options.lr, **_limits(options)),
@@ -42,6 +44,7 @@ OPTIMIZERS: dict[str, Callable[[Options], Optimizer]] = {
 #: of an optimizer that is not the model's own
 OPTIMIZER_DEFAULTS: dict[str, dict[str, float]] = {
     "sgd": {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.0},
+    "sgdw": {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.01},
     "adagrad": {"lr": 0.01, "weight_decay": 0.0},
     "rmsprop": {"lr": 0.01, "momentum": 0.0, "weight_decay": 0.0},
     "adam": {"lr": 0.001, "weight_decay": 0.0},

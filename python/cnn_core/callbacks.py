@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core._checks import choice, finite
+from cnn_core._optimizer import rate
 from cnn_core.layers import positive
-from cnn_core.optimizers import rate
 
 if TYPE_CHECKING:
     from cnn_core.trainer import Trainer

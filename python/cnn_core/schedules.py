@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from cnn_core.optimizers import rate
+from cnn_core._optimizer import rate
 
 
 class Schedule:

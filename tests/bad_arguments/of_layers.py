@@ -203,7 +203,16 @@ INITIALIZERS = {
 MOMENTS = {"beta1": 0.5, "beta2": 0.5, "epsilon": 0.5}
 OPTIMIZERS = {
     "Optimizer": optimizer(cc.Optimizer, {}),
-    "SGD": optimizer(cc.SGD, {"momentum": 0.5, "nesterov": True}, momentum=SHARE, nesterov=Flag()),
+    **{
+        name: optimizer(
+            kind,
+            {"momentum": 0.5},
+            momentum=SHARE,
+            nesterov=Flag(),
+            weight_decay=Number(0, optional=True),
+        )
+        for name, kind in {"SGD": cc.SGD, "SGDW": cc.SGDW}.items()
+    },
     "AdaGrad": optimizer(
         cc.AdaGrad, {"epsilon": 0.5, "initial_total": 0.5}, epsilon=POSITIVE, initial_total=RATE
     ),

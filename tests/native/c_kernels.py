@@ -156,12 +156,12 @@ class Kernels:
             self.call(f"scale_{suffix}", x.size, x_.address, scale, y.address)
         return y.array
 
-    def sgd(self, p, grad, v, lr, momentum=0.0, nesterov=False, weight_decay=0.0):
+    def sgd(self, p, grad, v, lr, momentum=0.0, nesterov=False, weight_decay=0.0, decay=0.0):
         with self.memory() as m:
             p_, grad_ = m.inout(p), m.input(grad)
             v_ = None if v is None else m.inout(v)
-            args = (p_.address, grad_.address, address(v_), lr, momentum, nesterov, weight_decay)
-            self.call("sgd", p.size, *args)
+            rule = (momentum, nesterov, weight_decay, decay)
+            self.call("sgd", p.size, p_.address, grad_.address, address(v_), lr, *rule)
         return p_.array, v_ and v_.array
 
     def sgd_product(self, W, x, dout, lr, weight_decay=0.0):

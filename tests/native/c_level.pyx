@@ -192,12 +192,12 @@ def scale_f64(bint single, Py_ssize_t n, address x, double scale, address y):
 
 
 def sgd(bint single, Py_ssize_t n, address p, address grad, address v, double lr, double momentum,
-        bint nesterov, double weight_decay):
+        bint nesterov, double l2, double decay):
     if single:
         f32.sgd(n, <float*>p, <float*>grad, <float*>v, <float>lr, <float>momentum, nesterov,
-                <float>weight_decay)
+                <float>l2, <float>decay)
     else:
-        f64.sgd(n, <double*>p, <double*>grad, <double*>v, lr, momentum, nesterov, weight_decay)
+        f64.sgd(n, <double*>p, <double*>grad, <double*>v, lr, momentum, nesterov, l2, decay)
 
 
 def sgd_product(bint single, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, address x, Py_ssize_t x_row,

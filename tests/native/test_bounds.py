@@ -50,7 +50,7 @@ CASES = {
     "rows": (batches.gather_rows, (real(9, I), whole(N), whole(1), 1.0, real(N, I))),
     "labels": (batches.gather_labels, (whole(9), whole(N), whole(1), whole(N))),
     "dropout": (dropout.dropout, (real(N, I), real(N, I), 0.5, 0, 0, whole(1))),
-    "sgd": (optimizers.sgd, (real(N), real(N), real(N), double(1), 1.0, 0.9, False, 0.0)),
+    "sgd": (optimizers.sgd, (real(N), real(N), real(N), double(1), 1.0, 0.9, False, 0.0, 0.0)),
     "sgd of a product": (
         optimizers.sgd_of_product,
         (real(N, I), real(N, O), real(I, O), double(1), 1.0, 0.0),
@@ -120,7 +120,7 @@ def test_what_must_come_together():
         with pytest.raises(ValueError, match="loss, t, labels"):
             losses.rows(x, bad[0], bad[1], bad[2], 1.0, sums)
     with pytest.raises(ValueError, match="velocity"):
-        optimizers.sgd(real(N), real(N), None, double(1), 1.0, 0.9, False, 0.0)
+        optimizers.sgd(real(N), real(N), None, double(1), 1.0, 0.9, False, 0.0, 0.0)
     with pytest.raises(ValueError, match="velocity"):
         optimizers.rmsprop(*(real(N),) * 3, None, double(1), 1.0, 0.9, 0.9, 1e-8, 0.0)
     with pytest.raises(ValueError, match="y"):

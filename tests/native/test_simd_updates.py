@@ -10,9 +10,9 @@ from reference import TIGHT, assert_close, random_array, same_bits
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("nesterov", [False, True])
-@pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_sgd(kernels, rng, momentum, nesterov, decay):
-    rule = {"momentum": momentum, "nesterov": nesterov, "weight_decay": decay}
+@pytest.mark.parametrize(("l2", "decay"), [(0.0, 0.0), (0.1, 0.0), (0.0, 0.03)])
+def test_sgd(kernels, rng, momentum, nesterov, l2, decay):
+    rule = {"momentum": momentum, "nesterov": nesterov, "weight_decay": l2, "decay": decay}
     for n in kernels.sizes():
         p, grad, v = (random_array(rng, n, kernels.dtype) for _ in range(3))
         given = v if momentum else None
@@ -68,6 +68,7 @@ def updates(kernels, rng, n):
     p, grad, m, v = (random_array(rng, n, kernels.dtype) for _ in range(4))
     v = np.abs(v)
     yield lambda s: kernels.sgd(p[s], grad[s], m[s], 0.1, 0.9, True, 0.01)
+    yield lambda s: kernels.sgd(p[s], grad[s], m[s], 0.1, 0.9, False, 0.0, 0.01)
     yield lambda s: kernels.adam(p[s], grad[s], m[s], v[s], 0.1, 1.1, 0.9, 0.999, 1e-8, 0.01, 0.1)
     yield lambda s: kernels.adagrad(p[s], grad[s], v[s], 0.1, 1e-10, 0.01)
     yield lambda s: kernels.rmsprop(p[s], grad[s], v[s], m[s], 0.1, 0.99, 0.9, 1e-8, 0.01)

@@ -141,6 +141,7 @@ def test_every_schedule_reaches_the_training(schedule, run, data_folder):
         (["--optimizer", "adamw"], cc.AdamW()),
         (["--optimizer", "adamw", "--weight-decay", 0.2], cc.AdamW(weight_decay=0.2)),
         (["--optimizer", "sgd"], cc.SGD(0.2, 0.9)),
+        (["--optimizer", "sgdw", "--momentum", 0.5], cc.SGDW(0.1, 0.5)),
         (["--optimizer", "adagrad", "--weight-decay", 0.1], cc.AdaGrad(weight_decay=0.1)),
         (["--optimizer", "rmsprop"], cc.RMSprop()),
         (["--optimizer", "rmsprop", "--momentum", 0.5], cc.RMSprop(momentum=0.5)),

@@ -11,7 +11,7 @@ from reference_network import make, make_batch
 WORDS = ["affine 5", "tanh", "affine 3"]
 WIDE = ["affine 400", "tanh", "affine 70", "relu", "affine 3"]
 CUT = ["affine 300", "sine", "affine 3"]
-KINDS = [cc.SGD, cc.AdaGrad, cc.RMSprop, cc.Adam, cc.AdamW]
+KINDS = [cc.SGD, cc.SGDW, cc.AdaGrad, cc.RMSprop, cc.Adam, cc.AdamW]
 by_kind = pytest.mark.parametrize("kind", KINDS)
 
 

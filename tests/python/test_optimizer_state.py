@@ -14,6 +14,7 @@ WORDS = ["affine 5", "tanh", "affine 3"]
 KINDS = {
     "sgd": (lambda: cc.SGD(0.1), []),
     "momentum": (lambda: cc.SGD(0.1, 0.9, True, 0.01), ["velocity"]),
+    "sgdw": (lambda: cc.SGDW(0.1, 0.9, weight_decay=0.01), ["velocity"]),
     "adagrad": (lambda: cc.AdaGrad(0.1, decay_biases=False, weight_decay=0.1), ["total"]),
     "rmsprop": (lambda: cc.RMSprop(0.01, clip_norm=0.1), ["mean_square"]),
     "rms with momentum": (lambda: cc.RMSprop(0.01, 0.9, 0.5), ["mean_square", "velocity"]),

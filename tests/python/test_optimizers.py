@@ -247,6 +247,40 @@ def test_multipliers_of_adaptive_steps(kind):
             assert reference.same_bits(net.params[name], nets[1].params[name]), name
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weight_decay_of_sgdw_does_not_pass_through_the_velocity(nesterov, dtype):
+    net = make(WORDS, dtype=dtype)
+    rule = {"momentum": 0.9, "nesterov": nesterov}
+    factors = {"W1": 0.5, "W2": -1}
+    options = {"weight_decay": 0.1, "decay_biases": False, "lr_multipliers": factors}
+    trainer = cc.Trainer(net, cc.SGDW(0.2, **rule, **options))
+    params = {name: value.astype(np.float64) for name, value in net.params.items()}
+    velocity = dict.fromkeys(params)
+    for step in range(5):
+        x, t = make_batch(net, 7, seed=step)
+        gradient = net.gradient(x, t)
+        trainer.step(x, t)
+        for name, value in params.items():
+            lr = 0.2 * factors.get(name, 1)
+            decay = lr * 0.1 if value.ndim > 1 else 0.0
+            params[name], velocity[name] = reference.sgd_update(
+                value, gradient[name], lr, velocity=velocity[name], decay=decay, **rule
+            )
+            size = np.abs(params[name]) + 1
+            assert_close(net.params[name], params[name], dtype, magnitude=size, note=(step, name))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 12])
+def test_sgdw_without_momentum_is_sgd(batch_size):
+    nets = [make(WORDS, dtype="float32") for _ in range(2)]
+    x, t = make_batch(nets[0], 12)
+    for net, kind in zip(nets, (cc.SGD, cc.SGDW), strict=True):
+        optimizer = kind(0.1, weight_decay=0.1)
+        cc.Trainer(net, optimizer).fit(x, t, epochs=3, batch_size=batch_size, verbose=False)
+    assert same_bits(nets[0].flat_params, nets[1].flat_params)
+
+
 def test_weight_decay_of_adamw_does_not_pass_through_the_moments():
     nets = [make(WORDS) for _ in range(3)]
     x, t = make_batch(nets[0], 9)
@@ -376,7 +410,7 @@ def test_a_subclass_of_sgd_with_a_step_of_its_own_gets_its_gradients():
     class Frozen(cc.SGD):
         def update_task(self, params, grads, part):
             sgd = cc.ops.native.optimizers.sgd
-            return sgd(params, grads, None, np.zeros(1), 1.0, 0.0, False, 0.0, part.row)
+            return sgd(params, grads, None, np.zeros(1), 1.0, 0.0, False, 0.0, 0.0, part.row)
 
     net = cc.Sequential([cc.Affine(2)], input_shape=(3,))
     before = net.flat_params.copy()

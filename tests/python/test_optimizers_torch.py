@@ -131,6 +131,19 @@ def test_clipping_multipliers_and_biases_without_decay(name, options, words, fac
             assert same_bits(value, start[key]) == frozen, key
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgdw_is_sgd_behind_a_shrinking(nesterov, dtype):
+    beside = Beside("SGD", {"momentum": 0.9, "nesterov": nesterov}, dtype)
+    optimizer = cc.SGDW(beside.trainer.optimizer.lr, 0.9, nesterov, weight_decay=0.5)
+    beside.trainer = cc.Trainer(beside.net, optimizer)
+    for number in range(STEPS):
+        for value in beside.theirs.values():
+            value *= 1 - optimizer.lr * optimizer.weight_decay
+        beside.step(number)
+    beside.compare()
+
+
 @one_of_each
 def test_a_rate_that_changes(name, options):
     beside = Beside(name, options, "float64")

@@ -32,7 +32,7 @@ ROOMS = [
         "metrics",
     },
     {"ops"},
-    {"losses", "layers", "image_layers", "optimizers", "config", "_inputs"},
+    {"losses", "layers", "image_layers", "_optimizer", "optimizers", "config", "_inputs"},
     {"book"},
     {"blocks", "sparse_block", "plan", "gradient_check"},
     {"network"},

@@ -448,7 +448,8 @@ def sgd_update(
         raise ValueError("velocity: expected an array, because momentum is not 0, got None")
     if params.size:
         update = native.optimizers.sgd
-        run(update(params, grads, velocity, rate, 1.0, momentum, bool(nesterov), weight_decay))
+        rule = (momentum, bool(nesterov), weight_decay, 0.0)
+        run(update(params, grads, velocity, rate, 1.0, *rule))
 
 
 # --------------------------------------------------------------------------------------- threads
