@@ -183,6 +183,32 @@ class TestDamage:
                 assert at in (*range(3, 10), len(content) - 9)
                 assert np.array_equal(got, array)
 
+    @given(
+        dtype=st.sampled_from([*CODES.values(), 0, 0x0A, 0x0F, 0xFF]),
+        sizes=st.lists(st.integers(0, 5) | st.integers(0, 2**32 - 1), max_size=4),
+        rank=st.none() | st.integers(0, 255),
+        body=st.binary(max_size=40),
+        damage=st.lists(st.tuples(st.integers(0, 79), st.integers(0, 255)), max_size=4),
+        compress=compressions,
+    )
+    def test_any_header_and_any_bytes(self, scratch, dtype, sizes, rank, body, damage, compress):
+        content = bytearray(compress(header(dtype, sizes) + body))
+        if compress is bytes and rank is not None:
+            content[3] = rank
+        for at, value in damage:
+            if at < len(content):
+                content[at] = value
+        try:
+            got = read_idx(write(scratch, bytes(content)), max_bytes=2**20)
+        except DatasetError as error:
+            assert str(error).startswith(str(scratch))
+            return
+        # What is accepted accounts for every byte.
+        plain = content if compress is bytes else gzip.decompress(content)
+        assert got.nbytes == len(plain) - 4 - 4 * got.ndim
+        stored = np.frombuffer(plain, got.dtype.newbyteorder(">"), offset=len(plain) - got.nbytes)
+        assert got.tobytes() == stored.astype(got.dtype).tobytes()
+
     def test_bytes_after_the_gzip_data(self, tmp_path):
         content = gzip.compress(encode(np.arange(3, dtype=np.uint8)))
         with pytest.raises(DatasetError, match="gzip stream"):
