@@ -225,7 +225,7 @@ def test_two_trainings_in_one_folder(data_folder, tmp_path, run):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_stops_soon(number, data_folder, tmp_path):
-    """0.2 s until checkpoint and history are written, at best of five."""
+    """0.2 s until checkpoint and history are written and the process has ended, at best of five."""
     endless = ["train", "--data", data_folder, "--epochs", 10**6, "--batch-size", 20]
     waited = []
     for _ in range(5):
@@ -234,6 +234,7 @@ def test_it_stops_soon(number, data_folder, tmp_path):
             process.send_signal(number)
             began = time.perf_counter()
             wait_for(process, "stopped after")
+            process.communicate(timeout=60)
             waited.append(time.perf_counter() - began)
     assert min(waited) < soon()
 
