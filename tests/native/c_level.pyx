@@ -6,6 +6,10 @@ called again, for everything else in the process.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uintptr_t
+from posix.mman cimport (
+    MAP_ANONYMOUS, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, mmap, mprotect, munmap,
+)
+from posix.unistd cimport usleep
 
 from cnn_core cimport _simd
 from cnn_core._affine cimport (
@@ -17,17 +21,6 @@ from cnn_core._gemm cimport (
 from cnn_core._parallel cimport Program, new_task
 from cnn_core._simd cimport simd_f32, simd_f64
 from cnn_core._sparse cimport sparse_forward_rows, sparse_weight_gradient_rows, transpose_columns
-
-
-cdef extern from "<sys/mman.h>" nogil:
-    int PROT_NONE, PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS
-    void* mmap(void* address, size_t size, int protection, int flags, int fd, long offset)
-    int munmap(void* address, size_t size)
-    int mprotect(void* address, size_t size, int protection)
-
-
-cdef extern from "<unistd.h>" nogil:
-    int usleep(unsigned int microseconds)
 
 
 cdef extern from "<pthread.h>" nogil:

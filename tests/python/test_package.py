@@ -83,6 +83,20 @@ def test_imports_point_down(name, path):
     assert wanted <= below
 
 
+def sources():
+    """All files of the project's own that are written by hand."""
+    suffixes = {".py", ".pyi", ".pyx", ".pxd", ".h", ".c"}
+    folders = ("cnn_core", "python", "tests", "examples", "benchmarks")
+    files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*"))]
+    return [path for path in (*files, ROOT / "setup.py") if path.suffix in suffixes]
+
+
+def test_no_file_has_500_lines():
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in sources()}
+    assert len(lengths) > 200
+    assert [f"{path}: {length}" for path, length in lengths.items() if length >= 500] == []
+
+
 def test_python_started_in_the_checkout_imports_the_installed_package():
     assert not (ROOT / "cnn_core" / "__init__.py").exists()
     command = [sys.executable, "-c", "import cnn_core; print(cnn_core.__file__)"]
