@@ -1,4 +1,5 @@
-"""The book's own scripts, run with its modules and with ours: the same figures.
+"""The book's own scripts, run with its modules and with ours: the same figures, printed, plotted or
+written to files.
 
     git clone https://github.com/oreilly-japan/deep-learning-from-scratch
     CNN_CORE_BOOK=deep-learning-from-scratch python -m pytest tests/python/book/test_repository.py
@@ -34,6 +35,18 @@ SHORTER = [
     (r"hidden_size=50\b", "hidden_size=7"),
     (r"weight_scale_list = .*", "weight_scale_list = [1, 0.1, 0.01]"),
 ]
+PROLOGUE = """
+import matplotlib.pyplot, numpy
+def show():
+    numbers = matplotlib.pyplot.get_fignums()
+    axes = [axis for number in numbers for axis in matplotlib.pyplot.figure(number).axes]
+    arrays = [line.get_xydata() for axis in axes for line in axis.lines]
+    arrays += [image.get_array() for axis in axes for image in axis.images]
+    numpy.savez("plotted", *[numpy.asarray(array) for array in arrays])
+matplotlib.pyplot.show = show
+numpy.random.seed(4)
+"""
+ADDRESS = re.compile(r" at 0x[0-9A-F]+")
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)")
 
 
@@ -48,8 +61,7 @@ def copy(tmp_path_factory):
         text = (folder / name).read_text(encoding="utf-8")
         for pattern, other in SHORTER:
             text = re.sub(pattern, other, text)
-        text = "import numpy\nnumpy.random.seed(4)\n" + text
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(PROLOGUE + text, encoding="utf-8")
     command = [sys.executable, "-c", "from dataset.mnist import init_mnist; init_mnist()"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return folder
@@ -61,7 +73,9 @@ def run(command, folder):
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     files = {path.name: load_params(path) for path in folder.glob("*.pkl")}
-    return done.stdout, files
+    for path in folder.glob("plotted.npz"):
+        files["plotted"] = dict(np.load(path))
+    return ADDRESS.sub("", done.stdout), files
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=str)
