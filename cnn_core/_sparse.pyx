@@ -198,12 +198,12 @@ cdef class Batch:
             self.reserve(entries)
         if self.is_float:
             f32 = values
-            self.x.values = &f32[0]
+            self.x.values = &f32[0] if columns.shape[0] else NULL
         else:
             f64 = values
-            self.x.values = &f64[0]
+            self.x.values = &f64[0] if columns.shape[0] else NULL
         self.x.indptr = &indptr[0]
-        self.x.columns = &columns[0]
+        self.x.columns = &columns[0] if columns.shape[0] else NULL
         self.x.indices = &indices[0]
         self.x.offset = &offset[0]
         self.source = indptr.base, columns.base, values, indices.base, offset.base
