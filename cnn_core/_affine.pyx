@@ -6,6 +6,13 @@
     dW[I, O] = x^T dout
     db[O]    = sum over N of dout
 
+The inputs can be cut into strips, whose products with their rows of W are added afterwards:
+
+    out = f(sum over strips of x[:, strip] W[strip, :] + b)
+
+A thread then reads, multiplies and, in the update, writes the same strips of x and W in each step,
+and only the sums go from core to core.
+
 Saito, Deep Learning from Scratch, section 5.6.
 """
 
@@ -15,6 +22,7 @@ from cnn_core._bounds cimport expect
 from cnn_core._gemm cimport multiply_add, multiply_add_packed, packed_elements
 from cnn_core._parallel cimport Task, kernel_t, new_task
 from cnn_core._simd cimport ACTIVATION_NONE, activate, activate_backward, add, sum_rows
+from cnn_core._strips cimport group_begin, strip_begin
 from cnn_core._types cimport real
 
 cdef enum:
@@ -42,6 +50,9 @@ cdef struct affine_args:
     int activation
     double slope
     bint is_float
+    void* sums           # [n_strips - 1, n_rows, n_out]: all strips but the first, whose is `out`
+    Py_ssize_t n_strips
+    Py_ssize_t n_groups  # of rows
 
 
 cdef void affine_forward_rows(
@@ -104,6 +115,51 @@ cdef inline void affine_forward_columns(const affine_args* a, Py_ssize_t begin, 
         for i in range(a.n_rows):
             activate(a.activation, a.slope, n, out + i * a.n_out + first,
                      out + i * a.n_out + first)
+
+
+cdef inline void affine_strip(const affine_args* a, Py_ssize_t item, const real* x, const real* W,
+                              const real* b, real* out, real* sums) noexcept nogil:
+    """The product of one strip for one group of rows; the first strip begins with b."""
+    cdef Py_ssize_t strip = item // a.n_groups, group = item % a.n_groups
+    cdef Py_ssize_t row = group_begin(group, a.n_groups, a.n_rows)
+    cdef Py_ssize_t m = group_begin(group + 1, a.n_groups, a.n_rows) - row
+    cdef Py_ssize_t p = strip_begin(strip, a.n_strips, a.n_in)
+    cdef Py_ssize_t k = strip_begin(strip + 1, a.n_strips, a.n_in) - p
+    if strip > 0:
+        out = sums + (strip - 1) * a.n_rows * a.n_out
+    multiply_add(m, a.n_out, k, x + row * a.n_in + p, a.n_in, 1, W + p * a.n_out, a.n_out, False,
+                 b if strip == 0 else <const real*>NULL, out + row * a.n_out, a.n_out)
+
+
+cdef void strips_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const affine_args* a = <const affine_args*>args
+    cdef Py_ssize_t item
+    for item in range(begin, end):
+        if a.is_float:
+            affine_strip(a, item, <const float*>a.x, <const float*>a.W, <const float*>a.b,
+                         <float*>a.out, <float*>a.sums)
+        else:
+            affine_strip(a, item, <const double*>a.x, <const double*>a.W, <const double*>a.b,
+                         <double*>a.out, <double*>a.sums)
+
+
+cdef inline void add_strips(const affine_args* a, Py_ssize_t begin, Py_ssize_t end,
+                            const real* sums, real* out) noexcept nogil:
+    """out = f(out + the sums of the other strips) for rows begin..end."""
+    cdef Py_ssize_t size = (end - begin) * a.n_out, s
+    out += begin * a.n_out
+    for s in range(a.n_strips - 1):
+        add(size, sums + (s * a.n_rows + begin) * a.n_out, out)
+    if a.activation != ACTIVATION_NONE:
+        activate(a.activation, a.slope, size, out, out)
+
+
+cdef void add_strips_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const affine_args* a = <const affine_args*>args
+    if a.is_float:
+        add_strips(a, begin, end, <const float*>a.sums, <float*>a.out)
+    else:
+        add_strips(a, begin, end, <const double*>a.sums, <double*>a.out)
 
 
 cdef void forward_columns_kernel(const void* args, Py_ssize_t begin,
@@ -206,6 +262,40 @@ def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[
     return new_task(forward_columns_kernel, &args, sizeof(args),
                     (args.n_out + line - 1) // line, 1, MOST_LINES,
                     <double>args.n_rows * args.n_in * line, arrays)
+
+
+def forward_strips(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b,
+                   real[:, ::1] out, real[:, :, ::1] sums, Py_ssize_t n_groups,
+                   int activation=ACTIVATION_NONE, double slope=0.0):
+    """Two tasks for out = f(x W + b): the products of the strips, and their sum.
+
+    sums[n_strips - 1, N, O] : all strips but the first, whose product goes to `out`.
+    The first task is over n_strips * n_groups parts, the groups of rows of a strip one after the
+    other; the second over rows, when the first has ended.
+    """
+    cdef affine_args args
+    cdef Py_ssize_t n_strips = sums.shape[0] + 1
+    expect(x.shape[1] == W.shape[0] and out.shape[0] == x.shape[0] and out.shape[1] == W.shape[1]
+           and b.shape[0] == W.shape[1] and sums.shape[1] == x.shape[0]
+           and sums.shape[2] == W.shape[1] and 0 < n_groups <= x.shape[0], "x, W, b, out, sums")
+    args.n_rows = x.shape[0]
+    args.n_in = W.shape[0]
+    args.n_out = W.shape[1]
+    args.x = &x[0, 0]
+    args.W = &W[0, 0]
+    args.b = &b[0]
+    args.out = &out[0, 0]
+    args.sums = &sums[0, 0, 0] if n_strips > 1 else NULL
+    args.n_strips = n_strips
+    args.n_groups = n_groups
+    args.activation = activation
+    args.slope = slope
+    args.is_float = real is float
+    cdef double work = <double>args.n_rows * args.n_in * args.n_out / (n_strips * n_groups)
+    arrays = (x.base, W.base, b.base, out.base, sums.base)
+    return (new_task(strips_kernel, &args, sizeof(args), n_strips * n_groups, 1, 1, work, arrays),
+            new_task(add_strips_kernel, &args, sizeof(args), args.n_rows, 1, MOST_ROWS,
+                     n_strips * args.n_out, arrays))
 
 
 def input_gradient(const real[:, ::1] dout, const real[::1] packed, real[:, ::1] dx,

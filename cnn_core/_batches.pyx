@@ -9,6 +9,7 @@ from libc.string cimport memcpy
 from cnn_core._bounds cimport expect
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport scale_f32, scale_f64, scale_u8
+from cnn_core._strips cimport group_begin, strip_begin
 from cnn_core._types cimport real
 
 cdef enum:
@@ -34,37 +35,58 @@ cdef struct gather_args:
     double scale
     void* out
     bint is_float
+    Py_ssize_t n_rows
+    Py_ssize_t n_strips
+    Py_ssize_t n_groups
 
 
-cdef inline void gather(const gather_args* a, Py_ssize_t begin, Py_ssize_t end,
-                        real* out) noexcept nogil:
-    cdef Py_ssize_t i, at
+cdef inline void gather(const gather_args* a, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first,
+                        Py_ssize_t stop, real* out) noexcept nogil:
+    """Columns first..stop of the rows begin..end."""
+    cdef Py_ssize_t i, at, n = stop - first
     cdef SourceKind same = SOURCE_F32 if real is float else SOURCE_F64
     cdef bint copies = a.scale == 1 and a.kind == same
     for i in range(begin, end):
-        at = a.indices[a.offset[0] + i] * a.row
+        at = a.indices[a.offset[0] + i] * a.row + first
         if copies:    # to the last bit, subnormal numbers too
-            memcpy(out + i * a.row, <const real*>a.source + at, a.row * sizeof(real))
+            memcpy(out + i * a.row + first, <const real*>a.source + at, n * sizeof(real))
         elif a.kind == SOURCE_U8:
-            scale_u8(a.row, <const uint8_t*>a.source + at, a.scale, out + i * a.row)
+            scale_u8(n, <const uint8_t*>a.source + at, a.scale, out + i * a.row + first)
         elif a.kind == SOURCE_F32:
-            scale_f32(a.row, <const float*>a.source + at, a.scale, out + i * a.row)
+            scale_f32(n, <const float*>a.source + at, a.scale, out + i * a.row + first)
         else:
-            scale_f64(a.row, <const double*>a.source + at, a.scale, out + i * a.row)
+            scale_f64(n, <const double*>a.source + at, a.scale, out + i * a.row + first)
 
 
 cdef void gather_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef const gather_args* a = <const gather_args*>args
     if a.is_float:
-        gather(a, begin, end, <float*>a.out)
+        gather(a, begin, end, 0, a.row, <float*>a.out)
     else:
-        gather(a, begin, end, <double*>a.out)
+        gather(a, begin, end, 0, a.row, <double*>a.out)
+
+
+cdef void gather_strips_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const gather_args* a = <const gather_args*>args
+    cdef Py_ssize_t item, strip, group, row, row_end, first, stop
+    for item in range(begin, end):
+        strip, group = item // a.n_groups, item % a.n_groups
+        row = group_begin(group, a.n_groups, a.n_rows)
+        row_end = group_begin(group + 1, a.n_groups, a.n_rows)
+        first = strip_begin(strip, a.n_strips, a.row)
+        stop = strip_begin(strip + 1, a.n_strips, a.row)
+        if a.is_float:
+            gather(a, row, row_end, first, stop, <float*>a.out)
+        else:
+            gather(a, row, row_end, first, stop, <double*>a.out)
 
 
 def gather_rows(const source_type[:, ::1] source, const int64_t[::1] indices,
-                const int64_t[::1] offset, double scale, real[:, ::1] out):
+                const int64_t[::1] offset, double scale, real[:, ::1] out,
+                Py_ssize_t n_strips=0, Py_ssize_t n_groups=0):
     """Task over rows: out[i] = scale source[indices[offset[0] + i]].
 
+    n_strips, n_groups : over parts instead, as in `_affine.forward_strips`.
     The caller has checked that every index is a row of the source.
     """
     cdef gather_args args
@@ -79,8 +101,16 @@ def gather_rows(const source_type[:, ::1] source, const int64_t[::1] indices,
     args.scale = scale
     args.out = &out[0, 0]
     args.is_float = real is float
-    return new_task(gather_kernel, &args, sizeof(args), out.shape[0], 1, MOST_ROWS, args.row,
-                    (source.base, indices.base, offset.base, out.base))
+    args.n_rows = out.shape[0]
+    args.n_strips = n_strips
+    args.n_groups = n_groups
+    arrays = (source.base, indices.base, offset.base, out.base)
+    if n_strips == 0:
+        return new_task(gather_kernel, &args, sizeof(args), out.shape[0], 1, MOST_ROWS, args.row,
+                        arrays)
+    expect(n_strips > 0 and 0 < n_groups <= args.n_rows, "n_strips, n_groups")
+    return new_task(gather_strips_kernel, &args, sizeof(args), n_strips * n_groups, 1, 1,
+                    <double>args.n_rows * args.row / (n_strips * n_groups), arrays)
 
 
 cdef struct labels_args:

@@ -11,17 +11,21 @@ such. Saito, Deep Learning from Scratch, sections
 
 from libc.math cimport NAN
 from libc.stdint cimport int64_t
+from libc.string cimport memset
 
 from cnn_core._bounds cimport expect
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (
-    argmax, binary_cross_entropy_row, softmax_cross_entropy_row, squared_error_row,
+    argmax, binary_cross_entropy_row, cross_entropy_lanes, lanes, softmax_cross_entropy_row,
+    squared_error_row, transpose,
 )
 from cnn_core._types cimport real
 
 cdef enum:
     MOST_ROWS = 48
     WORK_PER_ELEMENT = 30
+    FEW_CLASSES = 64    # so many rows at once as a vector has lanes, if the targets are labels
+    MOST_LANES = 16
 
 cdef enum:
     SOFTMAX_CROSS_ENTROPY
@@ -77,6 +81,9 @@ cdef inline void loss_rows(const loss_args* a, Py_ssize_t begin, Py_ssize_t end,
     cdef double weight = 1, scale, loss
     cdef const real* t_row = NULL
     cdef real* dx_row = NULL
+    if a.labels != NULL and n <= FEW_CLASSES:
+        label_rows(a, begin, end, x, dx)
+        return
     for i in range(begin, end):
         if t != NULL:
             t_row = t + i * n
@@ -98,6 +105,41 @@ cdef inline void loss_rows(const loss_args* a, Py_ssize_t begin, Py_ssize_t end,
         a.row_losses[i] = weight * loss
         if a.correct != NULL:
             a.correct[i] = row_is_correct(a, i, x, t)
+
+
+cdef inline void label_rows(const loss_args* a, Py_ssize_t begin, Py_ssize_t end, const real* x,
+                            real* dx) noexcept nogil:
+    """Softmax cross entropy of few classes, a row per lane."""
+    cdef real scores[FEW_CLASSES * MOST_LANES]
+    cdef real scales[MOST_LANES]
+    cdef double losses[MOST_LANES]
+    cdef double weights[MOST_LANES]
+    cdef int64_t correct[MOST_LANES]
+    cdef int64_t labels[MOST_LANES]
+    cdef bint known[MOST_LANES]
+    cdef Py_ssize_t n = a.n, width = lanes(x), rows, i
+    while begin < end:
+        rows = min(width, end - begin)
+        if rows < width:
+            memset(scores, 0, n * width * sizeof(real))
+        transpose(rows, n, x + begin * n, n, scores, width)
+        for i in range(width):
+            labels[i] = a.labels[begin + i] if i < rows else 0
+            weights[i] = a.weights[begin + i] if i < rows and a.weights != NULL else 1
+            scales[i] = <real>(weights[i] * a.scale)
+            known[i] = 0 <= labels[i] < n    # the user may have changed it since the check
+            if not known[i]:
+                labels[i] = 0
+        cross_entropy_lanes(n, labels, scales, dx != NULL, scores, losses, correct)
+        if dx != NULL:
+            transpose(n, rows, scores, width, dx + begin * n, n)
+        for i in range(rows):
+            a.row_losses[begin + i] = weights[i] * losses[i]
+            if a.correct != NULL:
+                a.correct[begin + i] = correct[i]
+            if not known[i]:
+                spoil_row(a, begin + i, dx + (begin + i) * n if dx != NULL else dx)
+        begin += rows
 
 
 cdef void loss_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:

@@ -35,14 +35,17 @@ cdef struct Lane:
 
 
 cdef struct Claim:
-    Py_ssize_t next      # the first chunk that nobody has begun
+    Py_ssize_t next      # the first place in `order` that nobody has begun
+    Py_ssize_t begin
     Py_ssize_t end
-    char line[48]        # a cache line for each, or threads would wait for each other's
+    double work
+    char line[32]        # a cache line for each, or threads would wait for each other's
 
 
 cdef struct Stage:
     Lane* lanes
     Py_ssize_t n_lanes
+    int* order           # the chunks of all lanes, counted one after the other, thread by thread
 
 
 cdef class Program:
@@ -50,12 +53,14 @@ cdef class Program:
     cdef Lane* lanes
     cdef Py_ssize_t n_stages
     cdef Stage* stages
-    cdef Claim* claims          # [n_stages, threads]
-    cdef Py_ssize_t n_claims
+    cdef Claim* claims          # [n_stages, claimed_by]
+    cdef int* orders
+    cdef int claimed_by         # threads
     cdef readonly double work   # multiply-adds of a run
     cdef Py_ssize_t n_lanes
     cpdef void run(self)
     cdef bint make_claims(self, int threads) noexcept nogil
+    cdef bint share(self, int threads) noexcept nogil
 
 
 cpdef int get_num_threads()

@@ -8,9 +8,10 @@ A kernel never starts threads. It is bound to its arrays as a `Task` of n indepe
     lane  = [task, task, ...]       tasks with the same n; the chunk of items that one task has
                                     finished is taken through the next while it is in the cache
 
-Every thread begins with chunks of its own and then takes those that other threads have not begun. A
-chunk is computed by one thread, and no kernel's result depends on how its items are cut into
-chunks, so a program gives the same bits for any number of threads.
+Every thread begins with chunks of its own, the same part of each lane, so that what it has written
+in one stage it finds in its cache in the next. Then it takes those that other threads have not
+begun. A chunk is computed by one thread, and no kernel's result depends on how its items are cut
+into chunks, so a program gives the same bits for any number of threads.
 """
 
 import os
@@ -35,6 +36,7 @@ cdef extern from "team.h" nogil:
     void team_run(team_member member, void* work, int threads)
     void team_barrier()
     Py_ssize_t team_claim(Py_ssize_t* next)
+    void team_hesitate()
 
 
 # Below so many multiply-adds per thread a team costs more than it saves.
@@ -155,41 +157,58 @@ cdef inline void run_chunk(const Stage* now, Py_ssize_t chunk, int threads) noex
         line.kernels[k].kernel(line.kernels[k].args, begin, end)
 
 
-cdef void claim_stage(const Stage* now, Claim* claims, int threads) noexcept nogil:
-    """Every thread's own unbroken run of the chunks of a stage, all with about the same work."""
-    cdef double total = 0, before = 0, work
-    cdef Py_ssize_t i, chunks = 0, count, first
-    cdef int t = 1
+cdef Py_ssize_t count_all(const Stage* now, int threads) noexcept nogil:
+    cdef Py_ssize_t i, count = 0
     for i in range(now.n_lanes):
-        total += now.lanes[i].n * now.lanes[i].work
-    claims[0].next = 0
-    for i in range(now.n_lanes):
-        count = count_chunks(&now.lanes[i], threads)
-        work = now.lanes[i].n * now.lanes[i].work
-        while t < threads and before + work > total * t / threads:
-            first = chunks + <Py_ssize_t>(count * (total * t / threads - before) / work + 0.5)
-            claims[t - 1].end = claims[t].next = first
-            t += 1
-        before += work
-        chunks += count
-    while t < threads:
-        claims[t - 1].end = claims[t].next = chunks
-        t += 1
-    claims[threads - 1].end = chunks
+        count += count_chunks(&now.lanes[i], threads)
+    return count
+
+
+cdef void share_stage(const Stage* now, Claim* claims, int threads, int* owners) noexcept nogil:
+    """The chunks of every thread in now.order; owners[chunk] is for use in between."""
+    cdef Py_ssize_t i, k, count, chunk = 0, place = 0
+    cdef int t, least
+    cdef double work
+    cdef bint many
+    for t in range(threads):
+        claims[t].work = 0
+    for many in (True, False):
+        chunk = 0
+        for i in range(now.n_lanes):
+            count = count_chunks(&now.lanes[i], threads)
+            work = now.lanes[i].n * now.lanes[i].work / count
+            for k in range(count if many == (count >= threads) else 0):
+                t = k * threads // count
+                if not many:    # to whom has the least
+                    for least in range(threads):
+                        if claims[least].work < claims[t].work:
+                            t = least
+                owners[chunk + k] = t
+                claims[t].work += work
+            chunk += count
+    for t in range(threads):
+        claims[t].begin = place
+        for k in range(chunk):
+            if owners[k] == t:
+                now.order[place] = k
+                place += 1
+        claims[t].end = place
 
 
 cdef void run_stage(const Stage* now, Claim* claims, int thread, int threads) noexcept nogil:
     """This thread's chunks, then what others have not begun: a core may be busy elsewhere."""
     cdef Claim* claim
-    cdef Py_ssize_t chunk
+    cdef Py_ssize_t place
     cdef int i
     for i in range(threads):
         claim = &claims[(thread + i) % threads]
+        if i > 0 and claim.next < claim.end:
+            team_hesitate()    # its thread may only be late by a moment, and has the data
         while True:
-            chunk = team_claim(&claim.next)
-            if chunk >= claim.end:
+            place = team_claim(&claim.next)
+            if place >= claim.end:
                 break
-            run_chunk(now, chunk, threads)
+            run_chunk(now, now.order[place], threads)
 
 
 cdef struct TeamWork:
@@ -290,6 +309,7 @@ cdef class Program:
         free(self.lanes)
         free(self.stages)
         free(self.claims)
+        free(self.orders)
 
     cpdef void run(self):
         """Run all stages with the present number of threads, without the GIL."""
@@ -310,15 +330,34 @@ cdef class Program:
 
     cdef bint make_claims(self, int threads) noexcept nogil:
         """Hand out the chunks of all stages; false without memory."""
-        cdef Py_ssize_t s, needed = self.n_stages * threads
-        if needed > self.n_claims:
-            free(self.claims)
-            self.claims = <Claim*>malloc(needed * sizeof(Claim))
-            self.n_claims = needed if self.claims != NULL else 0
-        if self.claims == NULL:
-            return needed == 0
+        cdef Py_ssize_t i
+        if self.n_stages == 0:
+            return False
+        if threads != self.claimed_by and not self.share(threads):
+            return False
+        for i in range(self.n_stages * threads):
+            self.claims[i].next = self.claims[i].begin
+        return True
+
+    cdef bint share(self, int threads) noexcept nogil:
+        """Which chunks are whose; false without memory."""
+        cdef Py_ssize_t s, count = 0, most = 0
+        free(self.claims)
+        free(self.orders)
+        self.claimed_by = 0
         for s in range(self.n_stages):
-            claim_stage(&self.stages[s], self.claims + s * threads, threads)
+            count += count_all(&self.stages[s], threads)
+            most = max(most, count_all(&self.stages[s], threads))
+        self.claims = <Claim*>malloc(self.n_stages * threads * sizeof(Claim))
+        self.orders = <int*>malloc((count + most) * sizeof(int))
+        if self.claims == NULL or self.orders == NULL:
+            return False
+        count = most    # owners come first
+        for s in range(self.n_stages):
+            self.stages[s].order = self.orders + count
+            share_stage(&self.stages[s], self.claims + s * threads, threads, self.orders)
+            count += count_all(&self.stages[s], threads)
+        self.claimed_by = threads
         return True
 
 

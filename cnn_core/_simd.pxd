@@ -33,6 +33,8 @@ cdef extern from "simd/simd.h" nogil:
         void (*softmax_backward)(Py_ssize_t, const float*, const float*, float*) noexcept nogil
         double (*softmax_cross_entropy)(Py_ssize_t, const float*, const float*, Py_ssize_t, float,
                                         float*) noexcept nogil
+        void (*cross_entropy_lanes)(Py_ssize_t, const int64_t*, const float*, int, float*, double*,
+                                    int64_t*) noexcept nogil
         double (*binary_cross_entropy)(Py_ssize_t, const float*, const float*, float,
                                        float*) noexcept nogil
         double (*squared_error)(Py_ssize_t, const float*, const float*, float,
@@ -92,6 +94,8 @@ cdef extern from "simd/simd.h" nogil:
         void (*softmax_backward)(Py_ssize_t, const double*, const double*, double*) noexcept nogil
         double (*softmax_cross_entropy)(Py_ssize_t, const double*, const double*, Py_ssize_t,
                                         double, double*) noexcept nogil
+        void (*cross_entropy_lanes)(Py_ssize_t, const int64_t*, const double*, int, double*,
+                                    double*, int64_t*) noexcept nogil
         double (*binary_cross_entropy)(Py_ssize_t, const double*, const double*, double,
                                        double*) noexcept nogil
         double (*squared_error)(Py_ssize_t, const double*, const double*, double,
@@ -230,6 +234,16 @@ cdef inline double softmax_cross_entropy_row(
         return f32.softmax_cross_entropy(n, x, t, label, <float>scale, dx)
     else:
         return f64.softmax_cross_entropy(n, x, t, label, scale, dx)
+
+
+cdef inline void cross_entropy_lanes(
+    Py_ssize_t n, const int64_t* labels, const real* scales, bint gradient, real* x,
+    double* losses, int64_t* correct,
+) noexcept nogil:
+    if real is float:
+        f32.cross_entropy_lanes(n, labels, scales, gradient, x, losses, correct)
+    else:
+        f64.cross_entropy_lanes(n, labels, scales, gradient, x, losses, correct)
 
 
 cdef inline double binary_cross_entropy_row(Py_ssize_t n, const real* x, const real* t,

@@ -16,12 +16,14 @@ from libc.string cimport memset
 
 from cnn_core._bounds cimport expect
 from cnn_core._parallel cimport new_task
-from cnn_core._simd cimport ACTIVATION_NONE, activate, multiply_sparse_row
+from cnn_core._simd cimport ACTIVATION_NONE, activate, add, multiply_sparse_row
+from cnn_core._strips cimport strip_begin
 from cnn_core._types cimport real
 
 cdef enum:
     MOST_ROWS = 96           # as of the dense map
     MOST_ROWS_OF_DW = 128
+    STRIP_COLUMNS = 128      # of the outputs at once
     LEAST_COLUMNS = 4096     # transposed at once: each part looks for its begin in every row
 
 ctypedef fused index_type:
@@ -84,6 +86,33 @@ cdef void sparse_forward_rows(
         first = indptr[indices[i]]
         multiply_sparse_row(n_out, indptr[indices[i] + 1] - first, values + first, columns + first,
                             W, n_out, b, out + i * n_out)
+    if activation != ACTIVATION_NONE:
+        out += begin * n_out
+        activate(activation, slope, (end - begin) * n_out, out, out)
+
+
+cdef void sparse_forward_strips(
+    Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t n_strips,
+    const int64_t* indptr, const int32_t* columns, const real* values, const int64_t* indices,
+    const real* W, const real* b, int activation, double slope, real* out,
+) noexcept nogil:
+    """The same, added in strips of the inputs, as `_affine.forward_strips` adds."""
+    cdef Py_ssize_t i, strip, p, stop, last, j, width
+    cdef real sums[STRIP_COLUMNS]
+    for i in range(begin, end):
+        p, stop = indptr[indices[i]], indptr[indices[i] + 1]
+        for strip in range(n_strips):
+            last = first_from(columns, p, stop, strip_begin(strip + 1, n_strips, n_in))
+            j = 0
+            while j < n_out:
+                width = min(STRIP_COLUMNS, n_out - j)
+                multiply_sparse_row(width, last - p, values + p, columns + p, W + j, n_out,
+                                    b + j if strip == 0 else <const real*>NULL,
+                                    out + i * n_out + j if strip == 0 else sums)
+                if strip > 0:
+                    add(width, sums, out + i * n_out + j)
+                j += width
+            p = last
     if activation != ACTIVATION_NONE:
         out += begin * n_out
         activate(activation, slope, (end - begin) * n_out, out, out)
@@ -242,6 +271,8 @@ cdef struct sparse_args:
     int activation
     double slope
     bint is_float
+    Py_ssize_t n_in
+    Py_ssize_t n_strips
 
 
 cdef void forward_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
@@ -255,6 +286,20 @@ cdef void forward_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noe
         sparse_forward_rows(begin, end, a.n_out, a.x.indptr, a.x.columns, <const double*>a.x.values,
                             indices, <const double*>a.W, <const double*>a.b, a.activation, a.slope,
                             <double*>a.out)
+
+
+cdef void forward_strips_kernel(const void* args, Py_ssize_t begin,
+                                Py_ssize_t end) noexcept nogil:
+    cdef const sparse_args* a = <const sparse_args*>args
+    cdef const int64_t* indices = a.x.indices + a.x.offset[0]
+    if a.is_float:
+        sparse_forward_strips(begin, end, a.n_in, a.n_out, a.n_strips, a.x.indptr, a.x.columns,
+                              <const float*>a.x.values, indices, <const float*>a.W,
+                              <const float*>a.b, a.activation, a.slope, <float*>a.out)
+    else:
+        sparse_forward_strips(begin, end, a.n_in, a.n_out, a.n_strips, a.x.indptr, a.x.columns,
+                              <const double*>a.x.values, indices, <const double*>a.W,
+                              <const double*>a.b, a.activation, a.slope, <double*>a.out)
 
 
 cdef void transpose_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
@@ -282,14 +327,19 @@ cdef void weight_gradient_kernel(const void* args, Py_ssize_t begin,
 
 
 def forward(Batch x, const real[:, ::1] W, const real[::1] b, real[:, ::1] out,
-            int activation=ACTIVATION_NONE, double slope=0.0):
-    """Task over rows: out = f(x W + b). b may be None."""
+            int activation=ACTIVATION_NONE, double slope=0.0, Py_ssize_t n_strips=1):
+    """Task over rows: out = f(x W + b). b may be None, unless n_strips > 1.
+
+    n_strips : of the inputs, added one after the other, as in `_affine.forward_strips`.
+    """
     cdef sparse_args args
     cdef double entries = <double>x.entries / x.n
     args.is_float = real is float
     expect(x.is_float == args.is_float and x.n_columns == W.shape[0] and out.shape[0] == x.n
-           and out.shape[1] == W.shape[1] and (b is None or b.shape[0] == W.shape[1]),
-           "x, W, b, out")
+           and out.shape[1] == W.shape[1] and (b is None or b.shape[0] == W.shape[1])
+           and n_strips >= 1 and (b is not None or n_strips == 1), "x, W, b, out, n_strips")
+    args.n_in = x.n_columns
+    args.n_strips = n_strips
     args.n_out = W.shape[1]
     args.x = &x.x
     args.W = &W[0, 0]
@@ -299,7 +349,8 @@ def forward(Batch x, const real[:, ::1] W, const real[::1] b, real[:, ::1] out,
     args.out = &out[0, 0]
     args.activation = activation
     args.slope = slope
-    return new_task(forward_kernel, &args, sizeof(args), x.n, 1, MOST_ROWS,
+    return new_task(forward_kernel if n_strips == 1 else forward_strips_kernel, &args,
+                    sizeof(args), x.n, 1, MOST_ROWS,
                     (entries + 1) * args.n_out,
                     (x, W.base, None if b is None else b.base, out.base))
 

@@ -23,6 +23,17 @@ static inline ptrdiff_t team_claim(ptrdiff_t *next) {
     return __atomic_fetch_add(next, 1, __ATOMIC_RELAXED);
 }
 
+/* Wait for about a microsecond or less. */
+static inline void team_hesitate(void) {
+    for (int i = 0; i < 16; i++) {
+#if defined(__x86_64__) || defined(__i386__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        __asm__ volatile("isb");
+#endif
+    }
+}
+
 #ifdef CNN_CORE_PTHREADS
 #include <unistd.h>
 

@@ -134,6 +134,37 @@ static double NAME(softmax_cross_entropy)(ptrdiff_t n, const REAL *x, const REAL
     return loss;
 }
 
+/* One row per lane: x[n][LANES] becomes the gradient. */
+static void NAME(cross_entropy_lanes)(ptrdiff_t n, const int64_t *labels, const REAL *scales,
+                                      int gradient, REAL *x, double *losses, int64_t *correct) {
+    vec most = NAME(load)(x), sum = NAME(splat)(0);
+    ivec best = {0}, wrong = most != most;
+    for (ptrdiff_t j = 1; j < n; j++) {
+        const vec v = NAME(load)(x + j * LANES);
+        const ivec more = v > most;
+        most = NAME(select)(more, v, most);
+        best = (more & (lane_int)j) | (~more & best);
+        wrong |= v != v;
+    }
+    best |= wrong; /* -1, which is no label */
+    for (ptrdiff_t i = 0; i < LANES; i++)
+        losses[i] = (double)x[labels[i] * LANES + i] - most[i];
+    for (ptrdiff_t j = 0; j < n; j++) {
+        const vec e = NAME(exp)(NAME(load)(x + j * LANES) - most);
+        sum += e;
+        NAME(store)(x + j * LANES, e);
+    }
+    for (ptrdiff_t i = 0; i < LANES; i++) {
+        losses[i] = log((double)sum[i]) - losses[i];
+        correct[i] = best[i] == labels[i];
+    }
+    if (!gradient) return;
+    const vec scale = NAME(load)(scales), factor = scale / sum;
+    for (ptrdiff_t j = 0; j < n; j++)
+        NAME(store)(x + j * LANES, NAME(load)(x + j * LANES) * factor);
+    for (ptrdiff_t i = 0; i < LANES; i++) x[labels[i] * LANES + i] -= scales[i];
+}
+
 static double NAME(binary_cross_entropy)(ptrdiff_t n, const REAL *x, const REAL *t, REAL scale,
                                          REAL *dx) {
     double loss = 0;

@@ -19,6 +19,7 @@
     .activate = NAME(activate), .activate_backward = NAME(activate_backward),                     \
     .softmax = NAME(softmax), .softmax_backward = NAME(softmax_backward),                         \
     .softmax_cross_entropy = NAME(softmax_cross_entropy),                                         \
+    .cross_entropy_lanes = NAME(cross_entropy_lanes),                                             \
     .binary_cross_entropy = NAME(binary_cross_entropy), .squared_error = NAME(squared_error),     \
     .argmax = NAME(argmax), .sum_rows = NAME(sum_rows), .add = NAME(add),                         \
     .transpose = NAME(transpose), .fold_row = NAME(fold_row), .scale_u8 = NAME(scale_u8),         \

@@ -64,6 +64,10 @@ enum activation {
      * returns -sum t log softmax(x); dx = scale (softmax(x) sum t - t); dx may be NULL. */       \
     double (*softmax_cross_entropy)(ptrdiff_t n, const REAL *x, const REAL *t, ptrdiff_t label,   \
                                     REAL scale, REAL *dx);                                        \
+    /* The same for one row per lane, x[n, lanes], whose targets are labels: losses[lanes], correct \
+     * where the first largest score is the label's, no score NaN, and x = dx where `gradient`. */\
+    void (*cross_entropy_lanes)(ptrdiff_t n, const int64_t *labels, const REAL *scales,           \
+                                int gradient, REAL *x, double *losses, int64_t *correct);         \
     /* Returns sum max(x, 0) - x t + log(1 + exp(-|x|)); dx = scale (sigmoid(x) - t) or NULL. */  \
     double (*binary_cross_entropy)(ptrdiff_t n, const REAL *x, const REAL *t, REAL scale,         \
                                    REAL *dx);                                                     \

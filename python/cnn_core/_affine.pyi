@@ -9,6 +9,10 @@ def forward(
     x: _Real, W: _Real, b: _Real | None, out: _Real, activation: int = ..., slope: float = ...,
     by_columns: bool = ...,
 ) -> Task: ...
+def forward_strips(
+    x: _Real, W: _Real, b: _Real, out: _Real, sums: _Real, n_groups: int,
+    activation: int = ..., slope: float = ...,
+) -> tuple[Task, Task]: ...
 def input_gradient(
     dout: _Real,
     packed: _Real,

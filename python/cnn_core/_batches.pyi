@@ -9,6 +9,7 @@ _Real = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 _Int64 = npt.NDArray[np.int64]
 
 def gather_rows(
-    source: Any, indices: _Int64, offset: _Int64, scale: float, out: _Real
+    source: Any, indices: _Int64, offset: _Int64, scale: float, out: _Real,
+    n_strips: int = ..., n_groups: int = ...,
 ) -> Task: ...
 def gather_labels(source: _Int64, indices: _Int64, offset: _Int64, out: _Int64) -> Task: ...

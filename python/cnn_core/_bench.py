@@ -15,7 +15,7 @@ import numpy.typing as npt
 from cnn_core import config, ops
 from cnn_core._commands import describe_layer, load_data, print_json
 from cnn_core._recipes import Options, build_network, build_trainer
-from cnn_core.blocks import AffineBlock, Block, ConvBlock, Parts, flat
+from cnn_core.blocks import AffineBlock, Block, ConvBlock, Parts
 from cnn_core.network import Sequential
 from cnn_core.plan import NativeSegment, Plan
 from cnn_core.trainer import Trainer
@@ -165,12 +165,8 @@ def _gather(plan: Plan, x: Array, t: Array) -> Parts:
     indices, start = rng.integers(0, len(x), plan.n), np.zeros(1, np.int64)
     scale = 1 / 255 if x.dtype == np.uint8 else 1.0
     assert plan.labels is not None
-    return Parts(
-        rows=[
-            batches.gather_rows(flat(x), indices, start, scale, flat(plan.x)),
-            batches.gather_labels(t.astype(np.int64), indices, start, plan.labels),
-        ]
-    )
+    labels = batches.gather_labels(t.astype(np.int64), indices, start, plan.labels)
+    return Parts(before=[[labels]]) + plan.gather(x, indices, start, scale)
 
 
 def _owner(block: Block, n: int) -> _Owner:
@@ -189,7 +185,8 @@ def _owner(block: Block, n: int) -> _Owner:
 def _entries(owner: _Owner, parts: Parts, names: _Names) -> Iterator[_Entry]:
     """The tasks with their names; the first of `rows` and of `after` is the product, as is the dx
     behind a convolution's dW."""
-    rows: list[list[ops.Task]] = []
+    # Of a product in strips the strips are the product, what the rows do is add them.
+    rows = [parts.strips]
     for item in parts.rows:
         rows += item if isinstance(item, list) else [[item]]
     groups = (

@@ -18,7 +18,7 @@ from cnn_core import ops
 from cnn_core._inputs import Input, Samples, as_source, reading
 from cnn_core._interrupts import Deferral
 from cnn_core._weights import ClassWeight
-from cnn_core.blocks import Parts, flat
+from cnn_core.blocks import Lane, Parts, flat
 from cnn_core.callbacks import Callback
 from cnn_core.layers import Layer, positive
 from cnn_core.ops.sparse import Rows
@@ -125,17 +125,18 @@ class Fit:
             sparse = isinstance(self.x, Rows)
             plan = self.network.plan(n, self.kind, True, True, self.weights is not None, sparse)
             batches, at = ops.native.batches, (self.indices, self.start)
-            gather, before, after = reading(self.x, plan.x, *at, self.network.input_scale)
+            read, before, after = reading(self.x, plan, *at, self.network.input_scale)
+            targets: Lane = []
             if plan.target is None:
                 assert plan.labels is not None
-                gather.append(batches.gather_labels(self.t, *at, plan.labels))
+                targets.append(batches.gather_labels(self.t, *at, plan.labels))
             else:
-                gather.append(batches.gather_rows(flat(self.t), *at, 1.0, flat(plan.target)))
+                targets.append(batches.gather_rows(flat(self.t), *at, 1.0, flat(plan.target)))
             if plan.weights is not None and self.weights is not None:
                 column, out = self.weights[:, np.newaxis], plan.weights[:, np.newaxis]
-                gather.append(batches.gather_rows(column, *at, 1.0, out))
+                targets.append(batches.gather_rows(column, *at, 1.0, out))
             update = partial(self.trainer.update_parts, keep_gradients=self.watched)
-            calls = plan.steps(True, Parts(rows=[*gather]), update)
+            calls = plan.steps(True, Parts(before=[targets]) + read, update)
             self.compiled[n] = plan, [*before, *calls, *after]
         return self.compiled[n]
 

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import _checks as checks
-from cnn_core import ops
+from cnn_core.blocks import Parts
 from cnn_core.layers import Affine, Layer, Shape
 from cnn_core.ops.sparse import Int64, Rows, is_sparse
+from cnn_core.plan import Plan
 
 Array = npt.NDArray[Any]
 Call = Callable[[], None]
@@ -83,19 +84,19 @@ def fill(buffer: Any, x: Input, scale: float) -> None:
 
 
 def reading(
-    x: Input, buffer: Any, indices: Int64, start: Int64, scale: float
-) -> tuple[list[ops.Task], list[Call], list[Call]]:
-    """How the rows from indices[start[0]] on get into the buffer of a plan.
+    x: Input, plan: Plan, indices: Int64, start: Int64, scale: float
+) -> tuple[Parts, list[Call], list[Call]]:
+    """How the rows from indices[start[0]] on become the x of a plan.
 
-    Tasks over the rows, and what to call before the plan runs and after it. x is from `as_source`.
+    What belongs into its program, and what to call before the plan runs and after it. x is from
+    `as_source`.
     """
     if isinstance(x, Rows):
-        read = partial(x.into, buffer, indices, start)
+        read = partial(x.into, plan.x, indices, start)
         read()  # the tasks of the plan are cut by the entries that they find
-        return [], [read], [buffer.release]
+        return Parts(), [read], [plan.x.release]
     factor = scale if x.dtype == np.uint8 else 1.0
-    rows, out = x.reshape(len(x), -1), buffer.reshape(len(buffer), -1)
-    return [ops.native.batches.gather_rows(rows, indices, start, factor, out)], [], []
+    return plan.gather(x, indices, start, factor), [], []
 
 
 def in_one_piece(x: Input) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,6 +33,10 @@ Lane = list[ops.Task]
 Border = tuple[int, int, int, int]
 
 NO_BORDER: Border = (0, 0, 0, 0)
+STRIP = 128  # inputs, at least, of a strip
+MOST_STRIPS = 4
+GROUP = 64  # rows, at most, of a part of a strip
+MOST_SUMS = 1 << 17  # numbers that the strips' sums may have: they go from core to core
 FEW_SAMPLES = 4  # do not keep all threads busy: parts of a sample do
 WORK_TO_SHARE = 500_000  # multiply-adds of a sample; below, waiting for each other takes longer
 ACTIVATION_LAYERS = (Sigmoid, Tanh, ReLU, LeakyReLU)
@@ -55,7 +59,9 @@ class Finished:
 class Parts:
     """What goes into a program, by the place it has there.
 
-    before   lanes that depend on parameters only: packed weights
+    before   lanes that depend on parameters and the data set only: packed weights, targets
+    strips   tasks over strips of the inputs, one lane beside `before`: x as it is read, and its
+             products with the first layer's weights
     rows     tasks over the samples: forward, loss, gradients of the inputs and of kernels. A chunk
              of samples goes through as many of them as want chunks of one size, while it is in the
              cache; a list of lanes among them is a stage of its own, which all samples must have
@@ -67,6 +73,7 @@ class Parts:
     """
 
     before: list[Lane] = field(default_factory=list)
+    strips: Lane = field(default_factory=list)
     rows: list[ops.Task | list[Lane]] = field(default_factory=list)
     after: list[Lane] = field(default_factory=list)
     reduce: list[Lane] = field(default_factory=list)
@@ -74,17 +81,10 @@ class Parts:
     finished: list[Finished] = field(default_factory=list)
 
     def __add__(self, other: Parts) -> Parts:
-        return Parts(
-            self.before + other.before,
-            self.rows + other.rows,
-            self.after + other.after,
-            self.reduce + other.reduce,
-            self.update + other.update,
-            self.finished + other.finished,
-        )
+        return Parts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def program(self) -> ops.Program:
-        stages: list[list[Lane]] = [self.before, [[]]]
+        stages: list[list[Lane]] = [[self.strips, *self.before], [[]]]
         for item in self.rows:
             if isinstance(item, list):
                 stages += [item, [[]]]
@@ -185,9 +185,25 @@ def _behind(previous: Block | None) -> tuple[Any, int, float]:
 class AffineBlock(Block):
     takes_activation = True
     layer: Affine
+    #: strips of the inputs and groups of rows in which a training step computes the outputs
+    strips: tuple[int, int] | None = None
+
+    def cut(self) -> None:
+        """Compute the outputs in strips where that pays. Nothing but the sizes decides."""
+        n, (n_in, n_out) = len(self.x), self.layer.params["W"].shape
+        n_strips = min(1 << (n_in // STRIP).bit_length() - 1, MOST_STRIPS) if n_in >= STRIP else 1
+        if n_strips > 1 and n * n_out * n_strips <= MOST_SUMS:
+            self.strips = n_strips, -(-n // GROUP)
 
     def forward(self) -> Parts:
         W, b = self.layer.params["W"], self.layer.params["b"]
+        if self.strips is not None:
+            n_strips, n_groups = self.strips
+            sums = _memory.empty((n_strips - 1, *self.y.shape), self.y.dtype)
+            products, total = ops.native.affine.forward_strips(
+                self.x, W, b, self.y, sums, n_groups, self.code, self.slope
+            )
+            return Parts(strips=[products], rows=[total])
         by_columns = len(self.x) < FEW_SAMPLES and W.size > WORK_TO_SHARE
         options = self.x, W, b, self.y, self.code, self.slope, by_columns
         task = ops.native.affine.forward(*options)

@@ -307,8 +307,7 @@ class Sequential(FlatParameters):
             if plan is not last:
                 read, last = Parts(), plan
                 if in_one_piece:
-                    gather = reading(array, plan.x, indices, start, self.input_scale)[0]
-                    read.rows = [*gather]
+                    read = reading(array, plan, indices, start, self.input_scale)[0]
                 calls = plan.steps(False, read) if kind else plan.forward_steps(read)
             if not in_one_piece:
                 self.fill(plan, array[part])

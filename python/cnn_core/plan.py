@@ -22,6 +22,7 @@ from cnn_core.blocks import (
     AffineBlock,
     Block,
     Finished,
+    FlattenBlock,
     Parts,
     Shape,
     convert,
@@ -48,6 +49,9 @@ def no_update(finished: list[Finished]) -> Parts:
 class NativeSegment:
     """Neighbouring blocks, with the buffers between them."""
 
+    #: see AffineBlock.strips, of the first block
+    strips: tuple[int, int] | None = None
+
     def __init__(
         self, blocks: list[Block], x: Array, training: bool, gradient: bool, need_dx: bool
     ) -> None:
@@ -61,6 +65,10 @@ class NativeSegment:
             self.lowest = next(trained, len(self.blocks))
         if gradient:
             self._lay_out_gradients(need_dx)
+            first = next((b for b in self.blocks if not isinstance(b, FlattenBlock)), None)
+            if not need_dx and isinstance(first, AffineBlock):
+                first.cut()
+                self.strips = first.strips
 
     def _lay_out(self, x: Any) -> None:
         for block, behind in zip(self.blocks, [*self.blocks[1:], None], strict=True):
@@ -118,6 +126,8 @@ class NativeSegment:
 
 class PythonSegment:
     """One layer in plain Python between buffers."""
+
+    strips = None
 
     def __init__(
         self, layer: Layer, x: Array, output_shape: Shape, training: bool, gradient: bool
@@ -294,6 +304,15 @@ class Plan:
             np.copyto(target, t)
         if self.weights is not None and weights is not None:
             np.copyto(self.weights, weights)
+
+    def gather(self, source: Array, indices: Array, start: Array, scale: float) -> Parts:
+        """scale * source[indices[start[0]:]] as `x`; the data set lies row by row."""
+        strips = self.segments[0].strips if self.segments else None
+        gather = ops.native.batches.gather_rows
+        options = flat(source), indices, start, scale, flat(self.x)
+        if strips is None:
+            return Parts(rows=[gather(*options)])
+        return Parts(strips=[gather(*options, *strips)])
 
     def forward(self) -> Array:
         """The outputs for `x`: a buffer that the next call overwrites."""

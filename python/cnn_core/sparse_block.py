@@ -14,7 +14,8 @@ class SparseAffineBlock(AffineBlock):
 
     def forward(self) -> Parts:
         W, b = self.layer.params["W"], self.layer.params["b"]
-        task = ops.native.sparse.forward(self.x, W, b, self.y, self.code, self.slope)
+        n_strips = self.strips[0] if self.strips else 1
+        task = ops.native.sparse.forward(self.x, W, b, self.y, self.code, self.slope, n_strips)
         return Parts(rows=[task])
 
     def backward(self, previous: Block | None) -> Parts:

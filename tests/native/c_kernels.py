@@ -47,8 +47,7 @@ class Kernels:
     def __init__(self, c_level, isa, dtype, store=Guarded):
         self.c, self.isa, self.dtype, self.store = c_level, isa, np.dtype(dtype), store
         self.single = self.dtype == np.float32
-        self.lanes = c_level.lanes(self.single)
-        self.max_columns = c_level.max_columns(self.single)
+        self.lanes, self.max_columns = c_level.sizes(self.single)
 
     def __repr__(self):
         return f"{self.isa}-{self.dtype}"
@@ -105,6 +104,15 @@ class Kernels:
             loss = self.call("softmax_cross_entropy", x.size, *args)
         return loss, dx and dx.array
 
+    def cross_entropy_lanes(self, x, labels, scales, *, gradient=True):
+        """Losses, correct rows, and x[n, lanes] afterwards."""
+        with self.memory() as m:
+            x_, labels_, scales_ = m.inout(x), m.input(labels), m.input(scales.astype(self.dtype))
+            losses, correct = m.output(self.lanes, np.float64), m.inout(np.full(self.lanes, -1))
+            args = (labels_.address, scales_.address, gradient, x_.address, losses.address)
+            self.call("cross_entropy_lanes", len(x), *args, correct.address)
+        return losses.array, correct.array, x_.array
+
     def _loss(self, name, x, t, scale, gradient):
         with self.memory() as m:
             x_, t_ = m.input(x), m.input(t)
@@ -153,7 +161,7 @@ class Kernels:
         suffix = {"uint8": "u8", "float32": "f32", "float64": "f64"}[str(x.dtype)]
         with self.memory() as m:
             x_, y = m.input(x), m.output(x.shape, self.dtype)
-            self.call(f"scale_{suffix}", x.size, x_.address, scale, y.address)
+            self.call("scale", x.size, x_.address, suffix, scale, y.address)
         return y.array
 
     def sgd(self, p, grad, v, lr, momentum=0.0, nesterov=False, weight_decay=0.0, decay=0.0):

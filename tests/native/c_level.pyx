@@ -44,12 +44,9 @@ def use_isa(Py_ssize_t number):
     f64 = _simd.f64 = _simd.isas[number].f64
 
 
-def lanes(bint single):
-    return f32.lanes if single else f64.lanes
-
-
-def max_columns(bint single):
-    return f32.max_columns if single else f64.max_columns
+def sizes(bint single):
+    """Lanes and most columns."""
+    return (f32.lanes, f32.max_columns) if single else (f64.lanes, f64.max_columns)
 
 
 # ---- the entries of the table --------------------------------------------------------------------
@@ -57,8 +54,7 @@ def max_columns(bint single):
 
 def product(bint single, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, address a, Py_ssize_t a_row,
             Py_ssize_t a_col, address b, Py_ssize_t b_row, address c, Py_ssize_t c_row):
-    """product_taps with one tap."""
-    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t at = 0    # one tap
     if single:
         f32.product_taps(m, n, k, 1, <float*>a, &at, a_row, a_col, <float*>b, &at, b_row, NULL,
                          <float*>c, c_row)
@@ -113,6 +109,16 @@ def softmax_cross_entropy(bint single, Py_ssize_t n, address x, address t, Py_ss
     return f64.softmax_cross_entropy(n, <double*>x, <double*>t, label, scale, <double*>dx)
 
 
+def cross_entropy_lanes(bint single, Py_ssize_t n, address labels, address scales, bint gradient,
+                        address x, address losses, address correct):
+    if single:
+        f32.cross_entropy_lanes(n, <int64_t*>labels, <float*>scales, gradient, <float*>x,
+                                <double*>losses, <int64_t*>correct)
+    else:
+        f64.cross_entropy_lanes(n, <int64_t*>labels, <double*>scales, gradient, <double*>x,
+                                <double*>losses, <int64_t*>correct)
+
+
 def binary_cross_entropy(bint single, Py_ssize_t n, address x, address t, double scale,
                          address dx):
     if single:
@@ -163,23 +169,18 @@ def add_scaled(bint single, Py_ssize_t n, address x, double a, address d, addres
         f64.add_scaled(n, <double*>x, a, <double*>d, <double*>y)
 
 
-def scale_u8(bint single, Py_ssize_t n, address x, double scale, address y):
-    if single:
+def scale(bint single, Py_ssize_t n, address x, str kind, double scale, address y):
+    """scale_u8, scale_f32 or scale_f64."""
+    if single and kind == "u8":
         f32.scale_u8(n, <uint8_t*>x, <float>scale, <float*>y)
-    else:
-        f64.scale_u8(n, <uint8_t*>x, scale, <double*>y)
-
-
-def scale_f32(bint single, Py_ssize_t n, address x, double scale, address y):
-    if single:
+    elif single and kind == "f32":
         f32.scale_f32(n, <float*>x, <float>scale, <float*>y)
-    else:
-        f64.scale_f32(n, <float*>x, scale, <double*>y)
-
-
-def scale_f64(bint single, Py_ssize_t n, address x, double scale, address y):
-    if single:
+    elif single:
         f32.scale_f64(n, <double*>x, <float>scale, <float*>y)
+    elif kind == "u8":
+        f64.scale_u8(n, <uint8_t*>x, scale, <double*>y)
+    elif kind == "f32":
+        f64.scale_f32(n, <float*>x, scale, <double*>y)
     else:
         f64.scale_f64(n, <double*>x, scale, <double*>y)
 

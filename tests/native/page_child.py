@@ -25,6 +25,8 @@ def elementwise(k, n):
         yield "softmax_backward", k.softmax_backward, (x, t)
         yield "softmax_cross_entropy", k.softmax_cross_entropy, (x, n - 1)
         yield "softmax_cross_entropy", k.softmax_cross_entropy, (x, t)
+        rows, labels = np.repeat(x[:, None], k.lanes, axis=1), np.full(k.lanes, n - 1)
+        yield "cross_entropy_lanes", k.cross_entropy_lanes, (rows, labels, np.ones(k.lanes))
         yield "argmax", k.argmax, (x,)
     yield "binary_cross_entropy", k.binary_cross_entropy, (x, t)
     yield "squared_error", k.squared_error, (x, t)

@@ -38,6 +38,10 @@ PACKED = real(packed_size(I, O, True))
 #: a function and arguments that fit; then the place of one argument and what does not fit there
 CASES = {
     "affine": (affine.forward, (real(N, I), real(I, O), real(O), real(N, O))),
+    "affine in strips": (
+        lambda *arguments: affine.forward_strips(*arguments)[0],
+        (real(N, I), real(I, O), real(O), real(N, O), real(2, N, O), 1),
+    ),
     "affine dx": (affine.input_gradient, (real(N, O), PACKED, real(N, I), real(N, I), 1)),
     "affine dW": (affine.weight_gradient, (real(N, I), real(N, O), real(I, O))),
     "affine db": (affine.bias_gradient, (real(N, O), real(O))),
@@ -80,6 +84,7 @@ CASES = {
 }
 #: changes that fit, too: place of the argument, axis, and how much longer
 FITS = {
+    "affine in strips": {(4, 0, -1), (4, 0, 1)},
     "affine dx": {(0, 1, -1), (1, 0, 1)},
     "affine db": {(0, 0, -1), (0, 0, 1)},
     "rows": {(0, 0, -1), (0, 0, 1), (1, 0, 1), (4, 0, -1)},

@@ -39,6 +39,49 @@ def test_softmax_cross_entropy_at_edge_sizes(kernels, rng):
             assert alone == loss, "without its gradient the loss is another"
 
 
+def test_a_row_per_lane_at_edge_sizes(kernels, rng):
+    """Each lane is the softmax cross entropy of its row, whatever stands in the other lanes."""
+    dtype, lanes = kernels.dtype, kernels.lanes
+    for n in (1, 2, 3, 10, 63, 64):
+        x = 3 * random_array(rng, (n, lanes), dtype)
+        labels, scales = rng.integers(0, n, lanes), rng.uniform(0.1, 2, lanes)
+        losses, correct, dx = kernels.cross_entropy_lanes(x, labels, scales)
+        for i in range(lanes):
+            expected, gradient = expected_cross_entropy(x[:, i], labels[i], scales[i])
+            assert abs(losses[i] - expected) <= TIGHT[str(dtype)] * (10 + expected), f"n={n} i={i}"
+            size = np.full(n, 4 * scales[i])
+            assert_close(dx[:, i], gradient, dtype, magnitude=size, table=TIGHT, note=f"n={n}")
+            assert correct[i] == (np.argmax(x[:, i]) == labels[i])
+        alone, hits, _ = kernels.cross_entropy_lanes(x, labels, scales, gradient=False)
+        assert same_bits(alone, losses) and (hits == correct).all()
+        others = np.full_like(x, np.nan)
+        others[:, 0] = x[:, 0]
+        first = kernels.cross_entropy_lanes(others, labels, scales)
+        assert first[0][0] == losses[0] and same_bits(first[2][:, 0], dx[:, 0])
+
+
+def test_strange_scores_in_a_lane(kernels):
+    """Ties go to the first class; a row with a NaN is never correct, one with infinity may be."""
+    lanes, inf, nan = kernels.lanes, np.inf, np.nan
+    cases = [  # scores, label, correct, loss
+        ([2, 2, 1], 0, 1, np.log(2 + np.exp(-1))),
+        ([2, 2, 1], 1, 0, np.log(2 + np.exp(-1))),
+        ([nan, 1, 0], 1, 0, nan),
+        ([1, 0, nan], 0, 0, nan),
+        ([-inf, 0, -inf], 1, 1, 0.0),
+        ([-inf, 0, 0], 0, 0, inf),
+        ([inf, 0, 0], 0, 1, nan),
+        ([1e30, -1e30, 0], 0, 1, 0.0),
+    ]
+    for scores, label, right, loss in cases:
+        x = np.zeros((3, lanes), kernels.dtype)
+        x[:, lanes - 1] = scores
+        labels = np.full(lanes, label)
+        losses, correct, _ = kernels.cross_entropy_lanes(x, labels, np.ones(lanes))
+        assert correct[-1] == right, scores
+        assert losses[-1] == pytest.approx(loss, rel=1e-6, nan_ok=True), scores
+
+
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_elementwise_losses_at_edge_sizes(kernels, rng, name):
     dtype = kernels.dtype

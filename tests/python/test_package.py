@@ -32,9 +32,10 @@ ROOMS = [
         "metrics",
     },
     {"ops"},
-    {"losses", "layers", "image_layers", "_optimizer", "optimizers", "config", "_inputs"},
+    {"losses", "layers", "image_layers", "_optimizer", "optimizers", "config"},
     {"book"},
     {"blocks", "sparse_block", "plan", "gradient_check"},
+    {"_inputs"},
     {"network"},
     {
         "callbacks",
