@@ -12,9 +12,9 @@ _common = {
     "deadline": None,
     "suppress_health_check": [HealthCheck.too_slow],
 }
-settings.register_profile("normal", max_examples=40, **_common)
-settings.register_profile("high", max_examples=1000, **_common)
-settings.load_profile("high" if os.environ.get("CNN_CORE_TEST_EFFORT") == "high" else "normal")
+for _effort, _examples in {"low": 15, "normal": 40, "high": 1000}.items():
+    settings.register_profile(_effort, max_examples=_examples, **_common)
+settings.load_profile(os.environ.get("CNN_CORE_TEST_EFFORT", "normal"))
 
 
 def pytest_report_header(config):

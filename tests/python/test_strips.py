@@ -17,6 +17,7 @@ SIZES = [
     *((784, 50, rows) for rows in (1, 2, 3, 63, 64, 65, 100, 130)),
     *((n_in, 17, 5) for n_in in (4 * STRIP, 1000, 1030)),
     (300, 1, 200),
+    (784, 300, 200),
 ]
 
 
@@ -43,7 +44,8 @@ def test_which_layers_have_strips():
     assert found[2 * STRIP] == found[4 * STRIP - 1] == (2, 2)
     assert found[4 * STRIP] == found[784] == found[1030] == (4, 2)
     assert strips(make(784, 10, "float32"), 1) == (4, 1)
-    assert strips(make(784, 2000, "float32"), 100) is None, "their sums would be larger than x"
+    assert strips(make(784, 300, "float32"), 200) == (2, 4), "fewer, where their sums are many"
+    assert strips(make(784, 2000, "float32"), 100) is None
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
