@@ -1,6 +1,7 @@
 """Interleaved rounds: the libraries take turns, so that a change in the machine's speed meets all.
 
-Each library is a process of its own (child.py) that lives through all workloads.
+Each library is a process of its own (child.py) that lives through all workloads. Between its turns
+it is stopped: threads that wait for work in a loop would take the others' cores.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from typing import Any
 
 from child import FAILED
 
-PAUSE = 0.02  # seconds between two turns: threads that spin for more work have gone to sleep
+PAUSE = 0.02  # seconds between two turns
 
 
 def environment(name: str, threads: int) -> dict[str, str]:
@@ -58,6 +60,11 @@ class Child:
             text=True,
         )
         self.versions = self._answer()["versions"]
+        self._signal("SIGSTOP")
+
+    def _signal(self, name: str) -> None:
+        if hasattr(signal, name):  # not on Windows
+            self.process.send_signal(getattr(signal, name))
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -73,12 +80,15 @@ class Child:
 
     def order(self, what: str, **arguments: Any) -> dict[str, Any]:
         assert self.process.stdin is not None
+        self._signal("SIGCONT")
         try:
             self.process.stdin.write(json.dumps({"do": what, **arguments}) + "\n")
             self.process.stdin.flush()
+            return self._answer()
         except BrokenPipeError:
             raise Skipped(f"{FAILED} it has ended") from None
-        return self._answer()
+        finally:
+            self._signal("SIGSTOP")
 
     def prepare(self, kind: str, workload: str = "", rows: int = 60_000, dtype: str = "") -> None:
         answer = self.order("prepare", kind=kind, workload=workload, rows=rows, dtype=dtype)
@@ -92,6 +102,7 @@ class Child:
         return float(self.order("memory")["megabytes"])
 
     def close(self) -> None:
+        self._signal("SIGCONT")
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
             with contextlib.suppress(BrokenPipeError):

@@ -36,6 +36,7 @@ cdef extern from "team.h" nogil:
     void team_run(team_member member, void* work, int threads)
     void team_barrier()
     Py_ssize_t team_claim(Py_ssize_t* next)
+    Py_ssize_t team_unclaimed(const Py_ssize_t* next)
     void team_hesitate()
 
 
@@ -202,7 +203,7 @@ cdef void run_stage(const Stage* now, Claim* claims, int thread, int threads) no
     cdef int i
     for i in range(threads):
         claim = &claims[(thread + i) % threads]
-        if i > 0 and claim.next < claim.end:
+        if i > 0 and team_unclaimed(&claim.next) < claim.end:
             team_hesitate()    # its thread may only be late by a moment, and has the data
         while True:
             place = team_claim(&claim.next)

@@ -34,6 +34,11 @@ static inline void team_hesitate(void) {
     }
 }
 
+/* The number that the next call of team_claim will give, or a smaller one. */
+static inline ptrdiff_t team_unclaimed(const ptrdiff_t *next) {
+    return __atomic_load_n(next, __ATOMIC_RELAXED);
+}
+
 #ifdef CNN_CORE_PTHREADS
 #include <unistd.h>
 
