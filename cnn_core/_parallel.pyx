@@ -200,11 +200,13 @@ cdef void run_stage(const Stage* now, Claim* claims, int thread, int threads) no
     """This thread's chunks, then what others have not begun: a core may be busy elsewhere."""
     cdef Claim* claim
     cdef Py_ssize_t place
+    cdef bint patient = True
     cdef int i
     for i in range(threads):
         claim = &claims[(thread + i) % threads]
-        if i > 0 and team_unclaimed(&claim.next) < claim.end:
+        if i > 0 and patient and team_unclaimed(&claim.next) < claim.end:
             team_hesitate()    # its thread may only be late by a moment, and has the data
+            patient = False
         while True:
             place = team_claim(&claim.next)
             if place >= claim.end:
