@@ -191,8 +191,8 @@ class AffineBlock(Block):
     def cut(self) -> None:
         """Compute the outputs in strips where that pays. Nothing but the sizes decides."""
         n, (n_in, n_out) = len(self.x), self.layer.params["W"].shape
-        n_strips = min(1 << (n_in // STRIP).bit_length() - 1, MOST_STRIPS) if n_in >= STRIP else 1
-        while n_strips > 1 and n * n_out * n_strips > MOST_SUMS:
+        n_strips = MOST_STRIPS
+        while n_strips > 1 and (n_in < STRIP * n_strips or n * n_out * n_strips > MOST_SUMS):
             n_strips //= 2
         if n_strips > 1:
             self.strips = n_strips, -(-n // GROUP)

@@ -94,6 +94,27 @@ def test_chunks_of_a_late_thread_are_taken_by_the_others(c_level, threads):
     assert (record.seen[1:20, THREAD] != record.seen[0, THREAD]).all(), "of the same half"
 
 
+@needs_threads
+def test_every_thread_has_the_same_part_of_each_lane(c_level, threads):
+    """However much work a lane is, and whatever stands beside it."""
+    threads(2)
+
+    def owners():
+        delay = {"most": 1, "delay": 300, "every": True}
+        lanes = [Record(c_level, 8, work=work, **delay) for work in (3 * MUCH, MUCH)]
+        behind = Record(c_level, 8, work=MUCH, **delay)
+        Program([[[lane.task] for lane in lanes], [[behind.task]]]).run()
+        return [record.seen[:, THREAD].tolist() for record in (*lanes, behind)]
+
+    # A core that is busy elsewhere may lose some of its part to the other, but not every time.
+    for _ in range(200):
+        first, *others = owners()
+        if len(set(first)) == 2 and others == [first, first]:
+            assert first == sorted(first, key=first.index), "not the halves"
+            return
+    raise AssertionError("no run in 200 has given both threads their parts")
+
+
 def test_small_work_stays_on_the_thread_that_calls(c_level, threads):
     threads(2)
     record = Record(c_level, 100, work=10.0)
