@@ -19,6 +19,10 @@
  * one, with a register each, and keeps what does not fit in vector registers. */
 #define FORGET(x) __asm__("" : "+r"(x))
 
+/* Where a term is a row of A, with a line of its own far from the last one, the processor does not see
+ * what comes next: the line of the next tile is fetched. A single vector leaves no time for it. */
+#define LINE ((ptrdiff_t)(64 / sizeof(REAL)))
+
 #define DEFINE_TILE(ROWS, VECTORS)                                                                \
     static void NAME(tile_##ROWS##x##VECTORS)(PRODUCT_PARAMETERS) {                               \
         vec sum[ROWS][VECTORS];                                                                   \
@@ -33,6 +37,7 @@
         }                                                                                         \
         ptrdiff_t row3 = 3 * a_row;                                                               \
         FORGET(row3);                                                                             \
+        const ptrdiff_t ahead = a_row == 1 ? LINE : 0;                                            \
         for (ptrdiff_t t = 0; t < taps; t++) {                                                    \
             const REAL *bt = b + b_at[t], *at[(ROWS + 3) / 4];                                    \
             UNROLL for (int i = 0; i < (ROWS + 3) / 4; i++) {                                     \
@@ -41,6 +46,7 @@
             }                                                                                     \
             for (ptrdiff_t p = 0; p < k; p++) {                                                   \
                 vec row[VECTORS];                                                                 \
+                if (VECTORS > 1) __builtin_prefetch(at[0] + ahead);                               \
                 UNROLL for (int v = 0; v < VECTORS; v++)                                          \
                     row[v] = LOAD_PART(bt + v * LANES, n - v * LANES);                            \
                 UNROLL for (int i = 0; i < ROWS; i++) {                                           \
