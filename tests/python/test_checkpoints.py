@@ -211,11 +211,8 @@ def test_killed_at_random_moments(tmp_path):
     assert json.loads(expected)["iteration"] == 120
     kills = inside = trainings = 0
     while kills < wanted:
-        folder, every, trainings = (
-            tmp_path / str(trainings),
-            (1, 3, 0)[trainings % 3],
-            trainings + 1,
-        )
+        folder, every = tmp_path / str(trainings), (1, 3, 0)[trainings % 3]
+        trainings += 1
         while True:
             with start(folder, every) as process:
                 time.sleep(rng.uniform(0, seconds))
@@ -225,7 +222,8 @@ def test_killed_at_random_moments(tmp_path):
                 break
             assert process.returncode == -signal.SIGKILL
             kills += 1
-            inside += any(name.endswith(".tmp") for name in os.listdir(folder))
+            if folder.exists():  # else it was killed while it started
+                inside += any(name.endswith(".tmp") for name in os.listdir(folder))
         assert result == expected
         assert os.listdir(folder) == [FILE]
     print(f"{kills} kills in {trainings} trainings, {inside} of them while a file was written")
