@@ -16,6 +16,7 @@ and only the sums go from core to core.
 Saito, Deep Learning from Scratch, section 5.6.
 """
 
+from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from cnn_core._bounds cimport expect
@@ -53,6 +54,7 @@ cdef struct affine_args:
     void* sums           # [n_strips - 1, n_rows, n_out]: all strips but the first, whose is `out`
     Py_ssize_t n_strips
     Py_ssize_t n_groups  # of rows
+    const int64_t* start # the first row of x that counts, or NULL
 
 
 cdef void affine_forward_rows(
@@ -175,12 +177,15 @@ cdef void forward_columns_kernel(const void* args, Py_ssize_t begin,
 
 cdef void forward_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef const affine_args* a = <const affine_args*>args
+    cdef Py_ssize_t first = a.start[0] * a.n_in if a.start != NULL else 0
     if a.is_float:
-        affine_forward_rows(begin, end, a.n_in, a.n_out, <const float*>a.x, <const float*>a.W,
-                            <const float*>a.b, a.activation, a.slope, <float*>a.out)
+        affine_forward_rows(begin, end, a.n_in, a.n_out, <const float*>a.x + first,
+                            <const float*>a.W, <const float*>a.b, a.activation, a.slope,
+                            <float*>a.out)
     else:
-        affine_forward_rows(begin, end, a.n_in, a.n_out, <const double*>a.x, <const double*>a.W,
-                            <const double*>a.b, a.activation, a.slope, <double*>a.out)
+        affine_forward_rows(begin, end, a.n_in, a.n_out, <const double*>a.x + first,
+                            <const double*>a.W, <const double*>a.b, a.activation, a.slope,
+                            <double*>a.out)
 
 
 cdef void input_gradient_kernel(const void* args, Py_ssize_t begin,
@@ -235,16 +240,23 @@ cdef Task rows_task(kernel_t kernel, affine_args args, tuple arrays):
 
 
 def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[:, ::1] out,
-            int activation=ACTIVATION_NONE, double slope=0.0, bint by_columns=False):
+            int activation=ACTIVATION_NONE, double slope=0.0, bint by_columns=False,
+            const int64_t[::1] start=None):
     """Task over rows, or over cache lines of a row where `by_columns`: out = f(x W + b).
 
-    b may be None.
+    b may be None. start : instead of all rows of x, those from start[0] on; the caller sees to it
+    that there are as many as in `out`. Not where `by_columns`.
     """
     cdef affine_args args
     cdef Py_ssize_t line = LINE_BYTES // sizeof(real)
-    expect(x.shape[1] == W.shape[0] and out.shape[0] == x.shape[0] and out.shape[1] == W.shape[1]
+    expect(x.shape[1] == W.shape[0] and out.shape[1] == W.shape[1]
            and (b is None or b.shape[0] == W.shape[1]), "x, W, b, out")
-    args.n_rows = x.shape[0]
+    expect(out.shape[0] == x.shape[0] if start is None
+           else out.shape[0] <= x.shape[0] and start.shape[0] == 1 and not by_columns, "x, start")
+    args.n_rows = out.shape[0]
+    args.start = NULL
+    if start is not None:
+        args.start = &start[0]
     args.n_in = W.shape[0]
     args.n_out = W.shape[1]
     args.x = &x[0, 0]
@@ -256,7 +268,8 @@ def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[
     args.activation = activation
     args.slope = slope
     args.is_float = real is float
-    arrays = (x.base, W.base, None if b is None else b.base, out.base)
+    arrays = (x.base, W.base, None if b is None else b.base, out.base,
+              None if start is None else start.base)
     if not by_columns:
         return rows_task(forward_kernel, args, arrays)
     return new_task(forward_columns_kernel, &args, sizeof(args),

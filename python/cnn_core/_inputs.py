@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 from cnn_core import _checks as checks
-from cnn_core.blocks import Parts
+from cnn_core.blocks import Parts, Source, flat
 from cnn_core.layers import Affine, Layer, Shape
 from cnn_core.ops.sparse import Int64, Rows, is_sparse
 from cnn_core.plan import Plan
@@ -99,7 +99,19 @@ def reading(
     return plan.gather(x, indices, start, factor), [], []
 
 
-def in_one_piece(x: Input) -> bool:
+def reading_all(x: Input, plan: Plan, start: Int64, scale: float) -> Parts | Source:
+    """The same for the rows from start[0] on, of a plan without a gradient.
+
+    Nothing where x is not in one piece: its rows have to be filled in.
+    """
+    if not in_one_piece(x):
+        return Parts()
+    if plan.reads_in_place(x):
+        return flat(x), start
+    return plan.gather(x, np.arange(len(x)), start, scale if x.dtype == np.uint8 else 1.0)
+
+
+def in_one_piece(x: Input) -> TypeGuard[Array]:
     """Whether a kernel can read the rows where they lie."""
     return isinstance(x, np.ndarray) and x.flags.c_contiguous and x.flags.aligned
 

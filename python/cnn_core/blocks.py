@@ -31,6 +31,7 @@ Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 Lane = list[ops.Task]
 Border = tuple[int, int, int, int]
+Source = tuple[Array, Array]  # rows where they lie, and an array of the place of the first one
 
 NO_BORDER: Border = (0, 0, 0, 0)
 STRIP = 128  # inputs, at least, of a strip
@@ -197,7 +198,7 @@ class AffineBlock(Block):
         if n_strips > 1:
             self.strips = n_strips, -(-n // GROUP)
 
-    def forward(self) -> Parts:
+    def forward(self, source: Source | None = None) -> Parts:
         W, b = self.layer.params["W"], self.layer.params["b"]
         if self.strips is not None:
             n_strips, n_groups = self.strips
@@ -206,9 +207,10 @@ class AffineBlock(Block):
                 self.x, W, b, self.y, sums, n_groups, self.code, self.slope
             )
             return Parts(strips=[products], rows=[total])
-        by_columns = len(self.x) < FEW_SAMPLES and W.size > WORK_TO_SHARE
-        options = self.x, W, b, self.y, self.code, self.slope, by_columns
-        task = ops.native.affine.forward(*options)
+        by_columns = len(self.x) < FEW_SAMPLES and W.size > WORK_TO_SHARE and source is None
+        x, start = source or (self.x, None)
+        options = W, b, self.y, self.code, self.slope, by_columns, start
+        task = ops.native.affine.forward(x, *options)
         return Parts(rows=[[[task]] if by_columns else task])
 
     def backward(self, previous: Block | None) -> Parts:

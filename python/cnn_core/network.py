@@ -15,10 +15,9 @@ import numpy.typing as npt
 
 from cnn_core import _checks as checks
 from cnn_core import _inputs, _locks, gradient_check, layers, losses, metrics
-from cnn_core._inputs import Input, Samples, reading
+from cnn_core._inputs import Input, Samples
 from cnn_core._views import FlatParameters, Views
 from cnn_core._weights import ClassWeight, row_weights
-from cnn_core.blocks import Parts
 from cnn_core.image_layers import BatchNorm, Dropout
 from cnn_core.layers import Layer, Shape
 from cnn_core.ops.sparse import Rows
@@ -26,7 +25,7 @@ from cnn_core.plan import Plan, target_kind
 
 Array = npt.NDArray[Any]
 
-ROWS_AT_ONCE = 512  # of a long input, at most: bounds the memory of predict, loss and accuracy
+ROWS_AT_ONCE = 2048  # of a long input, at most: bounds the memory of predict, loss and accuracy
 ELEMENTS_AT_ONCE = 2**20  # of the largest layer: the batch stays in the cache
 PLANS_KEPT = 8  # one per batch size and use
 
@@ -295,7 +294,7 @@ class Sequential(FlatParameters):
 
         Rows that lie in one piece are read by the same program that computes them.
         """
-        indices, start = np.arange(len(array)), np.zeros(1, np.int64)
+        start = np.zeros(1, np.int64)
         use = {"weighted": weights is not None, "sparse": isinstance(array, Rows)}
         in_one_piece = _inputs.in_one_piece(array)
         calls: list[Callable[[], None]] = []
@@ -305,9 +304,8 @@ class Sequential(FlatParameters):
             part, start[0] = slice(first, min(first + at_once, len(array))), first
             plan = self.plan(part.stop - first, kind, **use)
             if plan is not last:
-                read, last = Parts(), plan
-                if in_one_piece:
-                    read = reading(array, plan, indices, start, self.input_scale)[0]
+                last = plan
+                read = _inputs.reading_all(array, plan, start, self.input_scale)
                 calls = plan.steps(False, read) if kind else plan.forward_steps(read)
             if not in_one_piece:
                 self.fill(plan, array[part])

@@ -25,6 +25,7 @@ from cnn_core.blocks import (
     FlattenBlock,
     Parts,
     Shape,
+    Source,
     convert,
     flat,
     native_block,
@@ -89,9 +90,22 @@ class NativeSegment:
                 block.dx = dy = block.input_gradient(border)
         self.dx = self.blocks[0].dx
 
+    @property
+    def dense(self) -> AffineBlock | None:
+        """The layer that reads `x` as it comes, if it is a dense one."""
+        block = next((b for b in self.blocks if not isinstance(b, FlattenBlock)), None)
+        return block if type(block) is AffineBlock else None
+
     def forward_parts(self, first: int = 0) -> Parts:
         """The forward pass, from block `first` on."""
         return sum((block.forward() for block in self.blocks[first:]), Parts())
+
+    def reading_parts(self, read: Parts | Source) -> Parts:
+        """The forward pass of rows that `read` puts into `x`, or that `dense` reads."""
+        if isinstance(read, Parts):
+            return read + self.forward_parts()
+        assert self.dense is not None
+        return self.dense.forward(read) + self.forward_parts(self.blocks.index(self.dense) + 1)
 
     def backward_parts(self) -> Parts:
         """Gradients from self.dy, the gradient by self.y."""
@@ -320,28 +334,40 @@ class Plan:
             segment.forward()
         return self.y
 
-    def forward_steps(self, gather: Parts) -> list[Callable[[], None]]:
-        """What to call, in this order, for `y` of the rows that `gather` puts into `x`."""
+    def reads_in_place(self, source: Array) -> bool:
+        """Whether `forward_steps` and `steps` can do without the rows' copy in `x`."""
+        segment = self.segments[0] if self.native else None
+        dense = isinstance(segment, NativeSegment) and segment.dense and not segment.strips
+        return bool(dense) and source.dtype == self.x.dtype
+
+    def forward_steps(self, read: Parts | Source) -> list[Callable[[], None]]:
+        """What to call, in this order, for `y`.
+
+        read : what puts rows into `x`, or rows for which `reads_in_place` holds.
+        """
         if len(self.segments) == 1 and isinstance(self.segments[0], NativeSegment):
-            return [(gather + self.segments[0].forward_parts()).program().run]
-        return [gather.program().run, self._forward_only]
+            return [self.segments[0].reading_parts(read).program().run]
+        assert isinstance(read, Parts)
+        return [read.program().run, self._forward_only]
 
     def steps(
-        self, gradient: bool, gather: Parts, update: Update = no_update
+        self, gradient: bool, read: Parts | Source, update: Update = no_update
     ) -> list[Callable[[], None]]:
         """What to call, in this order, for one evaluation or one step of training.
 
+        read : as for `forward_steps`.
         update: given what Parts.finished holds, the parts that update the parameters.
         """
         dy = self.segments[-1].dy if gradient and self.segments else None
         if self.native:
             segment = self.segments[0]
             assert isinstance(segment, NativeSegment)
-            parts = gather + segment.forward_parts() + self.loss_parts(dy)
+            parts = segment.reading_parts(read) + self.loss_parts(dy)
             if gradient:
                 parts += segment.backward_parts()
             return [(parts + update(parts.finished)).program().run]
-        calls: list[Callable[[], None]] = [gather.program().run, self._forward_only]
+        assert isinstance(read, Parts)
+        calls: list[Callable[[], None]] = [read.program().run, self._forward_only]
         if self.loss.native is None:
             calls.append(lambda: self._python_loss(dy))
         else:
