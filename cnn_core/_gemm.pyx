@@ -65,7 +65,8 @@ cdef void multiply_add(
                     a_row if not copy_a else 1 if a_row == 1 else block,
                     a_col if not copy_a else m if a_row == 1 else 1,
                     b + p0 * b_row + j0, b_row, b_copy if copy_b else <real*>NULL,
-                    start_of(add, p0, bias, j0, zeros), c + j0, c_row)
+                    start_of(add, p0, bias, j0, zeros), c + j0, c_row,
+                    a + m * a_row + p0 * m if j0 == 0 and a_row == k and a_col == 1 and m > 24 else <const real*>NULL)
                 j0 += widest
             p0 += BLOCK_K
         n0 += BLOCK_N
@@ -75,7 +76,7 @@ cdef void multiply_add(
 cdef inline void panel_product(
     Py_ssize_t m, Py_ssize_t n_left, Py_ssize_t block, Py_ssize_t k_left, const real* a,
     Py_ssize_t a_row, Py_ssize_t a_col, const real* b, Py_ssize_t b_row, real* b_copy,
-    const real* start, real* c, Py_ssize_t c_row,
+    const real* start, real* c, Py_ssize_t c_row, const real* ahead,
 ) noexcept nogil:
     """The product of `block` terms for a panel of columns, n_left columns and k_left rows before
     the end of B; through b_copy unless it is NULL.
@@ -85,16 +86,16 @@ cdef inline void panel_product(
     if b_copy != NULL:
         pad_rows(b, block, width, b_row, vector, b_copy)
         multiply_add_tile(m, width, block, a, a_row, a_col, b_copy, round_up(width, vector), start,
-                          c, c_row)
+                          c, c_row, <const real*>NULL)
         return
     # Only the rows at the very end of B are followed by memory that is not B's.
     tail = tail_rows(n_left, width, b_row, vector)
     safe = max(min(block, k_left - tail), 0)
-    multiply_add_tile(m, width, safe, a, a_row, a_col, b, b_row, start, c, c_row)
+    multiply_add_tile(m, width, safe, a, a_row, a_col, b, b_row, start, c, c_row, ahead)
     if safe < block:
         pad_rows(b + safe * b_row, block - safe, width, b_row, vector, padded)
         multiply_add_tile(m, width, block - safe, a + safe * a_col, a_row, a_col, padded,
-                          round_up(width, vector), <const real*>NULL, c, c_row)
+                          round_up(width, vector), <const real*>NULL, c, c_row, <const real*>NULL)
 
 
 cdef inline void copy_block(Py_ssize_t m, Py_ssize_t k, const real* a, Py_ssize_t a_row,
@@ -150,7 +151,7 @@ cdef void multiply_add_packed(
         while j0 < n:
             multiply_add_tile(m, min(widest, n - j0), min(BLOCK_K, k - p0), a + p0 * a_col,
                               a_row, a_col, packed + j0 * k + p0 * widest, widest,
-                              start_of(add, p0, bias, j0, zeros), c + j0, c_row)
+                              start_of(add, p0, bias, j0, zeros), c + j0, c_row, <const real*>NULL)
             j0 += widest
         p0 += BLOCK_K
 

@@ -4,8 +4,9 @@
 #define PRODUCT_PARAMETERS                                                                        \
     ptrdiff_t n, ptrdiff_t k, ptrdiff_t taps, const REAL *a, const ptrdiff_t *a_at,               \
         ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b, const ptrdiff_t *b_at, ptrdiff_t b_row,  \
-        const REAL *start, REAL *c, ptrdiff_t c_row
-#define PRODUCT_ARGUMENTS n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, start, c, c_row
+        const REAL *start, REAL *c, ptrdiff_t c_row, const REAL *ahead
+#define PRODUCT_ARGUMENTS                                                                         \
+    n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, start, c, c_row, ahead
 
 /* The last vector of a row of B: what lies behind the row is read, but not used. It may belong to
  * another thread, which ThreadSanitizer would call a race. */
@@ -37,16 +38,18 @@
         }                                                                                         \
         ptrdiff_t row3 = 3 * a_row;                                                               \
         FORGET(row3);                                                                             \
-        const ptrdiff_t ahead = a_row == 1 ? LINE : 0;                                            \
+        const ptrdiff_t soon_col = ahead ? ROWS : a_row == 1 ? a_col : 0;                         \
         for (ptrdiff_t t = 0; t < taps; t++) {                                                    \
             const REAL *bt = b + b_at[t], *at[(ROWS + 3) / 4];                                    \
+            const REAL *soon = ahead ? ahead : a + a_at[t] + (a_row == 1 ? LINE : 0);             \
             UNROLL for (int i = 0; i < (ROWS + 3) / 4; i++) {                                     \
                 at[i] = a + a_at[t] + 4 * i * a_row;                                              \
                 FORGET(at[i]);                                                                    \
             }                                                                                     \
             for (ptrdiff_t p = 0; p < k; p++) {                                                   \
                 vec row[VECTORS];                                                                 \
-                if (VECTORS > 1) __builtin_prefetch(at[0] + ahead);                               \
+                if (VECTORS > 1) __builtin_prefetch(soon);                                        \
+                soon += soon_col;                                                                 \
                 UNROLL for (int v = 0; v < VECTORS; v++)                                          \
                     row[v] = LOAD_PART(bt + v * LANES, n - v * LANES);                            \
                 UNROLL for (int i = 0; i < ROWS; i++) {                                           \
@@ -76,6 +79,7 @@
             switch (rows) { UP_TO_##MOST(TILE_CASE, VECTORS) }                                    \
             a += rows * a_row;                                                                    \
             c += rows * c_row;                                                                    \
+            if (ahead) ahead += rows * k;                                                         \
             m -= rows;                                                                            \
         }                                                                                         \
     }

@@ -42,7 +42,7 @@ enum activation {
     void (*product_taps)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t taps, const REAL *a,    \
                          const ptrdiff_t *a_at, ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b,  \
                          const ptrdiff_t *b_at, ptrdiff_t b_row, const REAL *start, REAL *c,      \
-                         ptrdiff_t c_row);                                                        \
+                         ptrdiff_t c_row, const REAL *ahead);                                                        \
                                                                                                   \
     /* One sparse row A[1, k] times B: c[n] = start[n] + sum over p < k of                        \
      * values[p] B[rows[p], :], B(r, j) = b[r * b_row + j], in the order of p; start NULL: 0. */  \
