@@ -230,13 +230,17 @@ static void NAME(add_scaled)(ptrdiff_t n, const REAL *x, REAL a, const REAL *d, 
 }
 
 #if VECTOR_BYTES >= 32 && REAL_IS_FLOAT
-/* 8 x 8: pairs of 4 x 4 blocks, turned within their halves of a register. */
-static INLINE void NAME(transpose_8x8)(const REAL *x, ptrdiff_t x_row, REAL *y, ptrdiff_t y_row) {
+/* 8 x 8: pairs of 4 x 4 blocks, turned within their halves of a register. With m < 8 rows the last
+ * one stands for those that are missing. */
+static INLINE void NAME(transpose_8x8)(ptrdiff_t m, const REAL *x, ptrdiff_t x_row, REAL *y,
+                                       ptrdiff_t y_row) {
     __m256 r[8];
-    UNROLL for (int i = 0; i < 8; i++)
-        r[i] = _mm256_insertf128_ps(
-            _mm256_castps128_ps256(_mm_loadu_ps(x + i % 4 * x_row + i / 4 * 4)),
-            _mm_loadu_ps(x + (i % 4 + 4) * x_row + i / 4 * 4), 1);
+    UNROLL for (int i = 0; i < 8; i++) {
+        const REAL *low = x + i / 4 * 4 + (i % 4 < m ? i % 4 : m - 1) * x_row;
+        const REAL *high = x + i / 4 * 4 + (i % 4 + 4 < m ? i % 4 + 4 : m - 1) * x_row;
+        r[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low)),
+                                    _mm_loadu_ps(high), 1);
+    }
     UNROLL for (int h = 0; h < 8; h += 4) {
         __m256 a = _mm256_unpacklo_ps(r[h], r[h + 1]), b = _mm256_unpacklo_ps(r[h + 2], r[h + 3]);
         __m256 c = _mm256_unpackhi_ps(r[h], r[h + 1]), d = _mm256_unpackhi_ps(r[h + 2], r[h + 3]);
@@ -260,7 +264,15 @@ static void NAME(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x
     for (ptrdiff_t at = 0; at < n_whole; at += 2 * TRANSPOSE_BLOCK)  /* whole lines of x */
         for (ptrdiff_t i = 0; i < m_whole; i += TRANSPOSE_BLOCK)
             for (ptrdiff_t j = at; j < at + 2 * TRANSPOSE_BLOCK && j < n_whole; j += TRANSPOSE_BLOCK)
-                NAME(transpose_8x8)(x + i * x_row + j, x_row, y + j * y_row + i, y_row);
+                NAME(transpose_8x8)(TRANSPOSE_BLOCK, x + i * x_row + j, x_row,
+                                    y + j * y_row + i, y_row);
+    if (m < TRANSPOSE_BLOCK && y_row == m) {
+        /* What is too much in a row of y is overwritten by the next one, but for the last rows. */
+        for (n_whole = 0; (n_whole + TRANSPOSE_BLOCK - 1) * m + TRANSPOSE_BLOCK <= n * m;
+             n_whole += TRANSPOSE_BLOCK)
+            NAME(transpose_8x8)(m, x + n_whole, x_row, y + n_whole * m, m);
+        m_whole = m;
+    }
 #endif
     for (ptrdiff_t j = 0; j < n; j++)
         for (ptrdiff_t i = j < n_whole ? m_whole : 0; i < m; i++)
