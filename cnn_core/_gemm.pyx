@@ -43,6 +43,8 @@ cdef void multiply_add(
     cdef Py_ssize_t n0 = 0, p0, j0, block
     cdef bint copy_a = n >= COLUMNS_THAT_PAY and max(a_row, a_col) >= far
     cdef bint copy_b = m >= ROWS_THAT_PAY and b_row >= far
+    # Whole rows one behind the other: those that follow are likely to come next.
+    cdef bint ahead = m >= ROWS_THAT_PAY and a_row == k and a_col == 1
     cdef real* b_copy = NULL     # of BLOCK_K rows of a panel of B
     cdef real* a_copy = NULL     # of BLOCK_K columns of A
     cdef real zeros[MOST_COLUMNS]
@@ -66,7 +68,7 @@ cdef void multiply_add(
                     a_col if not copy_a else m if a_row == 1 else 1,
                     b + p0 * b_row + j0, b_row, b_copy if copy_b else <real*>NULL,
                     start_of(add, p0, bias, j0, zeros), c + j0, c_row,
-                    a + m * a_row + p0 * m if j0 == 0 and a_row == k and a_col == 1 and m > 24 else <const real*>NULL)
+                    a + m * a_row + p0 * m if ahead and j0 == 0 else <const real*>NULL)
                 j0 += widest
             p0 += BLOCK_K
         n0 += BLOCK_N

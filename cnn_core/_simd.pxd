@@ -173,9 +173,11 @@ cdef inline void multiply_add_taps(
     const Py_ssize_t* b_at, Py_ssize_t b_row, const real* start, real* c, Py_ssize_t c_row,
 ) noexcept nogil:
     if real is float:
-        f32.product_taps(m, n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, start, c, c_row, NULL)
+        f32.product_taps(m, n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, start, c, c_row,
+                         NULL)
     else:
-        f64.product_taps(m, n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, start, c, c_row, NULL)
+        f64.product_taps(m, n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, start, c, c_row,
+                         NULL)
 
 
 cdef inline void multiply_add_tile(

@@ -20,8 +20,9 @@
  * one, with a register each, and keeps what does not fit in vector registers. */
 #define FORGET(x) __asm__("" : "+r"(x))
 
-/* Where a term is a row of A, with a line of its own far from the last one, the processor does not see
- * what comes next: the line of the next tile is fetched. A single vector leaves no time for it. */
+/* With each term one address is fetched, which a single vector leaves no time for: what lies ahead,
+ * as much per tile as the tile reads of A, or, where a term is a row of A with a line of its own, far
+ * from the last one, the line that the next tile reads. The processor would not see either coming. */
 #define LINE ((ptrdiff_t)(64 / sizeof(REAL)))
 
 #define DEFINE_TILE(ROWS, VECTORS)                                                                \

@@ -80,7 +80,7 @@ def fill(buffer: Any, x: Input, scale: float) -> None:
     elif x.dtype == np.uint8:
         np.multiply(x, buffer.dtype.type(scale), out=buffer)
     else:
-        np.copyto(buffer, x, casting="same_kind")
+        buffer[...] = x
 
 
 def reading(

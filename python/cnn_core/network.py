@@ -26,6 +26,7 @@ from cnn_core.plan import Plan, target_kind
 Array = npt.NDArray[Any]
 
 ROWS_AT_ONCE = 2048  # of a long input, at most: bounds the memory of predict, loss and accuracy
+ROWS_AS_ONE = 256  # copied before they are computed: the program is there already
 ELEMENTS_AT_ONCE = 2**20  # of the largest layer: the batch stays in the cache
 PLANS_KEPT = 8  # one per batch size and use
 
@@ -127,6 +128,11 @@ class Sequential(FlatParameters):
                 layer.state = {k: v.astype(self.dtype) for k, v in layer.state.items()}
                 self.state |= {f"{key}{number}": value for key, value in layer.state.items()}
         self.output_shape = self._shapes[-1]
+        sizes = [math.prod(shape) for shape in self._shapes]
+        #: rows of a long input that are computed at a time: dense ones, sparse ones
+        self._rows_at_once, self._sparse_rows_at_once = (
+            max(1, min(ROWS_AT_ONCE, ELEMENTS_AT_ONCE // max(of))) for of in (sizes, sizes[1:])
+        )
         self._owners = {name: (layer, key) for name, (layer, key, _) in initial.items()}
         self._lay_out({name: value for name, (_, _, value) in initial.items()}, self.dtype)
         self._bind()
@@ -255,28 +261,25 @@ class Sequential(FlatParameters):
         self.fill(plan, array, target, weights)
         return plan
 
-    def _rows_at_once(self, x: Input) -> int:
-        """How many rows of a long input are computed at a time."""
-        largest = max(math.prod(s) for s in self._shapes[1 if isinstance(x, Rows) else 0 :])
-        return max(1, min(ROWS_AT_ONCE, ELEMENTS_AT_ONCE // largest))
-
     # ------------------------------------------------------------------------------------ answers
 
     def forward(self, x: Samples, training: bool = False) -> Array:
         """The outputs (N, *output_shape) for x (N, *input_shape), all rows as one batch."""
-        array = self.check_input(x)
+        return self._forward(self.check_input(x), training)
+
+    def _forward(self, array: Input, training: bool = False) -> Array:
         if not len(array):
             return np.empty((0, *self.output_shape), self.dtype)
         with self._lock:
-            plan = self.plan(len(array), training=training, sparse=isinstance(array, Rows))
-            self.fill(plan, array)
+            plan = self.plan(len(array), None, training, sparse=isinstance(array, Rows))
+            _inputs.fill(plan.x, array, self.input_scale)
             return plan.forward().copy()
 
     def predict(self, x: Samples) -> Array:
         """The outputs (scores) for any number of rows, in inference mode and bounded memory."""
         array = self.check_input(x)
-        if len(array) <= self._rows_at_once(array):
-            return self.forward(array)
+        if len(array) <= min(self._rows_at_once, ROWS_AS_ONE):
+            return self._forward(array)
         out = np.empty((len(array), *self.output_shape), self.dtype)
         with self._lock:
             for part, plan in self._by_parts(array):
@@ -299,7 +302,7 @@ class Sequential(FlatParameters):
         in_one_piece = _inputs.in_one_piece(array)
         calls: list[Callable[[], None]] = []
         last = None
-        at_once = self._rows_at_once(array)
+        at_once = self._sparse_rows_at_once if use["sparse"] else self._rows_at_once
         for first in range(0, len(array), at_once):
             part, start[0] = slice(first, min(first + at_once, len(array))), first
             plan = self.plan(part.stop - first, kind, **use)

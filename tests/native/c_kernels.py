@@ -194,8 +194,13 @@ class Kernels:
 
     # ---- images ----------------------------------------------------------------------------------
 
-    def product_taps(self, store, a_at, strides, b, b_at, c, k, *, start=None, b_gap=0, c_gap=0):
-        """C (or `start`) + sum of A_t B_t; A_t at store[a_at[t]], B_t at row b_at[t]."""
+    def product_taps(
+        self, store, a_at, strides, b, b_at, c, k, *, start=None, b_gap=0, c_gap=0, ahead=0
+    ):
+        """C (or `start`) + sum of A_t B_t; A_t at store[a_at[t]], B_t at row b_at[t].
+
+        ahead : an address.
+        """
         (m_, n), row = c.shape, b.shape[1] + b_gap
         with self.memory() as m:
             a_, b_, c_ = m.input(store), m.input(b, b_gap), m.inout(c, c_gap)
@@ -203,7 +208,7 @@ class Kernels:
             b_at_ = m.input(np.array(b_at, np.intp) * row)
             start_ = None if start is None else m.input(start)
             args = (a_.address, a_at_.address, *strides, b_.address, b_at_.address, b_.row)
-            last = (address(start_), c_.address, c_.row)
+            last = (address(start_), c_.address, c_.row, ahead)
             self.call("product_taps", m_, n, k, len(a_at), *args, *last)
         return c_.array
 

@@ -55,12 +55,8 @@ def sizes(bint single):
 def product(bint single, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, address a, Py_ssize_t a_row,
             Py_ssize_t a_col, address b, Py_ssize_t b_row, address c, Py_ssize_t c_row):
     cdef Py_ssize_t at = 0    # one tap
-    if single:
-        f32.product_taps(m, n, k, 1, <float*>a, &at, a_row, a_col, <float*>b, &at, b_row, NULL,
-                         <float*>c, c_row)
-    else:
-        f64.product_taps(m, n, k, 1, <double*>a, &at, a_row, a_col, <double*>b, &at, b_row, NULL,
-                         <double*>c, c_row)
+    product_taps(single, m, n, k, 1, a, <address>&at, a_row, a_col, b, <address>&at, b_row, 0, c,
+                 c_row, 0)
 
 
 def product_sparse(bint single, Py_ssize_t n, Py_ssize_t k, address values, address rows, address b,
@@ -215,13 +211,15 @@ def cross_entropy_columns(bint single, Py_ssize_t n, Py_ssize_t m, address x, ad
 
 def product_taps(bint single, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Py_ssize_t taps, address a,
                  address a_at, Py_ssize_t a_row, Py_ssize_t a_col, address b, address b_at,
-                 Py_ssize_t b_row, address start, address c, Py_ssize_t c_row):
+                 Py_ssize_t b_row, address start, address c, Py_ssize_t c_row, address ahead):
     if single:
-        f32.product_taps(m, n, k, taps, <float*>a, <Py_ssize_t*>a_at, a_row, a_col, <float*>b,
-                         <Py_ssize_t*>b_at, b_row, <float*>start, <float*>c, c_row)
+        f32.product_taps(m, n, k, taps, <float*>a, <Py_ssize_t*>a_at, a_row, a_col,
+                         <float*>b, <Py_ssize_t*>b_at, b_row, <float*>start, <float*>c, c_row,
+                         <float*>ahead)
     else:
-        f64.product_taps(m, n, k, taps, <double*>a, <Py_ssize_t*>a_at, a_row, a_col, <double*>b,
-                         <Py_ssize_t*>b_at, b_row, <double*>start, <double*>c, c_row)
+        f64.product_taps(m, n, k, taps, <double*>a, <Py_ssize_t*>a_at, a_row, a_col,
+                         <double*>b, <Py_ssize_t*>b_at, b_row, <double*>start, <double*>c, c_row,
+                         <double*>ahead)
 
 
 def sum_rows(bint single, Py_ssize_t m, Py_ssize_t n, address x, Py_ssize_t x_row, address y):

@@ -89,6 +89,28 @@ def test_widths_and_borders(kernels, name, width):
         check(kernels.dtype, more, 1, 17, 12, 1, 3, width, name)
 
 
+@pytest.mark.parametrize("width", [8, 9, 15, 16, 17, 28, 33, 63, 64, 65, 130])
+def test_one_channel_and_few_filters(kernels, width):
+    """Where pixels stand in the lanes; one filter more and filters do."""
+    names = list(GEOMETRIES)
+    for filters in range(1, 10):
+        name = names[(filters + width) % len(names)]
+        check(kernels.dtype, filters % 2, 2, 1, filters, 1, 4, width, name)
+        check(kernels.dtype, 0, 1, 1, filters, 1, 3, width, "3x3 same")
+
+
+def test_a_filter_does_not_depend_on_how_many_there_are(kernels, rng):
+    x = random_array(rng, (2, 1, 9, 37), kernels.dtype)
+    W = random_array(rng, (20, 1, 5, 5), kernels.dtype)
+    b = random_array(rng, 20, kernels.dtype)
+    options = {"stride": (1, 1), "padding": (2, 2, 2, 2), "dilation": (1, 1), "more": 0}
+    conv = Convolution(x.shape, W.shape, kernels.dtype, **options)
+    whole = conv.forward(x, W, b)
+    for n in range(1, 20):
+        conv = Convolution(x.shape, W[:n].shape, kernels.dtype, **options)
+        assert same_bits(conv.forward(x, W[:n].copy(), b[:n].copy()), whole[:, :n].copy()), n
+
+
 @pytest.mark.parametrize("name", GEOMETRIES)
 @pytest.mark.parametrize(
     ("channels", "filters", "groups"),

@@ -67,6 +67,16 @@ def test_taps_from_a_row_on(kernels, rng):
             assert same_bits(actual, expected[:m, :n]), f"m={m} n={n}"
 
 
+@pytest.mark.parametrize("ahead", [1, 2**47 - 64, 2**63])
+def test_what_is_fetched_ahead_need_not_be_there(kernels, rng, ahead):
+    a, b, c = exact_operands(rng, 13, kernels.max_columns, 9, kernels.dtype)
+    for n in sorted({1, kernels.lanes + 1, kernels.max_columns}):
+        for strides in ((9, 1), (1, 13)):
+            args = a.ravel(), [0], strides, b[:, :n], [0], c[:, :n], 9
+            expected = kernels.product_taps(*args)
+            assert same_bits(kernels.product_taps(*args, ahead=ahead), expected)
+
+
 def test_sums_of_rows(kernels, rng):
     for n in kernels.sizes():
         for m in (0, 1, 2, 7, 8, 9, 33):

@@ -308,3 +308,23 @@ def test_a_network_can_be_written_as_its_configuration():
         ["Affine(units=2)", "(2,)", "12"],
         ["total", "32"],
     ]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [1, 256, 257, 1337, 1338, 3000])
+def test_rows_read_where_they_lie_and_rows_that_are_copied(dtype, n):
+    """A dense layer reads rows of its dtype in place; other layouts and dtypes are copied first."""
+    layers = [cc.Flatten(), cc.Affine(20), cc.Tanh(), cc.Affine(3)]
+    net = cc.Sequential(layers, input_shape=(1, 28, 28), dtype=dtype)
+    x = np.random.default_rng(n).integers(-9, 10, (n, 1, 28, 28)).astype(dtype)
+    t = np.arange(n) % 3
+    before = x.copy()
+    expected, figures = net.predict(x), net.evaluate(x, t)
+    blocks = [net.forward(x[first : first + 100]) for first in range(0, n, 100)]
+    assert same_bits(expected, np.concatenate(blocks))
+    other = "float64" if dtype == "float32" else "float32"
+    backwards = np.ascontiguousarray(x[::-1])[::-1]
+    for same in (x.astype(other), np.asfortranarray(x), backwards, x.astype(int), x.reshape(n, -1)):
+        assert same_bits(net.predict(same), expected)
+        assert net.evaluate(same, t) == figures
+    assert same_bits(x, before)
