@@ -50,39 +50,41 @@ cdef enum:
 # the sum), as long as the panel is wide, rounded up to whole vectors.
 
 
-cdef inline void pack_rows(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, const real* W,
-                           real* packed) noexcept nogil:
-    """Rows begin..end over (group, r, s, inner). With a.flip the sum runs over the filters and the
-    kernel is turned around, as dx needs it; else over the channels."""
-    cdef Py_ssize_t widest = max_columns(W), vector = lanes(W), rows = a.kh * a.kw * a.inner
-    cdef Py_ssize_t item, g, p, tap, i, j, j0, width, stride, area = a.kh * a.kw
+cdef inline void pack_channels(const conv_args* a, Py_ssize_t begin, Py_ssize_t end,
+                               const real* W, real* packed) noexcept nogil:
+    """Channels begin..end of the sum, over all groups. With a.flip the sum runs over the filters
+    and the kernel is turned around, as dx needs it; else over the channels of x."""
+    cdef Py_ssize_t widest = max_columns(W), vector = lanes(W), area = a.kh * a.kw
+    cdef Py_ssize_t item, g, i, tap, j0, width, stride, row
     cdef real* to
     for item in range(begin, end):
-        g = item // rows
-        p = item - g * rows
-        tap = p // a.inner
-        i = p - tap * a.inner
+        g = item // a.inner
+        i = item - g * a.inner
         j0 = 0
         while j0 < a.outer:
             width = min(widest, a.outer - j0)
             stride = round_up(width, vector)
-            to = packed + g * packed_group(a, a.inner, a.outer, W) + rows * j0 + p * stride
-            for j in range(width):
-                if a.flip:
-                    to[j] = W[((g * a.inner + i) * a.outer + j0 + j) * area + area - 1 - tap]
-                else:
-                    to[j] = W[((g * a.outer + j0 + j) * a.inner + i) * area + tap]
-            for j in range(width, stride):
-                to[j] = 0
+            row = a.inner * stride    # from tap to tap
+            to = packed + g * packed_group(a, a.inner, a.outer, W)
+            to += area * a.inner * j0 + i * stride
+            if a.flip:
+                transpose(width, area, W + (item * a.outer + j0) * area, area,
+                          to + (area - 1) * row, -row)
+            else:
+                transpose(width, area, W + ((g * a.outer + j0) * a.inner + i) * area,
+                          a.inner * area, to, row)
+            if width < stride:
+                for tap in range(area):
+                    memset(to + tap * row + width, 0, (stride - width) * sizeof(real))
             j0 += widest
 
 
 cdef void pack_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef const conv_args* a = <const conv_args*>args
     if a.is_float:
-        pack_rows(a, begin, end, <const float*>a.x_data, <float*>a.y_data)
+        pack_channels(a, begin, end, <const float*>a.x_data, <float*>a.y_data)
     else:
-        pack_rows(a, begin, end, <const double*>a.x_data, <double*>a.y_data)
+        pack_channels(a, begin, end, <const double*>a.x_data, <double*>a.y_data)
 
 
 # -------------------------------------------------------------------------------------- forward
@@ -314,13 +316,13 @@ cdef class Convolution:
         args.x_data = &W[0, 0, 0, 0]
         args.y_data = &packed[0]
         args.is_float = sizeof(real) == sizeof(float)
-        rows = args.groups * args.kh * args.kw * args.inner
         if backward and not self.turned:
-            rows = rows * args.outer // run_columns(&args, &packed[0])
+            rows = args.groups * args.kh * args.kw * args.inner * args.outer
+            rows //= run_columns(&args, &packed[0])
             return new_task(pack_spread_kernel, &args, sizeof(args), rows, 1, 64, 2 * args.outer,
                             (W.base, packed.base))
-        return new_task(pack_kernel, &args, sizeof(args), rows, 1, 64, 2 * args.outer,
-                        (W.base, packed.base))
+        return new_task(pack_kernel, &args, sizeof(args), args.groups * args.inner, 1, 8,
+                        2 * args.outer * args.kh * args.kw, (W.base, packed.base))
 
     cdef check_weights(self, Py_ssize_t f, Py_ssize_t c, Py_ssize_t kh, Py_ssize_t kw):
         expected = (self.filters, self.shape.inner, self.shape.kh, self.shape.kw)
