@@ -1,5 +1,7 @@
 """The benchmark's tables and its turns; no other library is needed."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -68,3 +70,32 @@ def test_the_workloads_are_the_networks_of_the_books(modules):
         net = getattr(cc.models, f"{model}_conv_net")()
         expected = [kinds.get(type(layer), type(layer).__name__.lower()) for layer in net.layers]
         assert [layer[0] for layer in workloads[name].layers] == expected
+
+
+def test_the_scripts_of_a_book_take_turns_with_ours(tmp_path):
+    """A book of two scripts whose own modules say the same as ours, or not."""
+    files = {
+        "common/functions.py": "def identity_function(x): return x\ndef sigmoid(x): return x\n",
+        "dataset/mnist.py": "def init_mnist(): pass\n",
+        "ch03/same.py": "from common.functions import identity_function as f\nprint(f(0.25), 'a')",
+        "ch03/other.py": "from common.functions import sigmoid\nprint(sigmoid(1.0))",
+        "ch03/alone.py": "raise SystemExit('uses neither')",
+        "ch04/two_layer_net.py": "import common.functions\nraise SystemExit('a module')",
+    }
+    path = "import os, sys; sys.path.append(os.pardir)\n"
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(path + text)
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "book.py"), str(tmp_path), "--rounds", "1"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines()[2:]]
+    assert [(row[0], row[-1]) for row in rows] == [
+        ("| `ch03/other.py`", "1 numbers to 3e-01 |"),
+        ("| `ch03/same.py`", "1 numbers the same |"),
+    ]
