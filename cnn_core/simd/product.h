@@ -20,9 +20,9 @@
  * one, with a register each, and keeps what does not fit in vector registers. */
 #define FORGET(x) __asm__("" : "+r"(x))
 
-/* With each term one address is fetched, which a single vector leaves no time for: what lies ahead,
- * as much per tile as the tile reads of A, or, where a term is a row of A with a line of its own, far
- * from the last one, the line that the next tile reads. The processor would not see either coming. */
+/* With each term one address is fetched: what lies ahead, as much per tile as the tile reads of A, or,
+ * where a term is a row of A with a line of its own, far from the last one, the line that the next tile
+ * reads. The processor would not see either coming. */
 #define LINE ((ptrdiff_t)(64 / sizeof(REAL)))
 
 #define DEFINE_TILE(ROWS, VECTORS)                                                                \
@@ -49,7 +49,7 @@
             }                                                                                     \
             for (ptrdiff_t p = 0; p < k; p++) {                                                   \
                 vec row[VECTORS];                                                                 \
-                if (VECTORS > 1) __builtin_prefetch(soon);                                        \
+                if (VECTORS > 1 || soon_col) __builtin_prefetch(soon);                            \
                 soon += soon_col;                                                                 \
                 UNROLL for (int v = 0; v < VECTORS; v++)                                          \
                     row[v] = LOAD_PART(bt + v * LANES, n - v * LANES);                            \

@@ -40,7 +40,7 @@ enum activation {
      *                                                                                            \
      * Where start[n] is not NULL, every row of C begins with it, and C is not read.              \
      * ahead, where it is not NULL: m k elements that will be wanted soon are brought nearer.     \
-     * They are not read, and need not be there. Where n > lanes. */                              \
+     * They are not read, and need not be there. */                                               \
     void (*product_taps)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t taps, const REAL *a,    \
                          const ptrdiff_t *a_at, ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b,  \
                          const ptrdiff_t *b_at, ptrdiff_t b_row, const REAL *start, REAL *c,      \
