@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +54,21 @@ ADDRESS = re.compile(r" at 0x[0-9A-F]+")
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)")
 
 
-def copy_of(book: Path, folder: Path) -> Path:
-    """A copy with the data in its place."""
+def shorter(name: str, text: str) -> str:
+    for old, new in SHORTER.get(name, []):
+        if old not in text:
+            raise SystemExit(f"{name}: expected {old!r} in it")
+        text = text.replace(old, new)
+    return text
+
+
+def copy_of(book: Path, folder: Path, edit: Callable[[str, str], str] = shorter) -> Path:
+    """A copy with the data in its place, seeds and saved plots; edit : of a script's name, text."""
     shutil.copytree(book, folder, ignore=shutil.ignore_patterns(".git", "*.ipynb"))
     for name in mnist.key_file.values():
         shutil.copy(Path(mnist.dataset_dir) / name, folder / "dataset" / name)
     for name in (path.relative_to(folder) for path in folder.glob("ch0[3-8]/*.py")):
-        text = (folder / name).read_text(encoding="utf-8")
-        for old, new in SHORTER.get(name.as_posix(), []):
-            if old not in text:
-                raise SystemExit(f"{name}: expected {old!r} in it")
-            text = text.replace(old, new)
+        text = edit(name.as_posix(), (folder / name).read_text(encoding="utf-8"))
         prologue = SEED + (PLOTTED if "pyplot" in text else "")
         (folder / name).write_text(prologue + text, encoding="utf-8")
     command = [sys.executable, "-c", "from dataset.mnist import init_mnist; init_mnist()"]

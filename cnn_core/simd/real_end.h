@@ -20,6 +20,8 @@
 #undef PRODUCT_ARGUMENTS
 #undef DEFINE_TILE
 #undef LINE
+#undef FAR
+#undef TERMS
 #undef DEFINE_ROWS
 #undef MOST_VECTORS
 #undef MOST_SPARSE

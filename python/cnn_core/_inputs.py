@@ -95,8 +95,7 @@ def reading(
         read = partial(x.into, plan.x, indices, start)
         read()  # the tasks of the plan are cut by the entries that they find
         return Parts(), [read], [plan.x.release]
-    factor = scale if x.dtype == np.uint8 else 1.0
-    return plan.gather(x, indices, start, factor), [], []
+    return plan.gather(x, indices, start, scale), [], []
 
 
 def reading_all(x: Input, plan: Plan, start: Int64, scale: float) -> Parts | Source:
@@ -108,7 +107,7 @@ def reading_all(x: Input, plan: Plan, start: Int64, scale: float) -> Parts | Sou
         return Parts()
     if plan.reads_in_place(x):
         return flat(x), start
-    return plan.gather(x, np.arange(len(x)), start, scale if x.dtype == np.uint8 else 1.0)
+    return plan.gather(x, np.arange(len(x)), start, scale)
 
 
 def in_one_piece(x: Input) -> TypeGuard[Array]:

@@ -198,7 +198,13 @@ class AffineBlock(Block):
         if n_strips > 1:
             self.strips = n_strips, -(-n // GROUP)
 
-    def forward(self, source: Source | None = None) -> Parts:
+    def forward_from(self, source: Source) -> Parts:
+        """The outputs of rows that lie elsewhere than in `x`."""
+        params, (x, start) = self.layer.params, source
+        options = params["W"], params["b"], self.y, self.code, self.slope, False, start
+        return Parts(rows=[ops.native.affine.forward(x, *options)])
+
+    def forward(self) -> Parts:
         W, b = self.layer.params["W"], self.layer.params["b"]
         if self.strips is not None:
             n_strips, n_groups = self.strips
@@ -207,10 +213,8 @@ class AffineBlock(Block):
                 self.x, W, b, self.y, sums, n_groups, self.code, self.slope
             )
             return Parts(strips=[products], rows=[total])
-        by_columns = len(self.x) < FEW_SAMPLES and W.size > WORK_TO_SHARE and source is None
-        x, start = source or (self.x, None)
-        options = W, b, self.y, self.code, self.slope, by_columns, start
-        task = ops.native.affine.forward(x, *options)
+        by_columns = len(self.x) < FEW_SAMPLES and W.size > WORK_TO_SHARE
+        task = ops.native.affine.forward(self.x, W, b, self.y, self.code, self.slope, by_columns)
         return Parts(rows=[[[task]] if by_columns else task])
 
     def backward(self, previous: Block | None) -> Parts:
@@ -224,8 +228,7 @@ class AffineBlock(Block):
             packed = ops.packed_buffer(W)
             parts.before = [[ops.native.gemm.pack_transposed(W, packed)]]
             y, code, slope = _behind(previous)
-            if y is not None:
-                y = flat(y)
+            y = None if y is None else flat(y)
             parts.rows = [affine.input_gradient(self.dy, packed, self.dx, y, code, slope)]
         return parts
 

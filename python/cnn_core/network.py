@@ -129,10 +129,11 @@ class Sequential(FlatParameters):
                 self.state |= {f"{key}{number}": value for key, value in layer.state.items()}
         self.output_shape = self._shapes[-1]
         sizes = [math.prod(shape) for shape in self._shapes]
-        #: rows of a long input that are computed at a time: dense ones, sparse ones
-        self._rows_at_once, self._sparse_rows_at_once = (
-            max(1, min(ROWS_AT_ONCE, ELEMENTS_AT_ONCE // max(of))) for of in (sizes, sizes[1:])
-        )
+        #: rows of a long input that are computed at a time, by whether they are sparse
+        self._rows_at_once = {
+            sparse: max(1, min(ROWS_AT_ONCE, ELEMENTS_AT_ONCE // max(sizes[sparse:])))
+            for sparse in (False, True)
+        }
         self._owners = {name: (layer, key) for name, (layer, key, _) in initial.items()}
         self._lay_out({name: value for name, (_, _, value) in initial.items()}, self.dtype)
         self._bind()
@@ -278,7 +279,7 @@ class Sequential(FlatParameters):
     def predict(self, x: Samples) -> Array:
         """The outputs (scores) for any number of rows, in inference mode and bounded memory."""
         array = self.check_input(x)
-        if len(array) <= min(self._rows_at_once, ROWS_AS_ONE):
+        if len(array) <= min(self._rows_at_once[isinstance(array, Rows)], ROWS_AS_ONE):
             return self._forward(array)
         out = np.empty((len(array), *self.output_shape), self.dtype)
         with self._lock:
@@ -302,7 +303,7 @@ class Sequential(FlatParameters):
         in_one_piece = _inputs.in_one_piece(array)
         calls: list[Callable[[], None]] = []
         last = None
-        at_once = self._sparse_rows_at_once if use["sparse"] else self._rows_at_once
+        at_once = self._rows_at_once[use["sparse"]]
         for first in range(0, len(array), at_once):
             part, start[0] = slice(first, min(first + at_once, len(array))), first
             plan = self.plan(part.stop - first, kind, **use)

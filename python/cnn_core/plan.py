@@ -105,7 +105,7 @@ class NativeSegment:
         if isinstance(read, Parts):
             return read + self.forward_parts()
         assert self.dense is not None
-        return self.dense.forward(read) + self.forward_parts(self.blocks.index(self.dense) + 1)
+        return self.dense.forward_from(read) + self.forward_parts(self.blocks.index(self.dense) + 1)
 
     def backward_parts(self) -> Parts:
         """Gradients from self.dy, the gradient by self.y."""
@@ -320,10 +320,11 @@ class Plan:
             np.copyto(self.weights, weights)
 
     def gather(self, source: Array, indices: Array, start: Array, scale: float) -> Parts:
-        """scale * source[indices[start[0]:]] as `x`; the data set lies row by row."""
+        """source[indices[start[0]:]] as `x`; scale : of uint8. The data set lies row by row."""
         strips = self.segments[0].strips if self.segments else None
         gather = ops.native.batches.gather_rows
-        options = flat(source), indices, start, scale, flat(self.x)
+        factor = scale if source.dtype == np.uint8 else 1.0
+        options = flat(source), indices, start, factor, flat(self.x)
         if strips is None:
             return Parts(rows=[gather(*options)])
         return Parts(strips=[gather(*options, *strips)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cnn_core import ops
-from cnn_core.blocks import AffineBlock, Block, Finished, Lane, Parts, Source
+from cnn_core.blocks import AffineBlock, Block, Finished, Lane, Parts
 from cnn_core.ops.sparse import Batch
 
 
@@ -12,8 +12,7 @@ class SparseAffineBlock(AffineBlock):
 
     x: Batch
 
-    def forward(self, source: Source | None = None) -> Parts:
-        assert source is None
+    def forward(self) -> Parts:
         W, b = self.layer.params["W"], self.layer.params["b"]
         n_strips = self.strips[0] if self.strips else 1
         task = ops.native.sparse.forward(self.x, W, b, self.y, self.code, self.slope, n_strips)

@@ -8,18 +8,16 @@ Copies of the scripts are run, on few samples and for few updates, so that the b
 are done in minutes.
 """
 
+import importlib
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cnn_core.book import load_params
-from cnn_core.book.dataset import mnist
 
 BOOK = Path(os.environ.get("CNN_CORE_BOOK", "/nowhere"))
 SCRIPTS = [path.relative_to(BOOK) for path in sorted(BOOK.glob("ch0[3-8]/*.py"))]
@@ -35,65 +33,43 @@ SHORTER = [
     (r"hidden_size=50\b", "hidden_size=7"),
     (r"weight_scale_list = .*", "weight_scale_list = [1, 0.1, 0.01]"),
 ]
-PROLOGUE = """
-import matplotlib.pyplot, numpy
-def show():
-    numbers = matplotlib.pyplot.get_fignums()
-    axes = [axis for number in numbers for axis in matplotlib.pyplot.figure(number).axes]
-    arrays = [line.get_xydata() for axis in axes for line in axis.lines]
-    arrays += [image.get_array() for axis in axes for image in axis.images]
-    numpy.savez("plotted", *[numpy.asarray(array) for array in arrays])
-matplotlib.pyplot.show = show
-numpy.random.seed(4)
-"""
-ADDRESS = re.compile(r" at 0x[0-9A-F]+")
-NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)")
+
+
+def edit(name, text):
+    for pattern, other in SHORTER:
+        text = re.sub(pattern, other, text)
+    return text
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory):
+def book():
+    """The benchmark that runs the scripts; it stands beside its own modules, not in a package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).resolve().parents[3] / "benchmarks"))
+        yield importlib.import_module("book")
+
+
+@pytest.fixture(scope="module")
+def copy(book, tmp_path_factory):
     """A copy of the book with the data in its place, and shorter scripts."""
-    folder = tmp_path_factory.mktemp("book") / "copy"
-    shutil.copytree(BOOK, folder, ignore=shutil.ignore_patterns(".git", "*.ipynb"))
-    for name in mnist.key_file.values():
-        shutil.copy(Path(mnist.dataset_dir) / name, folder / "dataset" / name)
-    for name in SCRIPTS:
-        text = (folder / name).read_text(encoding="utf-8")
-        for pattern, other in SHORTER:
-            text = re.sub(pattern, other, text)
-        (folder / name).write_text(PROLOGUE + text, encoding="utf-8")
-    command = [sys.executable, "-c", "from dataset.mnist import init_mnist; init_mnist()"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    return folder
-
-
-def run(command, folder):
-    environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, *command]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    files = {path.name: load_params(path) for path in folder.glob("*.pkl")}
-    for path in folder.glob("plotted.npz"):
-        files["plotted"] = dict(np.load(path))
-    return ADDRESS.sub("", done.stdout), files
+    return book.copy_of(BOOK, tmp_path_factory.mktemp("book") / "copy", edit)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=str)
-def test_a_script_of_the_book_gives_the_same_figures(copy, tmp_path, script):
+def test_a_script_of_the_book_gives_the_same_figures(book, copy, tmp_path, script):
     results = []
-    for command in ([], ["-m", "cnn_core.book"]):
-        folder = tmp_path / str(len(results))
+    for ours in (False, True):
+        folder = tmp_path / str(ours)
         shutil.copytree(copy, folder)
-        results.append(run([*command, script.name], folder / script.parent))
-    (text, files), (our_text, our_files) = results
+        results.append(book.run(folder / script, ours, 2)[2:])
+    (text, arrays), (our_text, our_arrays) = results
     # NumPy sets columns by the digits that it prints.
-    assert NUMBER.sub("#", our_text).split() == NUMBER.sub("#", text).split()
-    numbers, ours = (np.array(NUMBER.findall(t), float) for t in (text, our_text))
+    assert book.NUMBER.sub("#", our_text).split() == book.NUMBER.sub("#", text).split()
+    numbers, ours = (np.array(book.NUMBER.findall(t), float) for t in (text, our_text))
     np.testing.assert_allclose(ours, numbers, rtol=1e-6, atol=1e-12)
-    assert our_files.keys() == files.keys()
-    for name, arrays in files.items():
-        for key, array in arrays.items():
-            np.testing.assert_allclose(our_files[name][key], array, rtol=1e-6, atol=1e-12)
+    assert our_arrays.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_allclose(our_arrays[name], array, rtol=1e-6, atol=1e-12)
 
 
 def test_the_shipped_parameters_are_read():
