@@ -28,6 +28,7 @@ MODULES = {
     "_images": [],
     "_conv2d": [],
     "_conv2d_gradient": [],
+    "_winograd": [],
     "_pooling": [],
     "_dropout": [],
     "_batch_norm": [],

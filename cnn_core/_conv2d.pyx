@@ -1,4 +1,4 @@
-"""2D convolution, direct, with the channels innermost.
+"""2D convolution with the channels innermost: direct, but for the kernels of _winograd.pyx.
 
     y[n, oy, ox, f] = act(b[f] + sum over r, s, c of
                           x[n, oy sy + r dy, ox sx + s dx, c] W[f, c, r, s])
@@ -26,13 +26,19 @@ from cnn_core._conv2d_gradient cimport (
     pack_spread_kernel, padded_columns, panel_columns, reduce_args, reduce_kernel, run_columns,
     spread_args, spread_kernel, spread_size, weight_gradient_kernel,
 )
-from cnn_core._conv2d_shape cimport CACHE_BYTES, MOST_TAPS, conv_args, packed_group, round_up
+from cnn_core._conv2d_shape cimport (
+    CACHE_BYTES, MOST_TAPS, conv_args, kernel_of_channel, packed_group, round_up,
+)
 from cnn_core._images cimport Images, Layout, pixel
-from cnn_core._parallel cimport new_task
+from cnn_core._parallel cimport kernel_t, new_task
 from cnn_core._simd cimport (
     activate, activate_backward, lanes, max_columns, multiply_add_taps, transpose,
 )
 from cnn_core._types cimport real
+from cnn_core._winograd cimport (
+    pack_winograd_kernel, takes_winograd, winograd_image_kernel, winograd_row_kernel,
+    winograd_size, winograd_weight_gradient_kernel,
+)
 
 cdef enum:
     MOST_IMAGES = 4
@@ -52,8 +58,7 @@ cdef enum:
 
 cdef inline void pack_channels(const conv_args* a, Py_ssize_t begin, Py_ssize_t end,
                                const real* W, real* packed) noexcept nogil:
-    """Channels begin..end of the sum, over all groups. With a.flip the sum runs over the filters
-    and the kernel is turned around, as dx needs it; else over the channels of x."""
+    """Channels begin..end of the sum, over all groups."""
     cdef Py_ssize_t widest = max_columns(W), vector = lanes(W), area = a.kh * a.kw
     cdef Py_ssize_t item, g, i, tap, j0, width, stride, row
     cdef real* to
@@ -67,12 +72,7 @@ cdef inline void pack_channels(const conv_args* a, Py_ssize_t begin, Py_ssize_t 
             row = a.inner * stride    # from tap to tap
             to = packed + g * packed_group(a, a.inner, a.outer, W)
             to += area * a.inner * j0 + i * stride
-            if a.flip:
-                transpose(width, area, W + (item * a.outer + j0) * area, area,
-                          to + (area - 1) * row, -row)
-            else:
-                transpose(width, area, W + ((g * a.outer + j0) * a.inner + i) * area,
-                          a.inner * area, to, row)
+            kernel_of_channel(a, item, j0, width, W, to, row)
             if width < stride:
                 for tap in range(area):
                     memset(to + tap * row + width, 0, (stride - width) * sizeof(real))
@@ -228,6 +228,10 @@ cdef void conv_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexce
 # ------------------------------------------------------------------------------------------ tasks
 
 
+cdef inline kernel_t images_kernel(const conv_args* a) noexcept:
+    return winograd_image_kernel if takes_winograd(a) else conv_kernel
+
+
 cdef Layout padded_layout(Images images, padding):
     """The layout of x from the top left of a convolution's padding, which the border must hold."""
     cdef Layout at = images.layout
@@ -299,6 +303,8 @@ cdef class Convolution:
             args.inner, args.outer = args.outer, args.inner
         if backward and not self.turned:
             return spread_size(&args, f32) if is_float else spread_size(&args, f64)
+        if takes_winograd(&args):
+            return winograd_size(&args, f32) if is_float else winograd_size(&args, f64)
         if is_float:
             return args.groups * packed_group(&args, args.inner, args.outer, f32)
         return args.groups * packed_group(&args, args.inner, args.outer, f64)
@@ -321,7 +327,8 @@ cdef class Convolution:
             rows //= run_columns(&args, &packed[0])
             return new_task(pack_spread_kernel, &args, sizeof(args), rows, 1, 64, 2 * args.outer,
                             (W.base, packed.base))
-        return new_task(pack_kernel, &args, sizeof(args), args.groups * args.inner, 1, 8,
+        return new_task(pack_winograd_kernel if takes_winograd(&args) else pack_kernel, &args,
+                        sizeof(args), args.groups * args.inner, 1, 8,
                         2 * args.outer * args.kh * args.kw, (W.base, packed.base))
 
     cdef check_weights(self, Py_ssize_t f, Py_ssize_t c, Py_ssize_t kh, Py_ssize_t kw):
@@ -379,10 +386,11 @@ cdef class Convolution:
         args.activation, args.slope = activation, slope
         arrays = (x, packed.base, None if b is None else b.base, y, tables)
         if by_rows:
-            return new_task(row_kernel, &args, sizeof(args), args.n * args.out_height, 1,
-                            args.out_height, self.work(args) / args.out_height, arrays)
-        return new_task(conv_kernel, &args, sizeof(args), args.n, 1, MOST_IMAGES, self.work(args),
-                        arrays)
+            rows = (args.out_height + 1) // 2 if takes_winograd(&args) else args.out_height
+            return new_task(winograd_row_kernel if takes_winograd(&args) else row_kernel, &args,
+                            sizeof(args), args.n * rows, 1, rows, self.work(args) / rows, arrays)
+        return new_task(images_kernel(&args), &args, sizeof(args), args.n, 1, MOST_IMAGES,
+                        self.work(args), arrays)
 
     cdef double work(self, conv_args args):
         return (<double>args.out_height * args.out_width * args.kh * args.kw * args.groups
@@ -401,7 +409,7 @@ cdef class Convolution:
             args.y_data = dx.data
             args.out_height, args.out_width = dx.height, dx.width
             tables = self.tap_tables(&args)
-            return new_task(conv_kernel, &args, sizeof(args), args.n, 1, MOST_IMAGES,
+            return new_task(images_kernel(&args), &args, sizeof(args), args.n, 1, MOST_IMAGES,
                             self.work(args), (dy, packed.base, dx, previous, tables))
         top, _, left, right = self.padding
         args.x = dy.layout
@@ -470,8 +478,9 @@ cdef class Convolution:
         args.x_taps, args.w_taps = <const Py_ssize_t*>&x_rows[0], <const Py_ssize_t*>&y_rows[0]
         args.x_data, args.y_data = x.data, dy.data
         args.partial, args.partial_size, args.images_per_sum = &partial[0, 0], size, per_sum
-        return new_task(weight_gradient_kernel, &args, sizeof(args), args.n, per_sum, MOST_IMAGES,
-                        self.work(args), (x, dy, partial.base, x_rows, y_rows))
+        return new_task(winograd_weight_gradient_kernel if takes_winograd(&args)
+                        else weight_gradient_kernel, &args, sizeof(args), args.n, per_sum,
+                        MOST_IMAGES, self.work(args), (x, dy, partial.base, x_rows, y_rows))
 
     def reduce(self, real[:, ::1] partial, real[:, :, :, ::1] dW, real[::1] db):
         """Task over rows: dW[F, C / groups, KH, KW] and db[F] from their partial sums."""

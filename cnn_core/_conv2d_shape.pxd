@@ -1,7 +1,7 @@
 """The shape of a convolution, as its kernels take it."""
 
 from cnn_core._images cimport Layout
-from cnn_core._simd cimport lanes
+from cnn_core._simd cimport lanes, transpose
 from cnn_core._types cimport real
 
 
@@ -52,3 +52,17 @@ cdef inline Py_ssize_t round_up(Py_ssize_t n, Py_ssize_t unit) noexcept nogil:
 cdef inline Py_ssize_t packed_group(const conv_args* a, Py_ssize_t inner, Py_ssize_t outer,
                                     const real* like) noexcept nogil:
     return a.kh * a.kw * inner * round_up(outer, lanes(like))
+
+
+cdef inline void kernel_of_channel(const conv_args* a, Py_ssize_t item, Py_ssize_t j0,
+                                   Py_ssize_t width, const real* W, real* to,
+                                   Py_ssize_t row) noexcept nogil:
+    """to[tap row + j] = weight `tap` of filter j0 + j, j < width, and channel `item` of the sum,
+    counted over all groups. With a.flip the sum runs over the filters and the kernel is turned
+    around, as dx needs it; else over the channels of x."""
+    cdef Py_ssize_t area = a.kh * a.kw, g = item // a.inner, i = item - g * a.inner
+    if a.flip:
+        transpose(width, area, W + (item * a.outer + j0) * area, area, to + (area - 1) * row, -row)
+    else:
+        transpose(width, area, W + ((g * a.outer + j0) * a.inner + i) * area, a.inner * area, to,
+                  row)

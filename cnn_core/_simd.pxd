@@ -61,6 +61,16 @@ cdef extern from "simd/simd.h" nogil:
         void (*scatter_taps)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                              const Py_ssize_t*, const int32_t*, const int32_t*, const float*,
                              float*) noexcept nogil
+        void (*winograd_input)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t,
+                               Py_ssize_t, float*, Py_ssize_t) noexcept nogil
+        void (*winograd_output)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const float*,
+                                float*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*winograd_weights)(Py_ssize_t, const float*, Py_ssize_t, float*,
+                                 Py_ssize_t) noexcept nogil
+        void (*winograd_gradient)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t,
+                                  Py_ssize_t, float*, Py_ssize_t) noexcept nogil
+        void (*winograd_weights_gradient)(Py_ssize_t, const float*, Py_ssize_t, float*,
+                                          Py_ssize_t) noexcept nogil
         void (*dropout)(Py_ssize_t, const uint32_t*, const uint32_t*, uint32_t, float,
                         const float*, float*) noexcept nogil
         void (*add_squares)(Py_ssize_t, const float*, const float*, float*) noexcept nogil
@@ -123,6 +133,16 @@ cdef extern from "simd/simd.h" nogil:
         void (*scatter_taps)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                              const Py_ssize_t*, const int32_t*, const int32_t*, const double*,
                              double*) noexcept nogil
+        void (*winograd_input)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t,
+                               Py_ssize_t, double*, Py_ssize_t) noexcept nogil
+        void (*winograd_output)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, const double*,
+                                double*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*winograd_weights)(Py_ssize_t, const double*, Py_ssize_t, double*,
+                                 Py_ssize_t) noexcept nogil
+        void (*winograd_gradient)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t,
+                                  Py_ssize_t, double*, Py_ssize_t) noexcept nogil
+        void (*winograd_weights_gradient)(Py_ssize_t, const double*, Py_ssize_t, double*,
+                                          Py_ssize_t) noexcept nogil
         void (*dropout)(Py_ssize_t, const uint32_t*, const uint32_t*, uint32_t, double,
                         const double*, double*) noexcept nogil
         void (*add_squares)(Py_ssize_t, const double*, const double*, double*) noexcept nogil

@@ -28,7 +28,10 @@
     .cross_entropy_columns = NAME(cross_entropy_columns), .add_scaled = NAME(add_scaled),         \
     .max_taps = NAME(max_taps), .scatter_taps = NAME(scatter_taps), .dropout = NAME(dropout),     \
     .add_squares = NAME(add_squares), .add_products = NAME(add_products),                         \
-    .combine = NAME(combine), .adam = NAME(adam), .adagrad = NAME(adagrad),                       \
+    .winograd_input = NAME(winograd_input), .winograd_output = NAME(winograd_output),             \
+    .winograd_weights = NAME(winograd_weights), .winograd_gradient = NAME(winograd_gradient),     \
+    .winograd_weights_gradient = NAME(winograd_weights_gradient), .combine = NAME(combine),                         \
+    .adam = NAME(adam), .adagrad = NAME(adagrad),                       \
     .rmsprop = NAME(rmsprop), .clamp = NAME(clamp), .sum_squares = NAME(sum_squares)
 
 #define REAL float

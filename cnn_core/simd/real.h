@@ -3,4 +3,5 @@
 #include "product.h"
 #include "elementwise.h"
 #include "images.h"
+#include "winograd.h"
 #include "updates.h"

@@ -120,6 +120,26 @@ enum activation {
     void (*fold_row)(ptrdiff_t pixels, ptrdiff_t windows, ptrdiff_t taps, ptrdiff_t n,            \
                      ptrdiff_t step, const REAL *products, ptrdiff_t x_row, REAL *row,            \
                      ptrdiff_t row_step);                                                         \
+    /* Winograd's F(2 x 2, 3 x 3), see winograd.h. Element (p, q) of tile t and channel j < n stands  \
+     * in v, m and u at (4 p + q) plane + t n + j; pixels and channels of x and y are adjacent.   \
+     * v = B^T d B of the 4 x 4 pixels from x[2 t n] on, in rows x_row apart; of them `rows` (3 or 4) \
+     * are there, and `columns` (2 tiles + 1 or + 2) of all tiles; the others count as 0. */       \
+    void (*winograd_input)(ptrdiff_t tiles, ptrdiff_t n, const REAL *x, ptrdiff_t x_row,          \
+                           ptrdiff_t rows, ptrdiff_t columns, REAL *v, ptrdiff_t plane);          \
+    /* y = A^T m A + b, 2 x 2 pixels of which `rows` (1 or 2) and, of all tiles, `columns` are     \
+     * written; b may be NULL. */                                                                 \
+    void (*winograd_output)(ptrdiff_t tiles, ptrdiff_t n, const REAL *m, ptrdiff_t plane,         \
+                            const REAL *b, REAL *y, ptrdiff_t y_row, ptrdiff_t rows,              \
+                            ptrdiff_t columns);                                                   \
+    /* u = G g G^T, with weight (r, s) of filter j at g[(3 r + s) g_row + j]. */                  \
+    void (*winograd_weights)(ptrdiff_t n, const REAL *g, ptrdiff_t g_row, REAL *u,                \
+                             ptrdiff_t plane);                                                    \
+    /* h = A dy A^T of the 2 x 2 pixels of dy, of which `rows` and `columns` are there. */          \
+    void (*winograd_gradient)(ptrdiff_t tiles, ptrdiff_t n, const REAL *dy, ptrdiff_t dy_row,     \
+                              ptrdiff_t rows, ptrdiff_t columns, REAL *h, ptrdiff_t plane);       \
+    /* dg = G^T m G, weight (r, s) of element j at dg[(3 r + s) dg_row + j]. */                   \
+    void (*winograd_weights_gradient)(ptrdiff_t n, const REAL *m, ptrdiff_t plane, REAL *dg,      \
+                                      ptrdiff_t dg_row);                                          \
     /* y = scale x where a random number from (key, stream, element) >= threshold, else 0. */     \
     void (*dropout)(ptrdiff_t n, const uint32_t key[4], const uint32_t stream[3],                 \
                     uint32_t threshold, REAL scale, const REAL *x, REAL *y);                      \

@@ -151,6 +151,51 @@ class Kernels:
             self.call("fold_row", *sizes, *addresses)
         return row_.array
 
+    def winograd_input(self, x, rows, tiles):
+        """x [3 or 4, columns, n], of which `rows`; the planes [16, tiles, n]."""
+        (_, columns, n), plane = x.shape, tiles * x.shape[2] + 1
+        with self.memory() as m:
+            x_, v = m.input(x.reshape(len(x), -1), 2), m.output((16, plane - 1), self.dtype, 1)
+            args = (x_.address, x_.row, rows, columns, v.address, plane)
+            self.call("winograd_input", tiles, n, *args)
+        return v.array.reshape(16, tiles, n)
+
+    def winograd_output(self, planes, b, rows, columns):
+        """planes [16, tiles, n]; y [rows, columns, n]."""
+        _, tiles, n = planes.shape
+        with self.memory() as m:
+            planes_ = m.input(planes.reshape(16, -1), 1)
+            b_ = None if b is None else m.input(b)
+            y = m.output((rows, columns * n), self.dtype, 3)
+            args = (planes_.address, planes_.row, address(b_), y.address, y.row, rows, columns)
+            self.call("winograd_output", tiles, n, *args)
+        return y.array.reshape(rows, columns, n)
+
+    def winograd_weights(self, g):
+        """g [9, n]; the planes [16, n]."""
+        with self.memory() as m:
+            g_, u = m.input(g, 2), m.output((16, g.shape[1]), self.dtype, 1)
+            self.call("winograd_weights", g.shape[1], g_.address, g_.row, u.address, u.row)
+        return u.array
+
+    def winograd_gradient(self, dy, tiles):
+        """dy [1 or 2, columns, n]; the planes [16, tiles, n]."""
+        (rows, columns, n), plane = dy.shape, tiles * dy.shape[2] + 1
+        with self.memory() as m:
+            dy_, h = m.input(dy.reshape(rows, -1), 2), m.output((16, plane - 1), self.dtype, 1)
+            args = (dy_.address, dy_.row, rows, columns, h.address, plane)
+            self.call("winograd_gradient", tiles, n, *args)
+        return h.array.reshape(16, tiles, n)
+
+    def winograd_weights_gradient(self, planes):
+        """planes [16, n]; dg [9, n]."""
+        n = planes.shape[1]
+        with self.memory() as m:
+            planes_, dg = m.input(planes, 1), m.output((9, n), self.dtype, 2)
+            args = (planes_.address, planes_.row, dg.address, dg.row)
+            self.call("winograd_weights_gradient", n, *args)
+        return dg.array
+
     def add_scaled(self, x, a, d):
         with self.memory() as m:
             x_, d_, y = m.input(x), m.input(d), m.output(x.shape, self.dtype)

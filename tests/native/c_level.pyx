@@ -5,7 +5,7 @@
 called again, for everything else in the process.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uintptr_t
 from posix.mman cimport (
     MAP_ANONYMOUS, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, mmap, mprotect, munmap,
 )
@@ -147,17 +147,6 @@ def transpose(bint single, Py_ssize_t m, Py_ssize_t n, address x, Py_ssize_t x_r
         f64.transpose(m, n, <double*>x, x_row, <double*>y, y_row)
 
 
-def fold_row(bint single, Py_ssize_t pixels, Py_ssize_t windows, Py_ssize_t taps, Py_ssize_t n,
-             Py_ssize_t step, address products, Py_ssize_t x_row, address row,
-             Py_ssize_t row_step):
-    if single:
-        f32.fold_row(pixels, windows, taps, n, step, <float*>products, x_row, <float*>row,
-                     row_step)
-    else:
-        f64.fold_row(pixels, windows, taps, n, step, <double*>products, x_row, <double*>row,
-                     row_step)
-
-
 def add_scaled(bint single, Py_ssize_t n, address x, double a, address d, address y):
     if single:
         f32.add_scaled(n, <float*>x, <float>a, <float*>d, <float*>y)
@@ -227,58 +216,6 @@ def sum_rows(bint single, Py_ssize_t m, Py_ssize_t n, address x, Py_ssize_t x_ro
         f32.sum_rows(m, n, <float*>x, x_row, <float*>y)
     else:
         f64.sum_rows(m, n, <double*>x, x_row, <double*>y)
-
-
-def max_taps(bint single, Py_ssize_t windows, Py_ssize_t step, Py_ssize_t n, Py_ssize_t taps,
-             address x, address at, address numbers, address best, address which):
-    if single:
-        f32.max_taps(windows, step, n, taps, <float*>x, <Py_ssize_t*>at, <int32_t*>numbers,
-                     <float*>best, <int32_t*>which)
-    else:
-        f64.max_taps(windows, step, n, taps, <double*>x, <Py_ssize_t*>at, <int32_t*>numbers,
-                     <double*>best, <int32_t*>which)
-
-
-def scatter_taps(bint single, int add, Py_ssize_t windows, Py_ssize_t step, Py_ssize_t n,
-                 Py_ssize_t taps, address at, address numbers, address which, address g, address x):
-    if single:
-        f32.scatter_taps(add, windows, step, n, taps, <Py_ssize_t*>at, <int32_t*>numbers,
-                         <int32_t*>which, <float*>g, <float*>x)
-    else:
-        f64.scatter_taps(add, windows, step, n, taps, <Py_ssize_t*>at, <int32_t*>numbers,
-                         <int32_t*>which, <double*>g, <double*>x)
-
-
-def dropout(bint single, Py_ssize_t n, address key, address stream, uint32_t threshold,
-            double scale, address x, address y):
-    if single:
-        f32.dropout(n, <uint32_t*>key, <uint32_t*>stream, threshold, <float>scale, <float*>x,
-                    <float*>y)
-    else:
-        f64.dropout(n, <uint32_t*>key, <uint32_t*>stream, threshold, scale, <double*>x, <double*>y)
-
-
-def add_squares(bint single, Py_ssize_t n, address x, address mean, address squares):
-    if single:
-        f32.add_squares(n, <float*>x, <float*>mean, <float*>squares)
-    else:
-        f64.add_squares(n, <double*>x, <double*>mean, <double*>squares)
-
-
-def add_products(bint single, Py_ssize_t n, address x, address y, address mean, address products):
-    if single:
-        f32.add_products(n, <float*>x, <float*>y, <float*>mean, <float*>products)
-    else:
-        f64.add_products(n, <double*>x, <double*>y, <double*>mean, <double*>products)
-
-
-def combine(bint single, Py_ssize_t n, address x, address a, address z, address b, address c,
-            address d, address y):
-    if single:
-        f32.combine(n, <float*>x, <float*>a, <float*>z, <float*>b, <float*>c, <float*>d, <float*>y)
-    else:
-        f64.combine(n, <double*>x, <double*>a, <double*>z, <double*>b, <double*>c, <double*>d,
-                    <double*>y)
 
 
 def adam(bint single, Py_ssize_t n, address p, address grad, address m, address v, double rate,

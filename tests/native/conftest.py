@@ -15,11 +15,12 @@ TABLES = [(isa, dtype) for isa in ISAS for dtype in ("float32", "float64")]
 
 @pytest.fixture(scope="session")
 def c_level_path(tmp_path_factory):
-    """The compiled c_level.pyx, for children of the test to load."""
+    """The compiled c_level.pyx with c_images.pxi, for children of the test to load."""
     missing = c_build.missing_tool()
     if missing:
         pytest.skip(f"tests at C level have to compile: {missing}")
-    source = Path(__file__).with_name("c_level.pyx").read_text()
+    parts = (Path(__file__).with_name(name) for name in ("c_level.pyx", "c_images.pxi"))
+    source = "\n\n".join(part.read_text() for part in parts)
     return c_build.build("c_level", source, tmp_path_factory.mktemp("c_level"))
 
 

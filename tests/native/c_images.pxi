@@ -1,0 +1,107 @@
+# Entries of the table that work on images; conftest.py puts them behind c_level.pyx.
+
+from libc.stdint cimport int32_t, uint32_t
+
+
+def fold_row(bint single, Py_ssize_t pixels, Py_ssize_t windows, Py_ssize_t taps, Py_ssize_t n,
+             Py_ssize_t step, address products, Py_ssize_t x_row, address row,
+             Py_ssize_t row_step):
+    if single:
+        f32.fold_row(pixels, windows, taps, n, step, <float*>products, x_row, <float*>row,
+                     row_step)
+    else:
+        f64.fold_row(pixels, windows, taps, n, step, <double*>products, x_row, <double*>row,
+                     row_step)
+
+
+def max_taps(bint single, Py_ssize_t windows, Py_ssize_t step, Py_ssize_t n, Py_ssize_t taps,
+             address x, address at, address numbers, address best, address which):
+    if single:
+        f32.max_taps(windows, step, n, taps, <float*>x, <Py_ssize_t*>at, <int32_t*>numbers,
+                     <float*>best, <int32_t*>which)
+    else:
+        f64.max_taps(windows, step, n, taps, <double*>x, <Py_ssize_t*>at, <int32_t*>numbers,
+                     <double*>best, <int32_t*>which)
+
+
+def scatter_taps(bint single, int add, Py_ssize_t windows, Py_ssize_t step, Py_ssize_t n,
+                 Py_ssize_t taps, address at, address numbers, address which, address g, address x):
+    if single:
+        f32.scatter_taps(add, windows, step, n, taps, <Py_ssize_t*>at, <int32_t*>numbers,
+                         <int32_t*>which, <float*>g, <float*>x)
+    else:
+        f64.scatter_taps(add, windows, step, n, taps, <Py_ssize_t*>at, <int32_t*>numbers,
+                         <int32_t*>which, <double*>g, <double*>x)
+
+
+def dropout(bint single, Py_ssize_t n, address key, address stream, uint32_t threshold,
+            double scale, address x, address y):
+    if single:
+        f32.dropout(n, <uint32_t*>key, <uint32_t*>stream, threshold, <float>scale, <float*>x,
+                    <float*>y)
+    else:
+        f64.dropout(n, <uint32_t*>key, <uint32_t*>stream, threshold, scale, <double*>x, <double*>y)
+
+
+def add_squares(bint single, Py_ssize_t n, address x, address mean, address squares):
+    if single:
+        f32.add_squares(n, <float*>x, <float*>mean, <float*>squares)
+    else:
+        f64.add_squares(n, <double*>x, <double*>mean, <double*>squares)
+
+
+def add_products(bint single, Py_ssize_t n, address x, address y, address mean, address products):
+    if single:
+        f32.add_products(n, <float*>x, <float*>y, <float*>mean, <float*>products)
+    else:
+        f64.add_products(n, <double*>x, <double*>y, <double*>mean, <double*>products)
+
+
+def combine(bint single, Py_ssize_t n, address x, address a, address z, address b, address c,
+            address d, address y):
+    if single:
+        f32.combine(n, <float*>x, <float*>a, <float*>z, <float*>b, <float*>c, <float*>d, <float*>y)
+    else:
+        f64.combine(n, <double*>x, <double*>a, <double*>z, <double*>b, <double*>c, <double*>d,
+                    <double*>y)
+
+
+def winograd_input(bint single, Py_ssize_t tiles, Py_ssize_t n, address x, Py_ssize_t x_row,
+                   Py_ssize_t rows, Py_ssize_t columns, address v, Py_ssize_t plane):
+    if single:
+        f32.winograd_input(tiles, n, <float*>x, x_row, rows, columns, <float*>v, plane)
+    else:
+        f64.winograd_input(tiles, n, <double*>x, x_row, rows, columns, <double*>v, plane)
+
+
+def winograd_output(bint single, Py_ssize_t tiles, Py_ssize_t n, address m, Py_ssize_t plane,
+                    address b, address y, Py_ssize_t y_row, Py_ssize_t rows, Py_ssize_t columns):
+    if single:
+        f32.winograd_output(tiles, n, <float*>m, plane, <float*>b, <float*>y, y_row, rows, columns)
+    else:
+        f64.winograd_output(tiles, n, <double*>m, plane, <double*>b, <double*>y, y_row, rows,
+                            columns)
+
+
+def winograd_weights(bint single, Py_ssize_t n, address g, Py_ssize_t g_row, address u,
+                     Py_ssize_t plane):
+    if single:
+        f32.winograd_weights(n, <float*>g, g_row, <float*>u, plane)
+    else:
+        f64.winograd_weights(n, <double*>g, g_row, <double*>u, plane)
+
+
+def winograd_gradient(bint single, Py_ssize_t tiles, Py_ssize_t n, address dy, Py_ssize_t dy_row,
+                      Py_ssize_t rows, Py_ssize_t columns, address h, Py_ssize_t plane):
+    if single:
+        f32.winograd_gradient(tiles, n, <float*>dy, dy_row, rows, columns, <float*>h, plane)
+    else:
+        f64.winograd_gradient(tiles, n, <double*>dy, dy_row, rows, columns, <double*>h, plane)
+
+
+def winograd_weights_gradient(bint single, Py_ssize_t n, address m, Py_ssize_t plane, address dg,
+                              Py_ssize_t dg_row):
+    if single:
+        f32.winograd_weights_gradient(n, <float*>m, plane, <float*>dg, dg_row)
+    else:
+        f64.winograd_weights_gradient(n, <double*>m, plane, <double*>dg, dg_row)
