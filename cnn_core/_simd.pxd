@@ -4,7 +4,7 @@
 The contract of each entry stands in simd/simd.h.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from cnn_core._types cimport real
 
@@ -72,7 +72,8 @@ cdef extern from "simd/simd.h" nogil:
         void (*winograd_weights_gradient)(Py_ssize_t, const float*, Py_ssize_t, float*,
                                           Py_ssize_t) noexcept nogil
         void (*dropout)(Py_ssize_t, const uint32_t*, const uint32_t*, uint32_t, float,
-                        const float*, float*) noexcept nogil
+                        const float*, float*, uint64_t*) noexcept nogil
+        void (*keep)(Py_ssize_t, const uint64_t*, float, const float*, float*) noexcept nogil
         void (*add_squares)(Py_ssize_t, const float*, const float*, float*) noexcept nogil
         void (*add_products)(Py_ssize_t, const float*, const float*, const float*,
                              float*) noexcept nogil
@@ -144,7 +145,8 @@ cdef extern from "simd/simd.h" nogil:
         void (*winograd_weights_gradient)(Py_ssize_t, const double*, Py_ssize_t, double*,
                                           Py_ssize_t) noexcept nogil
         void (*dropout)(Py_ssize_t, const uint32_t*, const uint32_t*, uint32_t, double,
-                        const double*, double*) noexcept nogil
+                        const double*, double*, uint64_t*) noexcept nogil
+        void (*keep)(Py_ssize_t, const uint64_t*, double, const double*, double*) noexcept nogil
         void (*add_squares)(Py_ssize_t, const double*, const double*, double*) noexcept nogil
         void (*add_products)(Py_ssize_t, const double*, const double*, const double*,
                              double*) noexcept nogil
@@ -409,12 +411,20 @@ cdef inline void scatter_taps(
 
 cdef inline void dropout_row(
     Py_ssize_t n, const uint32_t* key, const uint32_t* stream, uint32_t threshold, double scale,
-    const real* x, real* y,
+    const real* x, real* y, uint64_t* mask,
 ) noexcept nogil:
     if real is float:
-        f32.dropout(n, key, stream, threshold, <float>scale, x, y)
+        f32.dropout(n, key, stream, threshold, <float>scale, x, y, mask)
     else:
-        f64.dropout(n, key, stream, threshold, scale, x, y)
+        f64.dropout(n, key, stream, threshold, scale, x, y, mask)
+
+
+cdef inline void keep_row(Py_ssize_t n, const uint64_t* mask, double scale, const real* x,
+                          real* y) noexcept nogil:
+    if real is float:
+        f32.keep(n, mask, <float>scale, x, y)
+    else:
+        f64.keep(n, mask, scale, x, y)
 
 
 cdef inline void add_squares(Py_ssize_t n, const real* x, const real* mean,

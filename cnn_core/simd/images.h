@@ -120,36 +120,53 @@ static INLINE void NAME(threefry)(word_vec w[4], const uint32_t key[5]) {
     }
 }
 
-/* y = x * scale for the elements whose words are >= threshold, else 0; n of them, from one vector
- * of words. */
-static INLINE void NAME(keep_words)(ptrdiff_t n, word_vec words, uint32_t threshold, REAL scale,
-                                    const REAL *x, REAL *y) {
-#if REAL_IS_FLOAT
-    vec kept = NAME(load_n)(x, n, 0) * scale;
-    NAME(store_n)(y, n, (vec)((ivec)kept & (ivec)(words >= threshold)));
+/* Bit j: words[j] >= threshold. */
+static INLINE uint64_t NAME(at_least)(word_vec words, uint32_t threshold) {
+#if VECTOR_BYTES == 64
+    return _mm512_cmpge_epu32_mask((__m512i)words, _mm512_set1_epi32((int)threshold));
+#elif VECTOR_BYTES == 32
+    return (uint32_t)_mm256_movemask_ps((__m256)(words >= threshold));
 #else
-    for (ptrdiff_t j = 0; j < WORD_LANES; j++)
-        if (j < n) y[j] = words[j] >= threshold ? x[j] * scale : (REAL)0;
+    uint64_t bits = 0;
+    for (ptrdiff_t j = 0; j < WORD_LANES; j++) bits |= (uint64_t)(words[j] >= threshold) << j;
+    return bits;
 #endif
 }
 
+/* y = scale x where the bit of the element is set, else 0; n <= 64. */
+static INLINE void NAME(keep_64)(ptrdiff_t n, uint64_t bits, REAL scale, const REAL *x, REAL *y) {
+    ivec lane_bit;
+    UNROLL for (int j = 0; j < LANES; j++) lane_bit[j] = (lane_int)1 << j;
+    FOR_VECTORS(n) {
+        const ivec chosen = ((lane_int)(bits >> i) & lane_bit) == lane_bit;
+        vec kept = NAME(load_n)(x + i, left, 0) * scale;
+        NAME(store_n)(y + i, left, (vec)((ivec)kept & chosen));
+    }
+}
+
 static void NAME(dropout)(ptrdiff_t n, const uint32_t key[4], const uint32_t stream[3],
-                          uint32_t threshold, REAL scale, const REAL *x, REAL *y) {
+                          uint32_t threshold, REAL scale, const REAL *x, REAL *y, uint64_t *mask) {
     const uint32_t schedule[5] = {key[0], key[1], key[2], key[3],
                                   0x1BD11BDAu ^ key[0] ^ key[1] ^ key[2] ^ key[3]};
     word_vec lane;
     UNROLL for (int j = 0; j < WORD_LANES; j++) lane[j] = (uint32_t)j;
     for (ptrdiff_t begin = 0; begin < n; begin += 64) {
+        uint64_t bits = 0;
         for (ptrdiff_t part = 0; part < 16; part += WORD_LANES) {
             word_vec w[4] = {lane + (uint32_t)(begin / 64 * 16 + part)};
             UNROLL for (int i = 1; i < 4; i++) w[i] = (word_vec){0} + stream[i - 1];
             NAME(threefry)(w, schedule);
-            UNROLL for (int i = 0; i < 4; i++) {
-                const ptrdiff_t at = begin + 16 * i + part;
-                if (at < n) NAME(keep_words)(n - at, w[i], threshold, scale, x + at, y + at);
-            }
+            UNROLL for (int i = 0; i < 4; i++)
+                bits |= NAME(at_least)(w[i], threshold) << (16 * i + part);
         }
+        if (mask) mask[begin / 64] = bits;
+        NAME(keep_64)(n - begin < 64 ? n - begin : 64, bits, scale, x + begin, y + begin);
     }
+}
+
+static void NAME(keep)(ptrdiff_t n, const uint64_t *mask, REAL scale, const REAL *x, REAL *y) {
+    for (ptrdiff_t begin = 0; begin < n; begin += 64)
+        NAME(keep_64)(n - begin < 64 ? n - begin : 64, mask[begin / 64], scale, x + begin, y + begin);
 }
 #undef word_vec
 #undef WORD_LANES

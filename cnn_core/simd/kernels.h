@@ -27,6 +27,7 @@
     .sgd_product = NAME(sgd_product),                                                             \
     .cross_entropy_columns = NAME(cross_entropy_columns), .add_scaled = NAME(add_scaled),         \
     .max_taps = NAME(max_taps), .scatter_taps = NAME(scatter_taps), .dropout = NAME(dropout),     \
+    .keep = NAME(keep),                                                                           \
     .add_squares = NAME(add_squares), .add_products = NAME(add_products),                         \
     .winograd_input = NAME(winograd_input), .winograd_output = NAME(winograd_output),             \
     .winograd_weights = NAME(winograd_weights), .winograd_gradient = NAME(winograd_gradient),     \

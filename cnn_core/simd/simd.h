@@ -140,9 +140,12 @@ enum activation {
     /* dg = G^T m G, weight (r, s) of element j at dg[(3 r + s) dg_row + j]. */                   \
     void (*winograd_weights_gradient)(ptrdiff_t n, const REAL *m, ptrdiff_t plane, REAL *dg,      \
                                       ptrdiff_t dg_row);                                          \
-    /* y = scale x where a random number from (key, stream, element) >= threshold, else 0. */     \
+    /* y = scale x where a random number from (key, stream, element) >= threshold, else 0; bit    \
+     * e % 64 of mask[e / 64], where mask is not NULL, tells it of element e. */                  \
     void (*dropout)(ptrdiff_t n, const uint32_t key[4], const uint32_t stream[3],                 \
-                    uint32_t threshold, REAL scale, const REAL *x, REAL *y);                      \
+                    uint32_t threshold, REAL scale, const REAL *x, REAL *y, uint64_t *mask);      \
+    /* The same by such a mask. */                                                                \
+    void (*keep)(ptrdiff_t n, const uint64_t *mask, REAL scale, const REAL *x, REAL *y);          \
     /* squares += (x - mean)^2 */                                                                 \
     void (*add_squares)(ptrdiff_t n, const REAL *x, const REAL *mean, REAL *squares);             \
     /* products += x (y - mean) */                                                                \

@@ -18,10 +18,10 @@ from cnn_core import ops
 from cnn_core._inputs import Input, Samples, as_source, reading
 from cnn_core._interrupts import Deferral
 from cnn_core._weights import ClassWeight
-from cnn_core.blocks import Lane, Parts, flat
 from cnn_core.callbacks import Callback
 from cnn_core.layers import Layer, positive
 from cnn_core.ops.sparse import Rows
+from cnn_core.parts import Lane, Parts, flat
 from cnn_core.plan import Plan
 
 if TYPE_CHECKING:

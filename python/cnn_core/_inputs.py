@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import _checks as checks
-from cnn_core.blocks import Parts, Source, flat
+from cnn_core.blocks import Source
 from cnn_core.layers import Affine, Layer, Shape
 from cnn_core.ops.sparse import Int64, Rows, is_sparse
+from cnn_core.parts import Parts, flat
 from cnn_core.plan import Plan
 
 Array = npt.NDArray[Any]

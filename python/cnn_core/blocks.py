@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,10 +25,10 @@ from cnn_core.image_layers import (
 )
 from cnn_core.layers import Affine, Flatten, Layer, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 from cnn_core.ops.images import Images, as_images, new_images
+from cnn_core.parts import Finished, Lane, Parts, flat
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
-Lane = list[ops.Task]
 Border = tuple[int, int, int, int]
 Source = tuple[Array, Array]  # rows where they lie, and an array of the place of the first one
 
@@ -41,66 +40,6 @@ MOST_SUMS = 1 << 17  # numbers that the strips' sums may have: they go from core
 FEW_SAMPLES = 4  # do not keep all threads busy: parts of a sample do
 WORK_TO_SHARE = 500_000  # multiply-adds of a sample; below, waiting for each other takes longer
 ACTIVATION_LAYERS = (Sigmoid, Tanh, ReLU, LeakyReLU)
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A parameter's gradient that a lane completes row by row: its update may follow in that lane.
-
-    factors : (x, dout) where the gradient is x^T dout of few rows: an update that takes it from
-        them may stand in the lane's place, and the gradient is never stored.
-    """
-
-    grad: Array
-    lane: Lane
-    factors: tuple[Array, Array] | None = None
-
-
-@dataclass
-class Parts:
-    """What goes into a program, by the place it has there.
-
-    before   lanes that depend on parameters and the data set only: packed weights, targets
-    strips   tasks over strips of the inputs, one lane beside `before`: x as it is read, and its
-             products with the first layer's weights
-    rows     tasks over the samples: forward, loss, gradients of the inputs and of kernels. A chunk
-             of samples goes through as many of them as want chunks of one size, while it is in the
-             cache; a list of lanes among them is a stage of its own, which all samples must have
-             reached (batch statistics)
-    after    lanes that need all samples: gradients of dense layers, the sum of the loss
-    reduce   lanes that join what `after` has left in parts
-    update   the optimizer's stages
-    finished gradients that lanes of `after` complete row by row
-    """
-
-    before: list[Lane] = field(default_factory=list)
-    strips: Lane = field(default_factory=list)
-    rows: list[ops.Task | list[Lane]] = field(default_factory=list)
-    after: list[Lane] = field(default_factory=list)
-    reduce: list[Lane] = field(default_factory=list)
-    update: list[list[Lane]] = field(default_factory=list)
-    finished: list[Finished] = field(default_factory=list)
-
-    def __add__(self, other: Parts) -> Parts:
-        return Parts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-    def program(self) -> ops.Program:
-        stages: list[list[Lane]] = [[self.strips, *self.before], [[]]]
-        for item in self.rows:
-            if isinstance(item, list):
-                stages += [item, [[]]]
-                continue
-            lane = [*stages[-1][0], item]
-            # Some want chunks that stay in the cache, others more rows for the weights they read.
-            if max(task.least for task in lane) > min(task.most for task in lane):
-                stages.append([[]])
-            stages[-1][0].append(item)
-        return ops.Program([*stages, self.after, self.reduce, *self.update])
-
-
-def flat(array: Array) -> Array:
-    """(N, ...) as (N, size); a view."""
-    return array.reshape(len(array), -1)
 
 
 class Block:
@@ -119,12 +58,16 @@ class Block:
     takes_activation: ClassVar[bool] = False
     #: whether dx is dy, changed in place
     in_place: ClassVar[bool] = False
+    #: whether the backward pass needs neither y nor what lies in its memory
+    spare_y: ClassVar[bool] = False
 
     x: Any
     y: Any
     dy: Any
     dx: Any = None
     training = False
+    #: whether nobody else reads x again: y may take its place
+    spare_x = False
     #: the border that x and dy must have, where they are images
     x_border: Border = NO_BORDER
     dy_border: Border = NO_BORDER
@@ -362,22 +305,23 @@ class DropoutBlock(Block):
     layer: Dropout
 
     def output(self, border: Border) -> Any:
-        return _memory.empty(self.x.shape, self.x.dtype)
-
-    def task(self, x: Array, y: Array) -> ops.Task:
-        layer = self.layer
-        return ops.native.dropout.dropout(
-            flat(x), flat(y), layer.rate, layer.seed, layer.stream, layer.step
-        )
+        words = ops.native.dropout.mask_words(math.prod(self.sample_shape))
+        self.mask = np.empty((len(self.x) if self.training else 0, words), np.uint64)
+        in_place = self.spare_x or not self.training
+        return self.x if in_place else _memory.empty(self.x.shape, self.x.dtype)
 
     def forward(self) -> Parts:
-        if self.training:
-            return Parts(rows=[self.task(self.x, self.y)])
-        identity = ops.native.activations.forward
-        return Parts(rows=[identity(flat(self.x), flat(self.y), 0, 0.0)])
+        if not self.training:
+            return Parts()
+        layer, x, y = self.layer, flat(self.x), flat(self.y)
+        options = layer.rate, layer.seed, layer.stream, layer.step, self.mask
+        return Parts(rows=[ops.native.dropout.dropout(x, y, *options)])
 
     def backward(self, previous: Block | None) -> Parts:
-        return Parts(rows=[self.task(self.dy, self.dy)] if self.training else [])
+        if not self.training:
+            return Parts()
+        dy = flat(self.dy)
+        return Parts(rows=[ops.native.dropout.keep(dy, dy, self.layer.rate, self.mask)])
 
 
 class ActivationBlock(Block):
@@ -445,6 +389,7 @@ class ToRows(Block):
     """Images to rows in the order of NCHW."""
 
     takes = "images"
+    spare_y = True
 
     def forward(self) -> Parts:
         return Parts(rows=[ops.native.images.to_rows(self.x, flat(self.y))])

@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from cnn_core import ops
 from cnn_core._checks import finite, is_masked
-from cnn_core.blocks import AffineBlock, flat
+from cnn_core.blocks import AffineBlock
 from cnn_core.layers import Layer
 from cnn_core.ops.sparse import Batch
+from cnn_core.parts import flat
 from cnn_core.plan import Plan
 
 Array = npt.NDArray[Any]

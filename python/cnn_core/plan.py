@@ -21,19 +21,17 @@ from cnn_core.blocks import (
     NO_BORDER,
     AffineBlock,
     Block,
-    Finished,
     FlattenBlock,
-    Parts,
     Shape,
     Source,
     convert,
-    flat,
     native_block,
 )
 from cnn_core.layers import Layer
 from cnn_core.losses import Loss
 from cnn_core.ops.images import Images, to_array
 from cnn_core.ops.sparse import Batch
+from cnn_core.parts import Finished, Parts, flat
 from cnn_core.sparse_block import SparseAffineBlock
 
 Array = npt.NDArray[Any]
@@ -72,9 +70,11 @@ class NativeSegment:
                 self.strips = first.strips
 
     def _lay_out(self, x: Any) -> None:
+        spare = False
         for block, behind in zip(self.blocks, [*self.blocks[1:], None], strict=True):
-            block.x, block.training = x, self.training
+            block.x, block.spare_x, block.training = x, spare, self.training
             block.y = x = block.output(behind.x_border if behind is not None else NO_BORDER)
+            spare = block.spare_y or (spare and isinstance(block, FlattenBlock))
         self.y: Array = x
 
     def _lay_out_gradients(self, need_dx: bool) -> None:

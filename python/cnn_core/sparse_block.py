@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cnn_core import ops
-from cnn_core.blocks import AffineBlock, Block, Finished, Lane, Parts
+from cnn_core.blocks import AffineBlock, Block
 from cnn_core.ops.sparse import Batch
+from cnn_core.parts import Finished, Lane, Parts
 
 
 class SparseAffineBlock(AffineBlock):

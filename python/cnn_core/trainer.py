@@ -18,10 +18,10 @@ from cnn_core._fit import Fit, History, Progress, Report, Sampling
 from cnn_core._inputs import Samples
 from cnn_core._optimizer import Optimizer
 from cnn_core._weights import ClassWeight
-from cnn_core.blocks import Finished, Parts
 from cnn_core.callbacks import Callback
 from cnn_core.network import Sequential
 from cnn_core.ops.sparse import Rows
+from cnn_core.parts import Finished, Parts
 from cnn_core.plan import Plan
 
 Array = npt.NDArray[Any]

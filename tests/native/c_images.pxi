@@ -1,6 +1,6 @@
 # Entries of the table that work on images; conftest.py puts them behind c_level.pyx.
 
-from libc.stdint cimport int32_t, uint32_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 
 def fold_row(bint single, Py_ssize_t pixels, Py_ssize_t windows, Py_ssize_t taps, Py_ssize_t n,
@@ -35,12 +35,20 @@ def scatter_taps(bint single, int add, Py_ssize_t windows, Py_ssize_t step, Py_s
 
 
 def dropout(bint single, Py_ssize_t n, address key, address stream, uint32_t threshold,
-            double scale, address x, address y):
+            double scale, address x, address y, address mask):
     if single:
         f32.dropout(n, <uint32_t*>key, <uint32_t*>stream, threshold, <float>scale, <float*>x,
-                    <float*>y)
+                    <float*>y, <uint64_t*>mask)
     else:
-        f64.dropout(n, <uint32_t*>key, <uint32_t*>stream, threshold, scale, <double*>x, <double*>y)
+        f64.dropout(n, <uint32_t*>key, <uint32_t*>stream, threshold, scale, <double*>x,
+                    <double*>y, <uint64_t*>mask)
+
+
+def keep(bint single, Py_ssize_t n, address mask, double scale, address x, address y):
+    if single:
+        f32.keep(n, <uint64_t*>mask, <float>scale, <float*>x, <float*>y)
+    else:
+        f64.keep(n, <uint64_t*>mask, scale, <double*>x, <double*>y)
 
 
 def add_squares(bint single, Py_ssize_t n, address x, address mean, address squares):

@@ -280,13 +280,21 @@ class Kernels:
             self.call("scatter_taps", add, windows, step, len(g) // windows, len(at), *args)
         return x_.array
 
-    def dropout(self, x, key, stream, threshold, scale, *, in_place=False):
+    def dropout(self, x, key, stream, threshold, scale, *, in_place=False, masked=False):
+        """y, or y and the mask."""
         with self.memory() as m:
             x_ = m.inout(x) if in_place else m.input(x)
             y = x_ if in_place else m.output(x.shape, self.dtype)
             key_, stream_ = (m.input(np.array(words, np.uint32)) for words in (key, stream))
+            mask = m.inout(np.zeros(-(-x.size // 64), np.uint64)) if masked else None
             args = (key_.address, stream_.address, threshold, scale, x_.address, y.address)
-            self.call("dropout", x.size, *args)
+            self.call("dropout", x.size, *args, address(mask))
+        return (y.array, mask.array) if masked else y.array
+
+    def keep(self, x, mask, scale):
+        with self.memory() as m:
+            x_, mask_, y = m.input(x), m.input(mask), m.output(x.shape, self.dtype)
+            self.call("keep", x.size, mask_.address, scale, x_.address, y.address)
         return y.array
 
     def add_squares(self, x, mean, squares):

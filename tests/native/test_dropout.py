@@ -35,6 +35,29 @@ def test_the_mask_is_the_references(kernels, rng, rate, seed, layer, step):
     assert same_bits(drop(x, rate, seed, layer, step, in_place=True), expected)
 
 
+@pytest.mark.parametrize("columns", [1, 63, 64, 65, 300])
+def test_the_mask_that_it_leaves_drops_the_same(kernels, rng, columns):
+    x, other = (random_array(rng, (5, columns), kernels.dtype) for _ in range(2))
+    mask = np.zeros((5, _dropout.mask_words(columns)), np.uint64)
+    y, step = np.empty_like(x), np.array([3], np.int64)
+    _parallel.run(_dropout.dropout(x, y, 0.5, 1, 2, step, mask))
+    assert same_bits(y, drop(x))
+    _parallel.run(_dropout.keep(other, y, 0.5, mask))
+    assert same_bits(y, drop(other))
+
+
+def test_masks_of_other_sizes_are_refused():
+    x, step = np.ones((2, 65)), np.zeros(1, np.int64)
+    for shape in ((2, 1), (1, 2), (2, 3)):
+        mask = np.zeros(shape, np.uint64)
+        with pytest.raises(ValueError, match="mask"):
+            _dropout.dropout(x, x, 0.5, 1, 2, step, mask)
+        with pytest.raises(ValueError, match="mask"):
+            _dropout.keep(x, x, 0.5, mask)
+    with pytest.raises(TypeError):
+        _dropout.keep(x, x, 0.5, None)
+
+
 def test_everything_that_it_depends_on_changes_it(kernels):
     x = np.ones((2, 400), kernels.dtype)
     one = drop(x)

@@ -230,6 +230,21 @@ def test_dropout_at_edge_sizes(kernels, rng):
             assert same_bits(y, expected[:n]), n
 
 
+def test_a_mask_drops_the_same_again(kernels, rng):
+    key, stream = KEYS[1]
+    for n in (*kernels.sizes(), 63, 64, 65, 200):
+        x = random_array(rng, n, kernels.dtype)
+        y, mask = kernels.dropout(x, key, stream, 2**31, 1.25, masked=True)
+        assert same_bits(y, kernels.dropout(x, key, stream, 2**31, 1.25)), n
+        words = reference_images.random_words(n, key, stream)
+        bits = np.unpackbits(mask.view(np.uint8), bitorder="little")[:n]
+        assert np.array_equal(bits, words >= 2**31), n
+        other = random_array(rng, n, kernels.dtype)
+        assert same_bits(
+            kernels.keep(other, mask, 1.25), kernels.dropout(other, key, stream, 2**31, 1.25)
+        ), n
+
+
 def test_dropout_of_special_values(kernels):
     x = np.resize(np.array([np.nan, np.inf, -np.inf, -0.0], kernels.dtype), 200)
     key, stream = KEYS[1]

@@ -1,0 +1,73 @@
+"""Parts of programs: tasks by the place that they have in a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy.typing as npt
+
+from cnn_core import ops
+
+Array = npt.NDArray[Any]
+Lane = list[ops.Task]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A parameter's gradient that a lane completes row by row: its update may follow in that lane.
+
+    factors : (x, dout) where the gradient is x^T dout of few rows: an update that takes it from
+        them may stand in the lane's place, and the gradient is never stored.
+    """
+
+    grad: Array
+    lane: Lane
+    factors: tuple[Array, Array] | None = None
+
+
+@dataclass
+class Parts:
+    """What goes into a program, by the place it has there.
+
+    before   lanes that depend on parameters and the data set only: packed weights, targets
+    strips   tasks over strips of the inputs, one lane beside `before`: x as it is read, and its
+             products with the first layer's weights
+    rows     tasks over the samples: forward, loss, gradients of the inputs and of kernels. A chunk
+             of samples goes through as many of them as want chunks of one size, while it is in the
+             cache; a list of lanes among them is a stage of its own, which all samples must have
+             reached (batch statistics)
+    after    lanes that need all samples: gradients of dense layers, the sum of the loss
+    reduce   lanes that join what `after` has left in parts
+    update   the optimizer's stages
+    finished gradients that lanes of `after` complete row by row
+    """
+
+    before: list[Lane] = field(default_factory=list)
+    strips: Lane = field(default_factory=list)
+    rows: list[ops.Task | list[Lane]] = field(default_factory=list)
+    after: list[Lane] = field(default_factory=list)
+    reduce: list[Lane] = field(default_factory=list)
+    update: list[list[Lane]] = field(default_factory=list)
+    finished: list[Finished] = field(default_factory=list)
+
+    def __add__(self, other: Parts) -> Parts:
+        return Parts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def program(self) -> ops.Program:
+        stages: list[list[Lane]] = [[self.strips, *self.before], [[]]]
+        for item in self.rows:
+            if isinstance(item, list):
+                stages += [item, [[]]]
+                continue
+            lane = [*stages[-1][0], item]
+            # Some want chunks that stay in the cache, others more rows for the weights they read.
+            if max(task.least for task in lane) > min(task.most for task in lane):
+                stages.append([[]])
+            stages[-1][0].append(item)
+        return ops.Program([*stages, self.after, self.reduce, *self.update])
+
+
+def flat(array: Array) -> Array:
+    """(N, ...) as (N, size); a view."""
+    return array.reshape(len(array), -1)
