@@ -22,7 +22,9 @@ from libc.string cimport memset
 from cnn_core._bounds cimport expect
 from cnn_core._gemm cimport multiply_add, multiply_add_packed, packed_elements
 from cnn_core._parallel cimport Task, kernel_t, new_task
-from cnn_core._simd cimport ACTIVATION_NONE, activate, activate_backward, add, sum_rows
+from cnn_core._simd cimport (
+    ACTIVATION_NONE, activate, activate_backward, add, sum_rows, transpose,
+)
 from cnn_core._strips cimport group_begin, strip_begin
 from cnn_core._types cimport real
 
@@ -38,6 +40,8 @@ cdef enum:
     MOST_ROWS_OF_MANY = 384     # more, where even the farther caches do not hold the weights
     SUM_BLOCK = 256     # rows summed before the sum joins the total, against rounding errors
     SUM_COLUMNS = 64
+    FEW_COLUMNS = 16    # of dW: they would leave a part of each vector empty
+    INPUTS = 64         # rows of such a dW at once
 
 
 cdef struct affine_args:
@@ -86,10 +90,19 @@ cdef void affine_weight_gradient_rows(
     Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows, Py_ssize_t n_in, Py_ssize_t n_out,
     const real* x, const real* dout, real* dW,
 ) noexcept nogil:
-    """Rows begin..end of dW = x^T dout."""
-    dW += begin * n_out
-    multiply_add(end - begin, n_out, n_rows, x + begin, 1, n_in, dout, n_out, False,
-                 <const real*>NULL, dW, n_out)
+    """Rows begin..end of dW = x^T dout; of few columns as (dout^T x)^T, whose vectors are full."""
+    cdef Py_ssize_t width
+    cdef real turned[FEW_COLUMNS * INPUTS]
+    if n_out > FEW_COLUMNS:
+        multiply_add(end - begin, n_out, n_rows, x + begin, 1, n_in, dout, n_out, False,
+                     <const real*>NULL, dW + begin * n_out, n_out)
+        return
+    while begin < end:
+        width = min(end - begin, INPUTS)
+        multiply_add(n_out, width, n_rows, dout, 1, n_out, x + begin, n_in, False,
+                     <const real*>NULL, turned, INPUTS)
+        transpose(n_out, width, turned, INPUTS, dW + begin * n_out, n_out)
+        begin += width
 
 
 cdef void column_sums(Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows, Py_ssize_t n_columns,

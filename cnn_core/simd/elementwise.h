@@ -259,13 +259,17 @@ static void NAME(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x
                             ptrdiff_t y_row) {
     ptrdiff_t m_whole = 0, n_whole = 0;
 #if TRANSPOSE_BLOCK > 1
-    m_whole = m / TRANSPOSE_BLOCK * TRANSPOSE_BLOCK;
-    n_whole = n / TRANSPOSE_BLOCK * TRANSPOSE_BLOCK;
-    for (ptrdiff_t at = 0; at < n_whole; at += 2 * TRANSPOSE_BLOCK)  /* whole lines of x */
-        for (ptrdiff_t i = 0; i < m_whole; i += TRANSPOSE_BLOCK)
-            for (ptrdiff_t j = at; j < at + 2 * TRANSPOSE_BLOCK && j < n_whole; j += TRANSPOSE_BLOCK)
-                NAME(transpose_8x8)(TRANSPOSE_BLOCK, x + i * x_row + j, x_row,
-                                    y + j * y_row + i, y_row);
+    if (m >= TRANSPOSE_BLOCK && n >= TRANSPOSE_BLOCK) {  /* the last blocks begin a little earlier */
+        const ptrdiff_t m_last = m - TRANSPOSE_BLOCK, n_last = n - TRANSPOSE_BLOCK;
+        for (ptrdiff_t at = 0; at < n; at += 2 * TRANSPOSE_BLOCK)  /* whole lines of x */
+            for (ptrdiff_t i = 0; i < m; i += TRANSPOSE_BLOCK)
+                for (ptrdiff_t j = at; j < at + 2 * TRANSPOSE_BLOCK && j < n; j += TRANSPOSE_BLOCK) {
+                    const ptrdiff_t row = i < m_last ? i : m_last, column = j < n_last ? j : n_last;
+                    NAME(transpose_8x8)(TRANSPOSE_BLOCK, x + row * x_row + column, x_row,
+                                        y + column * y_row + row, y_row);
+                }
+        return;
+    }
     if (m < TRANSPOSE_BLOCK && y_row == m) {
         /* What is too much in a row of y is overwritten by the next one, but for the last rows. */
         for (n_whole = 0; (n_whole + TRANSPOSE_BLOCK - 1) * m + TRANSPOSE_BLOCK <= n * m;

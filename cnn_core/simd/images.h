@@ -156,11 +156,20 @@ static void NAME(dropout)(ptrdiff_t n, const uint32_t key[4], const uint32_t str
             word_vec w[4] = {lane + (uint32_t)(begin / 64 * 16 + part)};
             UNROLL for (int i = 1; i < 4; i++) w[i] = (word_vec){0} + stream[i - 1];
             NAME(threefry)(w, schedule);
-            UNROLL for (int i = 0; i < 4; i++)
+            UNROLL for (int i = 0; i < 4; i++) {
                 bits |= NAME(at_least)(w[i], threshold) << (16 * i + part);
+#if REAL_IS_FLOAT /* a word per lane */
+                const ptrdiff_t at = begin + 16 * i + part;
+                if (at >= n) continue;
+                vec kept = NAME(load_n)(x + at, n - at, 0) * scale;
+                NAME(store_n)(y + at, n - at, (vec)((ivec)kept & (ivec)(w[i] >= threshold)));
+#endif
+            }
         }
         if (mask) mask[begin / 64] = bits;
+#if !REAL_IS_FLOAT
         NAME(keep_64)(n - begin < 64 ? n - begin : 64, bits, scale, x + begin, y + begin);
+#endif
     }
 }
 

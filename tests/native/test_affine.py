@@ -90,6 +90,17 @@ def test_weight_gradient_rows(kernels, rng, shape):
         check_rows(dW, part, begin, end, f"rows {begin}..{end}")
 
 
+@pytest.mark.parametrize(("n_rows", "n_in"), [(1, 1), (13, 63), (128, 64), (257, 65), (9, 200)])
+def test_a_column_of_dW_does_not_depend_on_how_many_there_are(kernels, rng, n_rows, n_in):
+    """Few columns are computed the other way round."""
+    x = random_array(rng, (n_rows, n_in), kernels.dtype)
+    dout = random_array(rng, (n_rows, 20), kernels.dtype)
+    whole = kernels.weight_gradient_rows(0, n_in, x, dout)
+    for n_out in range(1, 20):
+        part = kernels.weight_gradient_rows(0, n_in, x, dout[:, :n_out].copy())
+        assert same_bits(part, whole[:, :n_out].copy()), n_out
+
+
 def test_terms_are_added_in_order_to_the_bias(kernels, rng):
     x, W, b = exact_operands(rng, 13, kernels.max_columns + 1, 257, kernels.dtype)
     expected = term_by_term(x, W, np.repeat(b[:1], 13, axis=0))[-1]
