@@ -34,7 +34,7 @@ ROOMS = [
     {"ops"},
     {"losses", "layers", "image_layers", "_optimizer", "optimizers", "config"},
     {"book"},
-    {"blocks", "sparse_block", "plan", "gradient_check"},
+    {"parts", "blocks", "sparse_block", "plan", "gradient_check"},
     {"_inputs"},
     {"network"},
     {
