@@ -41,7 +41,11 @@ class Conv2D(Layer):
         many groups as channels is the depthwise convolution.
     weights, biases : an initializer or an array; GlorotUniform and Zeros by default.
 
-    Source: Saito, Deep Learning from Scratch, section 7.4.
+    3 x 3 kernels with stride 1 and many channels are computed by Winograd's F(2 x 2, 3 x 3): an
+    infinite pixel gives NaN there, where the sum itself would be infinite.
+
+    Sources: Saito, Deep Learning from Scratch, section 7.4; Lavin and Gray, Fast algorithms for
+    convolutional neural networks (2016).
     """
 
     def __init__(

@@ -428,6 +428,8 @@ class Plan:
         segment = self.segments[at]
         calls: list[Callable[[], None]] = []
         if isinstance(segment, NativeSegment):
+            while segment.blocks[index].spare_x:  # its input may be gone: y took its place
+                index -= 1
             calls.append(segment.forward_parts(index).program().run)
             at += 1
         for later in self.segments[at:]:

@@ -359,6 +359,18 @@ def test_a_plan_that_was_run_in_parts_still_gives_the_gradient():
     assert_gradients(net.grads, expected, "float64", tolerance=0)
 
 
+@pytest.mark.parametrize("middle", [["flatten", "dropout"], ["dropout", "flatten"]])
+def test_layers_from_a_dropout_on_can_run_again(middle):
+    """Where the outputs of dropout have taken the place of its inputs."""
+    net = make(["conv", "tanh", *middle, "affine"])
+    x, t = make_batch(net, 4, "sum_squared_error")
+    plan = net.plan(4, "rows", True, True)
+    net.fill(plan, x, t)
+    loss = plan.gradient()
+    for layer in net.layers:
+        assert plan.rerun_from(layer)() == loss
+
+
 @pytest.mark.parametrize("n", [1, 3, 300])
 def test_predict_takes_any_number_of_images(n):
     net = make(["conv", "relu", "max", "batch norm", "flatten", "affine"], dtype="float32")
