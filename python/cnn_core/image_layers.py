@@ -233,7 +233,7 @@ class Dropout(Layer):
     1 / (1 - rate); in inference nothing changes.
 
     The mask is a function of the seed, the layer's place, the number of updates made, and the
-    element's index; it is drawn again in the backward pass instead of being stored.
+    element's index: the backward pass draws it again, or uses the bits that the forward pass left.
 
     Source: Srivastava et al. (2014); Saito, Deep Learning from Scratch, section 6.4.3.
     """
