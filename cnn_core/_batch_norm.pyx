@@ -19,7 +19,8 @@ from libc.string cimport memset
 
 from cnn_core._images cimport Images, Layout, pixel
 from cnn_core._parallel cimport new_task
-from cnn_core._simd cimport add, add_products, add_squares, combine
+from cnn_core._simd cimport add
+from cnn_core._simd_images cimport add_products, add_squares, combine
 from cnn_core._types cimport real
 
 cdef enum:

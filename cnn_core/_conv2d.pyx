@@ -1,4 +1,4 @@
-"""2D convolution with the channels innermost: direct, but for the kernels of _winograd.pyx.
+"""2D convolution with the channels innermost: direct, or by the tiles of _winograd.pyx.
 
     y[n, oy, ox, f] = act(b[f] + sum over r, s, c of
                           x[n, oy sy + r dy, ox sx + s dx, c] W[f, c, r, s])
@@ -30,14 +30,13 @@ from cnn_core._conv2d_shape cimport (
     CACHE_BYTES, MOST_TAPS, conv_args, kernel_of_channel, packed_group, round_up,
 )
 from cnn_core._images cimport Images, Layout, pixel
-from cnn_core._parallel cimport kernel_t, new_task
+from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (
     activate, activate_backward, lanes, max_columns, multiply_add_taps, transpose,
 )
 from cnn_core._types cimport real
 from cnn_core._winograd cimport (
-    pack_winograd_kernel, takes_winograd, winograd_image_kernel, winograd_row_kernel,
-    winograd_size, winograd_weight_gradient_kernel,
+    pack_winograd, row_items, takes_winograd, winograd_rows, winograd_size,
 )
 
 cdef enum:
@@ -62,6 +61,9 @@ cdef inline void pack_channels(const conv_args* a, Py_ssize_t begin, Py_ssize_t 
     cdef Py_ssize_t widest = max_columns(W), vector = lanes(W), area = a.kh * a.kw
     cdef Py_ssize_t item, g, i, tap, j0, width, stride, row
     cdef real* to
+    if takes_winograd(a):
+        pack_winograd(a, begin, end, W, packed)
+        return
     for item in range(begin, end):
         g = item // a.inner
         i = item - g * a.inner
@@ -93,14 +95,17 @@ cdef void pack_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexce
 cdef void conv_row_range(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, const real* x,
                          const real* weights, const real* b, const real* previous,
                          real* y) noexcept nogil:
-    """Rows begin..end of output pixels, counted over all images; some at a time while they are in
-    the cache."""
+    """Rows begin..end of output pixels, or of tiles, counted over all images; some at a time while
+    they are in the cache."""
     cdef Py_ssize_t n, oy, i, count, block = rows_at_once(a, weights)
     cdef Py_ssize_t size = a.out_width * a.y.channels
     cdef Py_ssize_t plane = plane_size(a, x)
     cdef bint by_pixels = pixels_in_lanes(a, x)
     cdef real planes[PLANES]
     cdef real* row
+    if takes_winograd(a):
+        winograd_rows(a, begin, end, x, weights, b, previous, y)
+        return
     if by_pixels:
         block = 1
         for i in range(a.outer * plane):
@@ -221,15 +226,11 @@ cdef void row_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcep
 
 
 cdef void conv_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    cdef Py_ssize_t rows = (<const conv_args*>args).out_height
+    cdef Py_ssize_t rows = row_items(<const conv_args*>args)
     row_kernel(args, begin * rows, end * rows)
 
 
 # ------------------------------------------------------------------------------------------ tasks
-
-
-cdef inline kernel_t images_kernel(const conv_args* a) noexcept:
-    return winograd_image_kernel if takes_winograd(a) else conv_kernel
 
 
 cdef Layout padded_layout(Images images, padding):
@@ -327,8 +328,7 @@ cdef class Convolution:
             rows //= run_columns(&args, &packed[0])
             return new_task(pack_spread_kernel, &args, sizeof(args), rows, 1, 64, 2 * args.outer,
                             (W.base, packed.base))
-        return new_task(pack_winograd_kernel if takes_winograd(&args) else pack_kernel, &args,
-                        sizeof(args), args.groups * args.inner, 1, 8,
+        return new_task(pack_kernel, &args, sizeof(args), args.groups * args.inner, 1, 8,
                         2 * args.outer * args.kh * args.kw, (W.base, packed.base))
 
     cdef check_weights(self, Py_ssize_t f, Py_ssize_t c, Py_ssize_t kh, Py_ssize_t kw):
@@ -386,11 +386,11 @@ cdef class Convolution:
         args.activation, args.slope = activation, slope
         arrays = (x, packed.base, None if b is None else b.base, y, tables)
         if by_rows:
-            rows = (args.out_height + 1) // 2 if takes_winograd(&args) else args.out_height
-            return new_task(winograd_row_kernel if takes_winograd(&args) else row_kernel, &args,
-                            sizeof(args), args.n * rows, 1, rows, self.work(args) / rows, arrays)
-        return new_task(images_kernel(&args), &args, sizeof(args), args.n, 1, MOST_IMAGES,
-                        self.work(args), arrays)
+            rows = row_items(&args)
+            return new_task(row_kernel, &args, sizeof(args), args.n * rows, 1, rows,
+                            self.work(args) / rows, arrays)
+        return new_task(conv_kernel, &args, sizeof(args), args.n, 1, MOST_IMAGES, self.work(args),
+                        arrays)
 
     cdef double work(self, conv_args args):
         return (<double>args.out_height * args.out_width * args.kh * args.kw * args.groups
@@ -409,7 +409,7 @@ cdef class Convolution:
             args.y_data = dx.data
             args.out_height, args.out_width = dx.height, dx.width
             tables = self.tap_tables(&args)
-            return new_task(images_kernel(&args), &args, sizeof(args), args.n, 1, MOST_IMAGES,
+            return new_task(conv_kernel, &args, sizeof(args), args.n, 1, MOST_IMAGES,
                             self.work(args), (dy, packed.base, dx, previous, tables))
         top, _, left, right = self.padding
         args.x = dy.layout
@@ -478,9 +478,8 @@ cdef class Convolution:
         args.x_taps, args.w_taps = <const Py_ssize_t*>&x_rows[0], <const Py_ssize_t*>&y_rows[0]
         args.x_data, args.y_data = x.data, dy.data
         args.partial, args.partial_size, args.images_per_sum = &partial[0, 0], size, per_sum
-        return new_task(winograd_weight_gradient_kernel if takes_winograd(&args)
-                        else weight_gradient_kernel, &args, sizeof(args), args.n, per_sum,
-                        MOST_IMAGES, self.work(args), (x, dy, partial.base, x_rows, y_rows))
+        return new_task(weight_gradient_kernel, &args, sizeof(args), args.n, per_sum, MOST_IMAGES,
+                        self.work(args), (x, dy, partial.base, x_rows, y_rows))
 
     def reduce(self, real[:, ::1] partial, real[:, :, :, ::1] dW, real[::1] db):
         """Task over rows: dW[F, C / groups, KH, KW] and db[F] from their partial sums."""

@@ -10,10 +10,10 @@ from libc.string cimport memcpy, memset
 
 from cnn_core._conv2d_shape cimport CACHE_BYTES, MOST_TAPS, conv_args, round_up
 from cnn_core._images cimport pixel
-from cnn_core._simd cimport (
-    activate_backward, add, fold_row, lanes, max_columns, multiply_add_taps, sum_rows,
-)
+from cnn_core._simd cimport activate_backward, add, lanes, max_columns, multiply_add_taps, sum_rows
+from cnn_core._simd_images cimport fold_row
 from cnn_core._types cimport real
+from cnn_core._winograd cimport takes_winograd, winograd_weight_gradient
 
 
 # ------------------------------------------------------- gradient of the input, any stride
@@ -215,6 +215,9 @@ cdef void weight_gradient_sums(const conv_args* a, Py_ssize_t begin, Py_ssize_t 
     cdef real* sums
     cdef const real* row
     cdef real* shifted = NULL
+    if takes_winograd(a):
+        winograd_weight_gradient(a, begin, end, x, dy, partial)
+        return
     if a.shifted_size:
         shifted = <real*>malloc(a.shifted_size * sizeof(real))
     for n in range(begin, end):

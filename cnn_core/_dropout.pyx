@@ -13,7 +13,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from cnn_core._bounds cimport expect
 from cnn_core._parallel cimport new_task
-from cnn_core._simd cimport dropout_row, keep_row
+from cnn_core._simd_images cimport dropout_row, keep_row
 from cnn_core._types cimport real
 
 cdef enum:

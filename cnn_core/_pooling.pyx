@@ -17,7 +17,8 @@ from libc.string cimport memset
 
 from cnn_core._images cimport Images, Layout, pixel
 from cnn_core._parallel cimport new_task
-from cnn_core._simd cimport activate_backward, add_scaled, max_taps, scatter_taps
+from cnn_core._simd cimport activate_backward, add_scaled
+from cnn_core._simd_images cimport max_taps, scatter_taps
 from cnn_core._types cimport real
 
 cdef enum:

@@ -1,4 +1,5 @@
-"""The chosen tables of micro-kernels, and one fused function per entry that the loops call.
+"""The chosen tables of micro-kernels, and one fused function per entry that the loops call; those
+of images stand in _simd_images.pxd.
 
 ``from cnn_core._simd cimport multiply_add_tile`` gives another Cython module the same kernels.
 The contract of each entry stands in simd/simd.h.
@@ -313,16 +314,6 @@ cdef inline void transpose(Py_ssize_t m, Py_ssize_t n, const real* x, Py_ssize_t
         f64.transpose(m, n, x, x_row, y, y_row)
 
 
-cdef inline void fold_row(
-    Py_ssize_t pixels, Py_ssize_t windows, Py_ssize_t taps, Py_ssize_t n, Py_ssize_t step,
-    const real* products, Py_ssize_t x_row, real* row, Py_ssize_t row_step,
-) noexcept nogil:
-    if real is float:
-        f32.fold_row(pixels, windows, taps, n, step, products, x_row, row, row_step)
-    else:
-        f64.fold_row(pixels, windows, taps, n, step, products, x_row, row, row_step)
-
-
 cdef inline void add(Py_ssize_t n, const real* x, real* y) noexcept nogil:
     if real is float:
         f32.add(n, x, y)
@@ -387,70 +378,6 @@ cdef inline void cross_entropy_columns(
         f32.cross_entropy_columns(n, m, x, t, labels, losses, scratch)
     else:
         f64.cross_entropy_columns(n, m, x, t, labels, losses, scratch)
-
-
-cdef inline void max_taps(
-    Py_ssize_t windows, Py_ssize_t step, Py_ssize_t n, Py_ssize_t taps, const real* x,
-    const Py_ssize_t* at, const int32_t* numbers, real* best, int32_t* which,
-) noexcept nogil:
-    if real is float:
-        f32.max_taps(windows, step, n, taps, x, at, numbers, best, which)
-    else:
-        f64.max_taps(windows, step, n, taps, x, at, numbers, best, which)
-
-
-cdef inline void scatter_taps(
-    bint add, Py_ssize_t windows, Py_ssize_t step, Py_ssize_t n, Py_ssize_t taps,
-    const Py_ssize_t* at, const int32_t* numbers, const int32_t* which, const real* g, real* x,
-) noexcept nogil:
-    if real is float:
-        f32.scatter_taps(add, windows, step, n, taps, at, numbers, which, g, x)
-    else:
-        f64.scatter_taps(add, windows, step, n, taps, at, numbers, which, g, x)
-
-
-cdef inline void dropout_row(
-    Py_ssize_t n, const uint32_t* key, const uint32_t* stream, uint32_t threshold, double scale,
-    const real* x, real* y, uint64_t* mask,
-) noexcept nogil:
-    if real is float:
-        f32.dropout(n, key, stream, threshold, <float>scale, x, y, mask)
-    else:
-        f64.dropout(n, key, stream, threshold, scale, x, y, mask)
-
-
-cdef inline void keep_row(Py_ssize_t n, const uint64_t* mask, double scale, const real* x,
-                          real* y) noexcept nogil:
-    if real is float:
-        f32.keep(n, mask, <float>scale, x, y)
-    else:
-        f64.keep(n, mask, scale, x, y)
-
-
-cdef inline void add_squares(Py_ssize_t n, const real* x, const real* mean,
-                             real* squares) noexcept nogil:
-    if real is float:
-        f32.add_squares(n, x, mean, squares)
-    else:
-        f64.add_squares(n, x, mean, squares)
-
-
-cdef inline void add_products(Py_ssize_t n, const real* x, const real* y, const real* mean,
-                              real* products) noexcept nogil:
-    if real is float:
-        f32.add_products(n, x, y, mean, products)
-    else:
-        f64.add_products(n, x, y, mean, products)
-
-
-cdef inline void combine(
-    Py_ssize_t n, const real* x, const real* a, const real* z, const real* b, const real* c,
-    const real* d, real* y,
-) noexcept nogil:
-    if real is float:
-        f32.combine(n, x, a, z, b, c, d, y)
-    else:
-        f64.combine(n, x, a, z, b, c, d, y)
 
 
 cdef inline void adam_step(

@@ -1,7 +1,7 @@
-"""Kernels of Winograd's convolution; the tasks are made in _conv2d.pyx."""
+"""Winograd's convolution; the kernels of _conv2d.pyx and _conv2d_gradient.pyx call it."""
 
 from cnn_core._conv2d_shape cimport conv_args, round_up
-from cnn_core._simd cimport f32, f64, lanes, max_columns
+from cnn_core._simd cimport lanes, max_columns
 from cnn_core._types cimport real
 
 
@@ -18,6 +18,11 @@ cdef inline bint takes_winograd(const conv_args* a) noexcept nogil:
             and min(a.inner, a.outer) >= FEWEST_CHANNELS and a.inner * a.outer >= FEWEST_WEIGHTS)
 
 
+cdef inline Py_ssize_t row_items(const conv_args* a) noexcept nogil:
+    """What a convolution is cut into: rows of pixels, or of tiles."""
+    return (a.out_height + 1) // 2 if takes_winograd(a) else a.out_height
+
+
 cdef inline Py_ssize_t plane_size(Py_ssize_t size, const real* like) noexcept nogil:
     """Elements from one plane to the next; a line more, so that the same element of all planes does
     not fall into the same few sets of the cache."""
@@ -32,56 +37,10 @@ cdef inline Py_ssize_t winograd_size(const conv_args* a, const real* like) noexc
             * plane_size(a.inner * round_up(a.outer - whole * widest, lanes(like)), like))
 
 
-# The entries of the tables, see simd/simd.h.
-
-cdef inline void winograd_input(
-    Py_ssize_t tiles, Py_ssize_t n, const real* x, Py_ssize_t x_row, Py_ssize_t rows,
-    Py_ssize_t columns, real* v, Py_ssize_t plane,
-) noexcept nogil:
-    if real is float:
-        f32.winograd_input(tiles, n, x, x_row, rows, columns, v, plane)
-    else:
-        f64.winograd_input(tiles, n, x, x_row, rows, columns, v, plane)
-
-
-cdef inline void winograd_output(
-    Py_ssize_t tiles, Py_ssize_t n, const real* m, Py_ssize_t plane, const real* b, real* y,
-    Py_ssize_t y_row, Py_ssize_t rows, Py_ssize_t columns,
-) noexcept nogil:
-    if real is float:
-        f32.winograd_output(tiles, n, m, plane, b, y, y_row, rows, columns)
-    else:
-        f64.winograd_output(tiles, n, m, plane, b, y, y_row, rows, columns)
-
-
-cdef inline void winograd_weights(Py_ssize_t n, const real* g, Py_ssize_t g_row, real* u,
-                                  Py_ssize_t plane) noexcept nogil:
-    if real is float:
-        f32.winograd_weights(n, g, g_row, u, plane)
-    else:
-        f64.winograd_weights(n, g, g_row, u, plane)
-
-
-cdef inline void winograd_gradient(
-    Py_ssize_t tiles, Py_ssize_t n, const real* dy, Py_ssize_t dy_row, Py_ssize_t rows,
-    Py_ssize_t columns, real* h, Py_ssize_t plane,
-) noexcept nogil:
-    if real is float:
-        f32.winograd_gradient(tiles, n, dy, dy_row, rows, columns, h, plane)
-    else:
-        f64.winograd_gradient(tiles, n, dy, dy_row, rows, columns, h, plane)
-
-
-cdef inline void winograd_weights_gradient(Py_ssize_t n, const real* m, Py_ssize_t plane, real* dg,
-                                           Py_ssize_t dg_row) noexcept nogil:
-    if real is float:
-        f32.winograd_weights_gradient(n, m, plane, dg, dg_row)
-    else:
-        f64.winograd_weights_gradient(n, m, plane, dg, dg_row)
-
-
-cdef void pack_winograd_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil
-cdef void winograd_image_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil
-cdef void winograd_row_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil
-cdef void winograd_weight_gradient_kernel(const void* args, Py_ssize_t begin,
-                                          Py_ssize_t end) noexcept nogil
+cdef void pack_winograd(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, const real* W,
+                        real* packed) noexcept nogil
+cdef void winograd_rows(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, const real* x,
+                        const real* weights, const real* b, const real* previous,
+                        real* y) noexcept nogil
+cdef void winograd_weight_gradient(const conv_args* a, Py_ssize_t begin, Py_ssize_t end,
+                                   const real* x, const real* dy, real* partial) noexcept nogil

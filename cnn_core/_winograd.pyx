@@ -1,4 +1,4 @@
-"""3 x 3 convolutions of many channels by Winograd's F(2 x 2, 3 x 3): kernels.
+"""3 x 3 convolutions of many channels by Winograd's F(2 x 2, 3 x 3).
 
     y = A^T [sum over c of (G W[f, c] G^T) * (B^T x[c] B)] A + b      for tiles of 2 x 2 pixels of y
     dW[f, c] = G^T [sum over the tiles of (B^T x[c] B) * (A dy[f] A^T)] G
@@ -21,18 +21,19 @@ from cnn_core._images cimport pixel
 from cnn_core._simd cimport (
     activate, activate_backward, lanes, max_columns, multiply_add_taps, sum_rows,
 )
-from cnn_core._types cimport real
-from cnn_core._winograd cimport (
-    LINE, PLANES, plane_size, winograd_gradient, winograd_input, winograd_output,
-    winograd_weights, winograd_weights_gradient,
+from cnn_core._simd_images cimport (
+    winograd_gradient, winograd_input, winograd_output, winograd_weights,
+    winograd_weights_gradient,
 )
+from cnn_core._types cimport real
+from cnn_core._winograd cimport LINE, PLANES, plane_size
 
 cdef enum:
     MOST_TILES = 32    # at once
     WIDEST = 64        # columns of a panel, at most
 
 
-cdef void pack_channels(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, const real* W,
+cdef void pack_winograd(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, const real* W,
                         real* packed) noexcept nogil:
     """Channels begin..end of the sum, as `winograd_size` lays them out."""
     cdef Py_ssize_t widest = max_columns(W), i, j0 = 0, width, stride, plane
@@ -47,14 +48,6 @@ cdef void pack_channels(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, co
             winograd_weights(stride, taps, WIDEST, packed + i * stride, plane)
         packed += PLANES * plane
         j0 += widest
-
-
-cdef void pack_winograd_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    cdef const conv_args* a = <const conv_args*>args
-    if a.is_float:
-        pack_channels(a, begin, end, <const float*>a.x_data, <float*>a.y_data)
-    else:
-        pack_channels(a, begin, end, <const double*>a.x_data, <double*>a.y_data)
 
 
 # A block: some rows of tiles, counted over all images, or a part of one row.
@@ -156,9 +149,9 @@ cdef inline void block_outputs(const conv_args* a, const tile_block* at, const r
             to += a.y.row
 
 
-cdef void tile_rows_range(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, const real* x,
-                          const real* weights, const real* b, const real* previous,
-                          real* y) noexcept nogil:
+cdef void winograd_rows(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, const real* x,
+                        const real* weights, const real* b, const real* previous,
+                        real* y) noexcept nogil:
     """Rows begin..end of tiles, counted over all images."""
     cdef tile_block at
     cdef real* v = NULL
@@ -184,21 +177,6 @@ cdef void block_failed(const conv_args* a, const tile_block* at, real* y) noexce
         for r in range(min(a.out_height - oy, 2)):
             memset(<real*>pixel(y, &a.y, n, oy + r, 0), 0xFF,
                    a.out_width * a.outer * sizeof(real))
-
-
-cdef void winograd_row_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    cdef const conv_args* a = <const conv_args*>args
-    if a.is_float:
-        tile_rows_range(a, begin, end, <const float*>a.x_data, <const float*>a.weights,
-                        <const float*>a.b, <const float*>a.previous_data, <float*>a.y_data)
-    else:
-        tile_rows_range(a, begin, end, <const double*>a.x_data, <const double*>a.weights,
-                        <const double*>a.b, <const double*>a.previous_data, <double*>a.y_data)
-
-
-cdef void winograd_image_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    cdef Py_ssize_t tile_rows = ((<const conv_args*>args).out_height + 1) // 2
-    winograd_row_kernel(args, begin * tile_rows, end * tile_rows)
 
 
 # -------------------------------------------------------------------- gradients of W and b
@@ -234,8 +212,8 @@ cdef inline void block_sums(const conv_args* a, const tile_block* at, const real
         j0 += widest
 
 
-cdef void weight_gradient_sums(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, const real* x,
-                               const real* dy, real* partial) noexcept nogil:
+cdef void winograd_weight_gradient(const conv_args* a, Py_ssize_t begin, Py_ssize_t end,
+                                   const real* x, const real* dy, real* partial) noexcept nogil:
     """Images begin..end, whole partial sums: of dW, and behind it of db."""
     cdef Py_ssize_t n = begin, count, size = a.inner * a.outer, tile_rows = (a.out_height + 1) // 2
     cdef Py_ssize_t plane = plane_size(size, x)
@@ -263,14 +241,3 @@ cdef void weight_gradient_sums(const conv_args* a, Py_ssize_t begin, Py_ssize_t 
             winograd_weights_gradient(size, m, plane, sums, size)
         n += count
     free(memory)
-
-
-cdef void winograd_weight_gradient_kernel(const void* args, Py_ssize_t begin,
-                                          Py_ssize_t end) noexcept nogil:
-    cdef const conv_args* a = <const conv_args*>args
-    if a.is_float:
-        weight_gradient_sums(a, begin, end, <const float*>a.x_data, <const float*>a.y_data,
-                             <float*>a.partial)
-    else:
-        weight_gradient_sums(a, begin, end, <const double*>a.x_data, <const double*>a.y_data,
-                             <double*>a.partial)

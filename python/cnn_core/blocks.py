@@ -305,10 +305,11 @@ class DropoutBlock(Block):
     layer: Dropout
 
     def output(self, border: Border) -> Any:
+        if not self.training:
+            return self.x
         words = ops.native.dropout.mask_words(math.prod(self.sample_shape))
-        self.mask = np.empty((len(self.x) if self.training else 0, words), np.uint64)
-        in_place = self.spare_x or not self.training
-        return self.x if in_place else _memory.empty(self.x.shape, self.x.dtype)
+        self.mask = np.empty((len(self.x), words), np.uint64)
+        return self.x if self.spare_x else _memory.empty(self.x.shape, self.x.dtype)
 
     def forward(self) -> Parts:
         if not self.training:

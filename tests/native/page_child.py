@@ -5,6 +5,7 @@ named on standard output before it runs.
 """
 
 import sys
+from functools import partial
 
 import numpy as np
 
@@ -46,6 +47,22 @@ def elementwise(k, n):
         scores = np.ones((classes, n), k.dtype)
         yield "columns", k.cross_entropy_columns, (scores, np.zeros(n, np.int64))
         yield "columns", k.cross_entropy_columns, (scores, scores)
+
+
+def images(k, n):
+    """Tiles of Winograd's convolution, and dropout, of n channels."""
+    for rows, columns in ((4, 6), (3, 5)):
+        tiles, pixels = 2, np.ones((rows, columns, n), k.dtype)
+        yield "winograd_input", k.winograd_input, (pixels, rows, tiles)
+        yield "winograd_gradient", k.winograd_gradient, (pixels[2:, 2:], tiles)
+        planes = np.ones((16, tiles, n), k.dtype)
+        for b in (None, planes[0, 0]):
+            yield "winograd_output", k.winograd_output, (planes, b, rows - 2, columns - 2)
+    yield "winograd_weights", k.winograd_weights, (np.ones((9, n), k.dtype),)
+    yield "winograd_weights_gradient", k.winograd_weights_gradient, (planes[:, 0],)
+    x, mask = np.ones(n, k.dtype), np.zeros(-(-n // 64), np.uint64)
+    yield "dropout", partial(k.dropout, masked=True), (x, (1, 2, 3, 4), (5, 6, 7), 2**31, 2.0)
+    yield "keep", k.keep, (x, mask, 2.0)
 
 
 def matrices(k, n):
@@ -108,6 +125,7 @@ def run_all(k, place):
     around = k.max_columns + 1, 2 * k.max_columns - 1, 2 * k.max_columns + 1
     cases = [case for n in k.sizes() for case in elementwise(k, n)]
     cases += [case for n in (*k.sizes(), *around) for case in matrices(k, n)]
+    cases += [case for n in (*k.sizes(), 64, 65) for case in images(k, n)]
     for name, function, args in cases:
         print(k, name, [a.shape for a in args if isinstance(a, np.ndarray)], place)
         function(*args)

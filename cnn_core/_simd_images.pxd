@@ -1,0 +1,126 @@
+"""One fused function per entry of the tables that works on images; see _simd.pxd."""
+
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+
+from cnn_core._simd cimport f32, f64
+from cnn_core._types cimport real
+
+
+cdef inline void fold_row(
+    Py_ssize_t pixels, Py_ssize_t windows, Py_ssize_t taps, Py_ssize_t n, Py_ssize_t step,
+    const real* products, Py_ssize_t x_row, real* row, Py_ssize_t row_step,
+) noexcept nogil:
+    if real is float:
+        f32.fold_row(pixels, windows, taps, n, step, products, x_row, row, row_step)
+    else:
+        f64.fold_row(pixels, windows, taps, n, step, products, x_row, row, row_step)
+
+
+cdef inline void max_taps(
+    Py_ssize_t windows, Py_ssize_t step, Py_ssize_t n, Py_ssize_t taps, const real* x,
+    const Py_ssize_t* at, const int32_t* numbers, real* best, int32_t* which,
+) noexcept nogil:
+    if real is float:
+        f32.max_taps(windows, step, n, taps, x, at, numbers, best, which)
+    else:
+        f64.max_taps(windows, step, n, taps, x, at, numbers, best, which)
+
+
+cdef inline void scatter_taps(
+    bint add, Py_ssize_t windows, Py_ssize_t step, Py_ssize_t n, Py_ssize_t taps,
+    const Py_ssize_t* at, const int32_t* numbers, const int32_t* which, const real* g, real* x,
+) noexcept nogil:
+    if real is float:
+        f32.scatter_taps(add, windows, step, n, taps, at, numbers, which, g, x)
+    else:
+        f64.scatter_taps(add, windows, step, n, taps, at, numbers, which, g, x)
+
+
+cdef inline void dropout_row(
+    Py_ssize_t n, const uint32_t* key, const uint32_t* stream, uint32_t threshold, double scale,
+    const real* x, real* y, uint64_t* mask,
+) noexcept nogil:
+    if real is float:
+        f32.dropout(n, key, stream, threshold, <float>scale, x, y, mask)
+    else:
+        f64.dropout(n, key, stream, threshold, scale, x, y, mask)
+
+
+cdef inline void keep_row(Py_ssize_t n, const uint64_t* mask, double scale, const real* x,
+                          real* y) noexcept nogil:
+    if real is float:
+        f32.keep(n, mask, <float>scale, x, y)
+    else:
+        f64.keep(n, mask, scale, x, y)
+
+
+cdef inline void add_squares(Py_ssize_t n, const real* x, const real* mean,
+                             real* squares) noexcept nogil:
+    if real is float:
+        f32.add_squares(n, x, mean, squares)
+    else:
+        f64.add_squares(n, x, mean, squares)
+
+
+cdef inline void add_products(Py_ssize_t n, const real* x, const real* y, const real* mean,
+                              real* products) noexcept nogil:
+    if real is float:
+        f32.add_products(n, x, y, mean, products)
+    else:
+        f64.add_products(n, x, y, mean, products)
+
+
+cdef inline void combine(
+    Py_ssize_t n, const real* x, const real* a, const real* z, const real* b, const real* c,
+    const real* d, real* y,
+) noexcept nogil:
+    if real is float:
+        f32.combine(n, x, a, z, b, c, d, y)
+    else:
+        f64.combine(n, x, a, z, b, c, d, y)
+
+
+cdef inline void winograd_input(
+    Py_ssize_t tiles, Py_ssize_t n, const real* x, Py_ssize_t x_row, Py_ssize_t rows,
+    Py_ssize_t columns, real* v, Py_ssize_t plane,
+) noexcept nogil:
+    if real is float:
+        f32.winograd_input(tiles, n, x, x_row, rows, columns, v, plane)
+    else:
+        f64.winograd_input(tiles, n, x, x_row, rows, columns, v, plane)
+
+
+cdef inline void winograd_output(
+    Py_ssize_t tiles, Py_ssize_t n, const real* m, Py_ssize_t plane, const real* b, real* y,
+    Py_ssize_t y_row, Py_ssize_t rows, Py_ssize_t columns,
+) noexcept nogil:
+    if real is float:
+        f32.winograd_output(tiles, n, m, plane, b, y, y_row, rows, columns)
+    else:
+        f64.winograd_output(tiles, n, m, plane, b, y, y_row, rows, columns)
+
+
+cdef inline void winograd_weights(Py_ssize_t n, const real* g, Py_ssize_t g_row, real* u,
+                                  Py_ssize_t plane) noexcept nogil:
+    if real is float:
+        f32.winograd_weights(n, g, g_row, u, plane)
+    else:
+        f64.winograd_weights(n, g, g_row, u, plane)
+
+
+cdef inline void winograd_gradient(
+    Py_ssize_t tiles, Py_ssize_t n, const real* dy, Py_ssize_t dy_row, Py_ssize_t rows,
+    Py_ssize_t columns, real* h, Py_ssize_t plane,
+) noexcept nogil:
+    if real is float:
+        f32.winograd_gradient(tiles, n, dy, dy_row, rows, columns, h, plane)
+    else:
+        f64.winograd_gradient(tiles, n, dy, dy_row, rows, columns, h, plane)
+
+
+cdef inline void winograd_weights_gradient(Py_ssize_t n, const real* m, Py_ssize_t plane, real* dg,
+                                           Py_ssize_t dg_row) noexcept nogil:
+    if real is float:
+        f32.winograd_weights_gradient(n, m, plane, dg, dg_row)
+    else:
+        f64.winograd_weights_gradient(n, m, plane, dg, dg_row)
