@@ -23,8 +23,8 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 from cnn_core._conv2d_gradient cimport (
-    pack_spread_kernel, padded_columns, panel_columns, reduce_args, reduce_kernel, run_columns,
-    spread_args, spread_kernel, spread_size, weight_gradient_kernel,
+    pack_spread_kernel, padded_columns, panel_columns, plan_rows, reduce_args, reduce_kernel,
+    run_columns, spread_args, spread_kernel, spread_size, weight_gradient_kernel,
 )
 from cnn_core._conv2d_shape cimport (
     CACHE_BYTES, MOST_TAPS, conv_args, kernel_of_channel, packed_group, round_up,
@@ -46,7 +46,6 @@ cdef enum:
     FEW_FILTERS = 8               # of y: at most half of a vector
     PLANES = 8 * 64               # FEW_FILTERS, and columns of a tile
     FEW_CHANNELS = 12             # of dx: less than a vector
-    FEW_ROWS = 12                 # of dW that one kernel row gives: less than a tile
 
 
 # ------------------------------------------------------------------------------- packed weights
@@ -463,18 +462,13 @@ cdef class Convolution:
         cdef conv_args args = self.bind(x, dy)
         cdef int64_t[::1] x_rows = self.empty(dy.height, "int64")
         cdef int64_t[::1] y_rows = self.empty(dy.height, "int64")
-        cdef Py_ssize_t oy, x_row = args.x.row
         per_sum, n_sums, size = self.sums(x.n)
         if (partial.shape[0], partial.shape[1]) != (n_sums, size):
             raise ValueError(f"partial: expected shape {(n_sums, size)}")
         if args.is_float != (sizeof(real) == sizeof(float)):
             raise TypeError("partial: expected the images' dtype")
-        if args.groups == 1 and args.dy == 1 and args.kw * args.inner < FEW_ROWS:
-            x_row = args.kw * args.inner * args.out_width
-            args.shifted_size = ((args.out_height - 1) * args.sy + args.kh) * x_row
-        for oy in range(dy.height):
-            x_rows[oy] = oy * args.sy * x_row
-            y_rows[oy] = oy * args.y.row
+        args.copy_size = plan_rows(&args, &partial[0, 0], <Py_ssize_t*>&x_rows[0],
+                                   <Py_ssize_t*>&y_rows[0])
         args.x_taps, args.w_taps = <const Py_ssize_t*>&x_rows[0], <const Py_ssize_t*>&y_rows[0]
         args.x_data, args.y_data = x.data, dy.data
         args.partial, args.partial_size, args.images_per_sum = &partial[0, 0], size, per_sum

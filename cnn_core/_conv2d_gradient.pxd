@@ -54,6 +54,21 @@ cdef inline Py_ssize_t spread_size(const conv_args* a, const real* like) noexcep
             * padded_columns(a, like))
 
 
+# dW of few filters: a product of one channel has all (s, f) of a kernel row as columns, s backwards,
+# and all r as rows.
+
+cdef enum:
+    CHANNELS_ONE_BY_ONE = 4
+
+cdef inline bint few_filters(const conv_args* a, const real* like) noexcept nogil:
+    """Whether the columns fill clearly fewer vectors than the filters of each s by themselves."""
+    cdef Py_ssize_t vector = lanes(like)
+    return (a.groups == 1 and a.sx == 1 and a.dx == 1 and a.inner <= CHANNELS_ONE_BY_ONE
+            and 4 * round_up(a.kw * a.outer, vector) <= 3 * a.kw * round_up(a.outer, vector))
+
+
+cdef Py_ssize_t plan_rows(conv_args* a, const real* like, Py_ssize_t* x_taps,
+                          Py_ssize_t* w_taps) noexcept nogil
 cdef void spread_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil
 cdef void pack_spread_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil
 cdef void weight_gradient_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil

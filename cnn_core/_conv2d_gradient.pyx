@@ -5,7 +5,7 @@ dW and db, by x^T dy over the output pixels, in partial sums over fixed groups o
 added in order.
 """
 
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from cnn_core._conv2d_shape cimport CACHE_BYTES, MOST_TAPS, conv_args, round_up
@@ -14,6 +14,9 @@ from cnn_core._simd cimport activate_backward, add, lanes, max_columns, multiply
 from cnn_core._simd_images cimport fold_row
 from cnn_core._types cimport real
 from cnn_core._winograd cimport takes_winograd, winograd_weight_gradient
+
+cdef enum:
+    FEW_ROWS = 12                 # of dW that one kernel row gives: less than a tile
 
 
 # ------------------------------------------------------- gradient of the input, any stride
@@ -179,6 +182,24 @@ cdef inline void weight_gradient_rows(const conv_args* a, const real* x, const r
         dW += a.kh * a.kw * a.inner * a.outer
 
 
+cdef inline void weight_gradient_few_filters(const conv_args* a, const real* x, const real* dy,
+                                             real* dW, real* padded) noexcept nogil:
+    """The same for few filters: element t of a row of x meets the KW pixels of dy that end at t,
+    which stand side by side in `padded`, the rows of dy between KW - 1 zero pixels."""
+    cdef Py_ssize_t widest = max_columns(x), width = a.kw * a.outer, oy, c, j0
+    for oy in range(a.out_height):
+        memcpy(padded + a.w_taps[oy] + width - a.outer, dy + oy * a.y.row,
+               a.out_width * a.outer * sizeof(real))
+    for c in range(a.inner):
+        j0 = 0
+        while j0 < width:
+            multiply_add_taps(a.kh, min(widest, width - j0), a.out_width + a.kw - 1, a.out_height,
+                              x + c, a.x_taps, a.dy * a.x.row, a.x.channels, padded + j0, a.w_taps,
+                              a.outer, <const real*>NULL, dW + j0, width)
+            j0 += widest
+        dW += a.kh * width
+
+
 cdef void shift_rows(const conv_args* a, const real* x, real* shifted) noexcept nogil:
     """shifted[y, s, c, ox] = x[y, ox sx + s dx, c]: every pixel that a tap sees along a row."""
     cdef Py_ssize_t y, s, c, ox, step = a.sx * a.x.channels
@@ -208,33 +229,55 @@ cdef inline void weight_gradient_few_channels(const conv_args* a, const real* x,
         j0 += widest
 
 
+cdef Py_ssize_t plan_rows(conv_args* a, const real* like, Py_ssize_t* x_taps,
+                          Py_ssize_t* w_taps) noexcept nogil:
+    """Where the rows of x and dy that belong together begin, in a copy where one is made; the
+    elements of that copy."""
+    cdef Py_ssize_t oy, x_row = a.x.row, y_row = a.y.row, size = 0
+    if few_filters(a, like):
+        y_row = (a.out_width + 2 * (a.kw - 1)) * a.outer
+        size = a.out_height * y_row + lanes(like)    # the last vector is read whole
+    elif a.groups == 1 and a.dy == 1 and a.kw * a.inner < FEW_ROWS:
+        x_row = a.kw * a.inner * a.out_width
+        size = ((a.out_height - 1) * a.sy + a.kh) * x_row
+    for oy in range(a.out_height):
+        x_taps[oy] = oy * a.sy * x_row
+        w_taps[oy] = oy * y_row
+    return size
+
+
 cdef void weight_gradient_sums(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, const real* x,
                                const real* dy, real* partial) noexcept nogil:
     """Images begin..end, whole partial sums: of dW, and behind it of db."""
-    cdef Py_ssize_t n, oy, filters = a.groups * a.outer
+    cdef Py_ssize_t n, filters = a.groups * a.outer, width = a.out_width * filters
     cdef real* sums
-    cdef const real* row
-    cdef real* shifted = NULL
+    cdef real* columns       # sums over the rows of an image, pixel by pixel
+    cdef real* copy
+    cdef const real* image
+    cdef const real* gradient
     if takes_winograd(a):
         winograd_weight_gradient(a, begin, end, x, dy, partial)
         return
-    if a.shifted_size:
-        shifted = <real*>malloc(a.shifted_size * sizeof(real))
+    columns = <real*>calloc(width + a.copy_size, sizeof(real))
+    copy = columns + width
     for n in range(begin, end):
         sums = partial + n // a.images_per_sum * a.partial_size
+        if columns == NULL:    # no memory: NaN is seen, a wrong number is not
+            memset(sums, 0xFF, a.partial_size * sizeof(real))
+            continue
         if n % a.images_per_sum == 0:
-            # Without memory for the rows: NaN is seen, a wrong number is not.
-            memset(sums, 0 if shifted != NULL or not a.shifted_size else 0xFF,
-                   a.partial_size * sizeof(real))
-        if shifted != NULL:
-            weight_gradient_few_channels(a, pixel(x, &a.x, n, 0, 0), pixel(dy, &a.y, n, 0, 0), sums,
-                                         shifted)
-        elif not a.shifted_size:
-            weight_gradient_image(a, pixel(x, &a.x, n, 0, 0), pixel(dy, &a.y, n, 0, 0), sums)
-        for oy in range(a.out_height):
-            row = pixel(dy, &a.y, n, oy, 0)
-            sum_rows(a.out_width, filters, row, filters, sums + a.partial_size - filters)
-    free(shifted)
+            memset(sums, 0, a.partial_size * sizeof(real))
+        image, gradient = pixel(x, &a.x, n, 0, 0), pixel(dy, &a.y, n, 0, 0)
+        if few_filters(a, x):
+            weight_gradient_few_filters(a, image, gradient, sums, copy)
+        elif a.copy_size:
+            weight_gradient_few_channels(a, image, gradient, sums, copy)
+        else:
+            weight_gradient_image(a, image, gradient, sums)
+        memset(columns, 0, width * sizeof(real))
+        sum_rows(a.out_height, width, gradient, a.y.row, columns)
+        sum_rows(a.out_width, filters, columns, filters, sums + a.partial_size - filters)
+    free(columns)
 
 
 cdef void weight_gradient_kernel(const void* args, Py_ssize_t begin,
@@ -265,8 +308,13 @@ cdef inline void reduce_rows(const reduce_args* a, Py_ssize_t begin, Py_ssize_t 
         for k in range(1, a.n_sums):
             add(outer, sums + k * size, sums)
         g = item // rows
-        tap = (item - g * rows) // a.conv.inner
-        c = item - g * rows - tap * a.conv.inner
+        if few_filters(&a.conv, partial):
+            c = item // area
+            tap = item - c * area
+            tap += a.conv.kw - 1 - 2 * (tap % a.conv.kw)
+        else:
+            tap = (item - g * rows) // a.conv.inner
+            c = item - g * rows - tap * a.conv.inner
         for f in range(outer):
             dW[((g * outer + f) * a.conv.inner + c) * area + tap] = sums[f]
 

@@ -40,7 +40,7 @@ cdef struct conv_args:
     Py_ssize_t images_per_sum
     void* partial
     Py_ssize_t partial_size
-    Py_ssize_t shifted_size      # of the shifted rows of one image, for few channels; else 0
+    Py_ssize_t copy_size         # of the copy of one image that dW is made from; else 0
     bint flip
     bint is_float
 

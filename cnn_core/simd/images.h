@@ -69,11 +69,33 @@ static void NAME(scatter_taps)(int add, ptrdiff_t windows, ptrdiff_t step, ptrdi
     else NAME(scatter_taps_as)(0, windows, step, n, taps, at, numbers, which, g, x);
 }
 
+/* row[q step n + j] += products[q x_row + j] for j < taps n: `fold_row` where pixels are adjacent, a
+ * vector of several pixels at once. */
+static void NAME(fold_adjacent)(ptrdiff_t pixels, ptrdiff_t windows, ptrdiff_t taps, ptrdiff_t n,
+                                ptrdiff_t step, const REAL *products, ptrdiff_t x_row, REAL *row) {
+    const ptrdiff_t shift = step * n, width = taps * n;
+    ptrdiff_t first = 0, last = 0; /* of the windows that reach the vector */
+    FOR_VECTORS(pixels * n) {
+        while (last + 1 < windows && (last + 1) * shift < i + LANES) last++;
+        while (first * shift + width <= i) first++;
+        vec sum = NAME(load_n)(row + i, left, 0);
+        for (ptrdiff_t q = last; q >= first; q--) {
+            const ptrdiff_t begin = q * shift - i;
+            sum += NAME(load_between)(products + q * x_row - begin, begin, begin + width);
+        }
+        NAME(store_n)(row + i, left, sum);
+    }
+}
+
 /* row[p row_step + j] += sum of the products[q x_row + s n + j] with q step + s = p, over s in
  * order: the overlapping windows of a row, put back on its pixels. */
 static void NAME(fold_row)(ptrdiff_t pixels, ptrdiff_t windows, ptrdiff_t taps, ptrdiff_t n,
                            ptrdiff_t step, const REAL *products, ptrdiff_t x_row, REAL *row,
                            ptrdiff_t row_step) {
+    if (n == row_step && n < LANES) {
+        NAME(fold_adjacent)(pixels, windows, taps, n, step, products, x_row, row);
+        return;
+    }
     for (ptrdiff_t p = 0, whole = 0, rest = 0; p < pixels; p++) {
         const ptrdiff_t past = whole < windows ? 0 : whole - windows + 1;
         FOR_VECTORS(n) {

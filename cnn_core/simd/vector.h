@@ -82,6 +82,28 @@ static INLINE void NAME(store_n)(REAL *p, ptrdiff_t n, vec v) {
     else NAME(store_part)(p, n, v);
 }
 
+/* Elements begin <= j < end of p in lanes j, 0 in the others; no other element is read. */
+static INLINE vec NAME(load_between)(const REAL *p, ptrdiff_t begin, ptrdiff_t end) {
+    const ptrdiff_t from = begin < 0 ? 0 : begin, to = end > LANES ? LANES : end;
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+    return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << to) - (1u << from)), p);
+#elif VECTOR_BYTES == 64
+    return (vec)_mm512_maskz_loadu_pd((__mmask8)((1u << to) - (1u << from)), p);
+#elif VECTOR_BYTES == 32
+    const ivec wanted = NAME(first_lanes)(to) & ~NAME(first_lanes)(from);
+#if REAL_IS_FLOAT
+    return (vec)_mm256_maskload_ps(p, (__m256i)wanted);
+#else
+    return (vec)_mm256_maskload_pd(p, (__m256i)wanted);
+#endif
+#else
+    vec v = {0};
+    for (ptrdiff_t j = 0; j < LANES; j++)
+        if (j >= from && j < to) v[j] = p[j];
+    return v;
+#endif
+}
+
 /* The lanes are added pairwise, in halves: a fixed order. */
 static INLINE REAL NAME(sum_lanes)(vec v) {
     REAL lane[VECTOR_BYTES / sizeof(REAL)];
