@@ -244,8 +244,9 @@ def random_words(n, key, stream):
     """The numbers that decide about elements 0..n of a row: see simd/images.h for the order."""
     words = np.empty(n, np.uint32)
     for e in range(n):
-        counter = (e // 64 * 16 + e % 16, *(int(word) for word in stream))
-        words[e] = threefry4x32(counter, key)[e % 64 // 16]
+        counter = (e // 128 * 16 + e % 16, *(int(word) for word in stream))
+        word = threefry4x32(counter, key)[e % 64 // 16]
+        words[e] = word if e % 128 < 64 else (word << 16 | word >> 16) & MASK
     return words
 
 

@@ -115,8 +115,10 @@ static void NAME(fold_row)(ptrdiff_t pixels, ptrdiff_t windows, ptrdiff_t taps, 
 /* y = x where the generator keeps an element, times scale; else 0. x may be y.
  *
  * Threefry-4x32 with 20 rounds (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, 2011):
- * element e of a row takes word (e % 64) / 16 of the counter (e / 64 * 16 + e % 16, stream...), so
- * that its number depends on the key, the stream and e alone. It is kept if that is >= threshold. */
+ * element e of a row takes word e % 64 / 16 of the counter (e / 128 * 16 + e % 16, stream...), with its
+ * halves exchanged where e % 128 >= 64, so that its number depends on the key, the stream and e alone.
+ * It is kept if that is >= threshold: by the upper half, unless this is equal, so that the two elements
+ * of a word are independent but for one case in 65,536. */
 typedef uint32_t NAME(word_vec) __attribute__((vector_size(VECTOR_BYTES)));
 #define word_vec NAME(word_vec)
 #define WORD_LANES ((ptrdiff_t)(VECTOR_BYTES / 4))
@@ -172,26 +174,30 @@ static void NAME(dropout)(ptrdiff_t n, const uint32_t key[4], const uint32_t str
                                   0x1BD11BDAu ^ key[0] ^ key[1] ^ key[2] ^ key[3]};
     word_vec lane;
     UNROLL for (int j = 0; j < WORD_LANES; j++) lane[j] = (uint32_t)j;
-    for (ptrdiff_t begin = 0; begin < n; begin += 64) {
-        uint64_t bits = 0;
+    for (ptrdiff_t begin = 0; begin < n; begin += 128) {
+        uint64_t bits[2] = {0};
         for (ptrdiff_t part = 0; part < 16; part += WORD_LANES) {
-            word_vec w[4] = {lane + (uint32_t)(begin / 64 * 16 + part)};
+            word_vec w[4] = {lane + (uint32_t)(begin / 128 * 16 + part)};
             UNROLL for (int i = 1; i < 4; i++) w[i] = (word_vec){0} + stream[i - 1];
             NAME(threefry)(w, schedule);
-            UNROLL for (int i = 0; i < 4; i++) {
-                bits |= NAME(at_least)(w[i], threshold) << (16 * i + part);
+            UNROLL for (int i = 0; i < 8; i++) {
+                const word_vec word = i < 4 ? w[i] : w[i - 4] << 16 | w[i - 4] >> 16;
+                bits[i / 4] |= NAME(at_least)(word, threshold) << (16 * (i % 4) + part);
 #if REAL_IS_FLOAT /* a word per lane */
                 const ptrdiff_t at = begin + 16 * i + part;
                 if (at >= n) continue;
                 vec kept = NAME(load_n)(x + at, n - at, 0) * scale;
-                NAME(store_n)(y + at, n - at, (vec)((ivec)kept & (ivec)(w[i] >= threshold)));
+                NAME(store_n)(y + at, n - at, (vec)((ivec)kept & (ivec)(word >= threshold)));
 #endif
             }
         }
-        if (mask) mask[begin / 64] = bits;
+        for (ptrdiff_t at = begin; at < n && at < begin + 128; at += 64) {
+            const uint64_t kept = bits[(at - begin) / 64];
+            if (mask) mask[at / 64] = kept;
 #if !REAL_IS_FLOAT
-        NAME(keep_64)(n - begin < 64 ? n - begin : 64, bits, scale, x + begin, y + begin);
+            NAME(keep_64)(n - at < 64 ? n - at : 64, kept, scale, x + at, y + at);
 #endif
+        }
     }
 }
 
