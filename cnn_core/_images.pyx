@@ -16,6 +16,7 @@ from cnn_core._types cimport real
 cdef enum:
     SLACK = 64     # elements: the widest panel of the matrix product
     MOST_IMAGES = 4
+    RUN = 2048     # elements that stay in the nearest cache between two passes
 
 
 cdef class Images:
@@ -79,32 +80,37 @@ def buffer_size(Py_ssize_t n, Py_ssize_t height, Py_ssize_t width, Py_ssize_t ch
 
 cdef struct convert_args:
     Layout at
+    Layout previous              # of the activation whose derivative is taken
     Py_ssize_t height
     Py_ssize_t width
+    Py_ssize_t run               # pixels at once
     const void* source
+    const void* previous_data    # may be NULL
     void* out
+    int activation
+    double slope
     bint is_float
 
 
 cdef inline void read_nchw(const convert_args* a, Py_ssize_t begin, Py_ssize_t end,
-                           const real* source, real* out) noexcept nogil:
-    cdef Py_ssize_t n, y, channels = a.at.channels, plane = a.height * a.width
+                           const real* source, const real* previous, real* out) noexcept nogil:
+    cdef Py_ssize_t n, p, y, count, channels = a.at.channels, plane = a.height * a.width
     cdef real* to
     for n in range(begin, end):
-        to = <real*>pixel(out, &a.at, n, 0, 0)
-        if a.at.row == a.width * channels:
+        p = 0
+        while p < plane:
+            count = min(a.run, plane - p)
+            y = p // a.width
+            to = <real*>pixel(out, &a.at, n, y, p - y * a.width)
             if channels == 1:
-                memcpy(to, source + n * plane, plane * sizeof(real))
+                memcpy(to, source + p, count * sizeof(real))
             else:
-                transpose(channels, plane, source + n * channels * plane, plane, to, channels)
-            continue
-        for y in range(a.height):
-            to = <real*>pixel(out, &a.at, n, y, 0)
-            if channels == 1:
-                memcpy(to, source + n * plane + y * a.width, a.width * sizeof(real))
-            else:
-                transpose(channels, a.width, source + n * channels * plane + y * a.width, plane,
-                          to, channels)
+                transpose(channels, count, source + p, plane, to, channels)
+            if previous != NULL:
+                activate_backward(a.activation, a.slope, count * channels,
+                                  pixel(previous, &a.previous, n, y, p - y * a.width), to, to)
+            p += count
+        source += channels * plane
 
 
 cdef inline void write_nchw(const convert_args* a, Py_ssize_t begin, Py_ssize_t end,
@@ -123,9 +129,11 @@ cdef inline void write_nchw(const convert_args* a, Py_ssize_t begin, Py_ssize_t 
 cdef void read_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef const convert_args* a = <const convert_args*>args
     if a.is_float:
-        read_nchw(a, begin, end, <const float*>a.source, <float*>a.out)
+        read_nchw(a, begin, end, <const float*>a.source + begin * a.at.channels * a.height * a.width,
+                  <const float*>a.previous_data, <float*>a.out)
     else:
-        read_nchw(a, begin, end, <const double*>a.source, <double*>a.out)
+        read_nchw(a, begin, end, <const double*>a.source + begin * a.at.channels * a.height * a.width,
+                  <const double*>a.previous_data, <double*>a.out)
 
 
 cdef void write_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
@@ -153,14 +161,27 @@ cdef check_rows(Images images, Py_ssize_t rows, Py_ssize_t size, bint is_float):
         raise TypeError("rows: expected the images' dtype")
 
 
-def from_rows(const real[:, ::1] rows, Images images):
-    """Task over images: from rows [N, C H W] in the order of NCHW."""
+def from_rows(const real[:, ::1] rows, Images images, Images previous=None, int activation=0,
+              double slope=0.0):
+    """Task over images: from rows [N, C H W] in the order of NCHW; through f'(x) where `previous`
+    is f(x)."""
     cdef convert_args args = convert(images)
+    cdef Py_ssize_t dense = images.width * images.channels
     check_rows(images, rows.shape[0], rows.shape[1], sizeof(real) == sizeof(float))
     args.source = &rows[0, 0]
     args.out = images.data
+    args.run = images.width
+    if previous is not None:
+        if previous.shape != images.shape or previous.is_float != images.is_float:
+            raise ValueError("previous: expected the shape and dtype of images")
+        args.previous, args.previous_data = previous.layout, previous.data
+        args.activation, args.slope = activation, slope
+        if args.at.row == dense and args.previous.row == dense:
+            args.run = max(RUN // images.channels, 1)
+    elif args.at.row == dense:
+        args.run *= images.height
     return new_task(read_kernel, &args, sizeof(args), images.n, 1, MOST_IMAGES, rows.shape[1],
-                    (rows.base, images))
+                    (rows.base, images, previous))
 
 
 def to_rows(Images images, real[:, ::1] rows):

@@ -391,6 +391,7 @@ class ToRows(Block):
 
     takes = "images"
     spare_y = True
+    takes_activation = True
 
     def forward(self) -> Parts:
         return Parts(rows=[ops.native.images.to_rows(self.x, flat(self.y))])
@@ -398,7 +399,8 @@ class ToRows(Block):
     def backward(self, previous: Block | None) -> Parts:
         if self.dx is None:
             return Parts()
-        return Parts(rows=[ops.native.images.from_rows(flat(self.dy), self.dx)])
+        task = ops.native.images.from_rows(flat(self.dy), self.dx, *_behind(previous))
+        return Parts(rows=[task])
 
 
 def native_block(layer: Layer, behind: Layer | None, before: Shape, after: Shape) -> Block | None:
