@@ -37,6 +37,7 @@ cdef enum:
     FEW_ROWS = 4
     FEW_WEIGHTS = 65536
     MANY_WEIGHTS = 262144
+    MANY_INPUTS = 8192  # LEAST_ROWS of them fill the cache
     MOST_ROWS_OF_MANY = 384     # more, where even the farther caches do not hold the weights
     SUM_BLOCK = 256     # rows summed before the sum joins the total, against rounding errors
     SUM_COLUMNS = 64
@@ -249,6 +250,8 @@ cdef Task rows_task(kernel_t kernel, affine_args args, tuple arrays):
     cdef Task task = new_task(kernel, &args, sizeof(args), args.n_rows, 1, most, work, arrays)
     if weights > FEW_WEIGHTS:
         task.least = LEAST_ROWS
+        if args.n_in > MANY_INPUTS:
+            task.most = LEAST_ROWS
     return task
 
 
