@@ -13,7 +13,7 @@ level of the cache while the rows of A pass by.
 """
 
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport lanes, max_columns, multiply_add_tile, transpose
@@ -214,3 +214,51 @@ def packed_size(Py_ssize_t n, Py_ssize_t k, bint is_float):
     if is_float:
         return packed_elements(n, k, <const float*>NULL)
     return packed_elements(n, k, <const double*>NULL)
+
+
+cdef struct watched:
+    const unsigned char* now
+    unsigned char* before
+    Py_ssize_t size
+
+
+cdef class Snapshot:
+    """Copies of C-contiguous arrays, to tell whether what was packed from them still holds."""
+
+    cdef list arrays             # and the copies: keeps the memory behind the pointers alive
+    cdef watched* pairs
+    cdef Py_ssize_t n_pairs
+    cdef bint taken
+
+    def __cinit__(self, arrays):
+        cdef const unsigned char[::1] now
+        cdef unsigned char[::1] before
+        cdef watched* pair
+        self.arrays = []
+        self.pairs = <watched*>malloc(max(len(arrays), 1) * sizeof(watched))
+        if self.pairs == NULL:
+            raise MemoryError()
+        for array in arrays:
+            now = memoryview(array).cast("B")
+            before = bytearray(now.shape[0])
+            self.arrays += [now, before]
+            pair = self.pairs + self.n_pairs
+            pair.now, pair.before, pair.size = &now[0], &before[0], now.shape[0]
+            self.n_pairs += 1
+
+    def __dealloc__(self):
+        free(self.pairs)
+
+    def changed(self):
+        """Whether a bit is another than at the last call; true at the first."""
+        cdef bint changed = not self.taken
+        cdef Py_ssize_t i
+        cdef watched* pair
+        with nogil:
+            for i in range(self.n_pairs):
+                pair = self.pairs + i
+                if not self.taken or memcmp(pair.now, pair.before, pair.size) != 0:
+                    memcpy(pair.before, pair.now, pair.size)
+                    changed = True
+        self.taken = True
+        return changed

@@ -25,7 +25,7 @@ from cnn_core.image_layers import (
 )
 from cnn_core.layers import Affine, Flatten, Layer, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 from cnn_core.ops.images import Images, as_images, new_images
-from cnn_core.parts import Finished, Lane, Parts, flat
+from cnn_core.parts import Finished, Lane, Packing, Parts, flat
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
@@ -169,7 +169,7 @@ class AffineBlock(Block):
         parts = Parts(after=[dW, db], finished=finished)
         if self.dx is not None:
             packed = ops.packed_buffer(W)
-            parts.before = [[ops.native.gemm.pack_transposed(W, packed)]]
+            parts.packing = [Packing(W, [ops.native.gemm.pack_transposed(W, packed)])]
             y, code, slope = _behind(previous)
             y = None if y is None else flat(y)
             parts.rows = [affine.input_gradient(self.dy, packed, self.dx, y, code, slope)]
@@ -189,11 +189,11 @@ class ConvBlock(Block):
         self.x_border = self.convolution.padding
         self.dy_border = self.convolution.gradient_border
 
-    def packed(self, backward: bool) -> tuple[Array, ops.Task]:
+    def packed(self, backward: bool) -> tuple[Array, Packing]:
         W = self.layer.params["W"]
         size = self.convolution.packed_size(backward, W.dtype == np.float32)
         packed = _memory.empty(size, W.dtype)
-        return packed, self.convolution.pack(W, packed, backward)
+        return packed, Packing(W, [self.convolution.pack(W, packed, backward)])
 
     def forward(self) -> Parts:
         packed, pack = self.packed(False)
@@ -202,7 +202,7 @@ class ConvBlock(Block):
         by_rows = len(self.x) < FEW_SAMPLES and work > WORK_TO_SHARE
         options = self.x, packed, b, self.y, self.code, self.slope, by_rows
         task = self.convolution.forward(*options)
-        return Parts(before=[[pack]], rows=[[[task]] if by_rows else task])
+        return Parts(packing=[pack], rows=[[[task]] if by_rows else task])
 
     def backward(self, previous: Block | None) -> Parts:
         _, n_sums, size = self.convolution.sums(len(self.x))
@@ -214,7 +214,7 @@ class ConvBlock(Block):
         )
         if self.dx is not None:
             packed, pack = self.packed(True)
-            parts.before = [[pack]]
+            parts.packing = [pack]
             parts.rows.append(
                 self.convolution.input_gradient(self.dy, packed, self.dx, *_behind(previous))
             )

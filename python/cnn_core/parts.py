@@ -26,11 +26,20 @@ class Finished:
     factors: tuple[Array, Array] | None = None
 
 
+@dataclass(frozen=True)
+class Packing:
+    """A lane that depends on one parameter only."""
+
+    source: Array
+    lane: Lane
+
+
 @dataclass
 class Parts:
     """What goes into a program, by the place it has there.
 
-    before   lanes that depend on parameters and the data set only: packed weights, targets
+    packing  packed weights
+    before   lanes that depend on parameters and the data set only: targets, ...
     strips   tasks over strips of the inputs, one lane beside `before`: x as it is read, and its
              products with the first layer's weights
     rows     tasks over the samples: forward, loss, gradients of the inputs and of kernels. A chunk
@@ -43,6 +52,7 @@ class Parts:
     finished gradients that lanes of `after` complete row by row
     """
 
+    packing: list[Packing] = field(default_factory=list)
     before: list[Lane] = field(default_factory=list)
     strips: Lane = field(default_factory=list)
     rows: list[ops.Task | list[Lane]] = field(default_factory=list)
@@ -55,7 +65,8 @@ class Parts:
         return Parts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def program(self) -> ops.Program:
-        stages: list[list[Lane]] = [[self.strips, *self.before], [[]]]
+        packing = [packing.lane for packing in self.packing]
+        stages: list[list[Lane]] = [[self.strips, *self.before, *packing], [[]]]
         for item in self.rows:
             if isinstance(item, list):
                 stages += [item, [[]]]

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from cnn_core import _memory, ops
 from cnn_core.blocks import (
+    FEW_SAMPLES,
     NO_BORDER,
     AffineBlock,
     Block,
@@ -50,6 +51,8 @@ class NativeSegment:
 
     #: see AffineBlock.strips, of the first block
     strips: tuple[int, int] | None = None
+    #: of the parameters that have been packed by `_pack`, where `_forward` does not pack them
+    _snapshot: Any = None
 
     def __init__(
         self, blocks: list[Block], x: Array, training: bool, gradient: bool, need_dx: bool
@@ -129,7 +132,16 @@ class NativeSegment:
 
     def forward(self) -> None:
         if not hasattr(self, "_forward"):
-            self._forward = self.forward_parts().program()
+            parts = self.forward_parts()
+            # One sample has little more work than the packing of weights that mostly stay the same.
+            if parts.packing and not self.training and len(self.x) < FEW_SAMPLES:
+                sources = [packing.source for packing in parts.packing]
+                self._snapshot = ops.native.gemm.Snapshot(sources)
+                self._pack = Parts(packing=parts.packing).program()
+                parts.packing = []
+            self._forward = parts.program()
+        if self._snapshot is not None and self._snapshot.changed():
+            self._pack.run()
         self._forward.run()
 
     def backward(self) -> None:
