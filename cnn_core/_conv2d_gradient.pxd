@@ -54,8 +54,8 @@ cdef inline Py_ssize_t spread_size(const conv_args* a, const real* like) noexcep
             * padded_columns(a, like))
 
 
-# dW of few filters: a product of one channel has all (s, f) of a kernel row as columns, s backwards,
-# and all r as rows.
+# dW of few filters: a product of one channel has all (s, f) of a kernel row as columns, s
+# backwards, and all r as rows.
 
 cdef enum:
     CHANNELS_ONE_BY_ONE = 4

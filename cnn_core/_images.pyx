@@ -96,6 +96,7 @@ cdef inline void read_nchw(const convert_args* a, Py_ssize_t begin, Py_ssize_t e
                            const real* source, const real* previous, real* out) noexcept nogil:
     cdef Py_ssize_t n, p, y, count, channels = a.at.channels, plane = a.height * a.width
     cdef real* to
+    source += begin * channels * plane
     for n in range(begin, end):
         p = 0
         while p < plane:
@@ -129,11 +130,11 @@ cdef inline void write_nchw(const convert_args* a, Py_ssize_t begin, Py_ssize_t 
 cdef void read_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef const convert_args* a = <const convert_args*>args
     if a.is_float:
-        read_nchw(a, begin, end, <const float*>a.source + begin * a.at.channels * a.height * a.width,
-                  <const float*>a.previous_data, <float*>a.out)
+        read_nchw(a, begin, end, <const float*>a.source, <const float*>a.previous_data,
+                  <float*>a.out)
     else:
-        read_nchw(a, begin, end, <const double*>a.source + begin * a.at.channels * a.height * a.width,
-                  <const double*>a.previous_data, <double*>a.out)
+        read_nchw(a, begin, end, <const double*>a.source, <const double*>a.previous_data,
+                  <double*>a.out)
 
 
 cdef void write_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:

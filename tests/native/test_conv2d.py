@@ -99,6 +99,19 @@ def test_one_channel_and_few_filters(kernels, width):
         check(kernels.dtype, 0, 1, 1, filters, 1, 3, width, "3x3 same")
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4, 5])
+def test_few_filters_of_wide_kernels(kernels, channels):
+    """All taps of a kernel row take more columns than a tile has; a dilated row after the other."""
+    GEOMETRIES["wide"] = ((2, 13), (1, 1), (1, 0, 6, 6), (1, 1))
+    GEOMETRIES["wide, rows apart"] = ((3, 11), (2, 1), (2, 2, 0, 3), (2, 1))
+    try:
+        for name in ("wide", "wide, rows apart"):
+            for filters in (1, 3, 6, 7):
+                check(kernels.dtype, filters % 2, 5, channels, filters, 1, 6, 20, name)
+    finally:
+        del GEOMETRIES["wide"], GEOMETRIES["wide, rows apart"]
+
+
 def test_a_filter_does_not_depend_on_how_many_there_are(kernels, rng):
     x = random_array(rng, (2, 1, 9, 37), kernels.dtype)
     W = random_array(rng, (20, 1, 5, 5), kernels.dtype)
@@ -318,3 +331,24 @@ def test_activations_of_images(kernels, rng, activation):
     for images in (x_, y, dy):
         images.check()
     assert same_bits(x_.values, x)
+
+
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if ACTIVATIONS[name]])
+@pytest.mark.parametrize("borders", [(0, 0), (0, 1), (2, 0), (1, 1)])
+def test_rows_to_images_through_a_derivative(kernels, rng, activation, borders):
+    """In one pass as in two; large images in runs of pixels."""
+    kind, slope = ACTIVATIONS[activation], 0.25
+    border, y_border = ((size, 0, size, size) for size in borders)
+    for shape in ((9, 1, 3, 4), (2, 7, 5, 6), (3, 16, 13, 11)):
+        y, rows = random_array(rng, shape, kernels.dtype), random_array(rng, shape, kernels.dtype)
+        y_ = GuardedImages(shape, y_border, kernels.dtype, y)
+        dx = GuardedImages(shape, border, kernels.dtype)
+        task = _images.from_rows(rows.reshape(len(rows), -1), dx.images, y_.images, kind, slope)
+        _parallel.run(task)
+        back = kernels.activate_backward(kind, y.ravel(), rows.ravel(), slope)
+        assert same_bits(dx.values, back.reshape(shape))
+        dx.check()
+        y_.check()
+    with pytest.raises(ValueError, match="previous"):
+        other = GuardedImages((3, 16, 13, 12), y_border, kernels.dtype).images
+        _images.from_rows(rows.reshape(3, -1), dx.images, other, kind, slope)

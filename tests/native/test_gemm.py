@@ -184,3 +184,23 @@ def test_the_packing_task(kernels, rng):
     assert np.isnan(packed[-3:]).all()
     with pytest.raises(ValueError, match="packed"):
         _gemm.pack_transposed(b_transposed, packed[:-4])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_snapshot_sees_every_bit_that_changes(dtype):
+    arrays = [np.ones(n, dtype) for n in (1, 7, 300)]
+    snapshot = _gemm.Snapshot(arrays)
+    assert [snapshot.changed(), snapshot.changed()] == [True, False]
+    for array in arrays:
+        for place in (0, array.size // 2, array.size - 1):
+            for value in (np.nan, np.nextafter(dtype(1), dtype(2)), -0.0, 0.0):
+                array[place] = value
+                assert [snapshot.changed(), snapshot.changed()] == [True, False], (place, value)
+                array[place] = value
+                assert not snapshot.changed()
+
+
+def test_a_snapshot_wants_whole_arrays():
+    assert _gemm.Snapshot([]).changed()
+    with pytest.raises(TypeError, match="contiguous"):
+        _gemm.Snapshot([np.ones((4, 6))[:, ::2]])

@@ -176,10 +176,11 @@ def test_a_nan_gradient_reaches_its_own_pixel_only(kernels):
 
 @pytest.mark.parametrize("step", [1, 2, 3, 8])
 def test_fold_row_adds_overlapping_windows(kernels, rng, step):
-    for n in (1, 2, kernels.lanes, kernels.lanes + 1):
-        for windows, taps in ((1, 1), (1, 3), (5, 1), (4, 3), (2, 7)):
+    windows_and_taps = ((1, 1), (1, 3), (5, 1), (4, 3), (2, 7), (23, 5))
+    for n in sorted({1, 2, 6, kernels.lanes - 1, kernels.lanes, kernels.lanes + 1}):
+        for windows, taps in windows_and_taps:
             pixels = (windows - 1) * step + taps
-            for more in (0, 3):  # pixels behind the last window
+            for more, gap in ((0, 2), (3, 2), (0, 0), (3, 0)):  # pixels behind the last window
                 products = rng.integers(-64, 65, (windows, taps, n)).astype(kernels.dtype)
                 row = rng.integers(-9, 9, (pixels + more, n)).astype(kernels.dtype)
                 expected = row.copy()
@@ -187,7 +188,7 @@ def test_fold_row_adds_overlapping_windows(kernels, rng, step):
                     for s in range(taps):
                         expected[q * step + s] += products[q, s]
                 products = products.reshape(windows, taps * n)
-                actual = kernels.fold_row(products, row, taps, step, gaps=(more, 2))
+                actual = kernels.fold_row(products, row, taps, step, gaps=(more, gap))
                 assert same_bits(actual, expected), f"n={n} windows={windows} taps={taps}"
 
 

@@ -392,6 +392,35 @@ def test_one_image_is_computed_as_among_others(threads):
             assert same_bits(net.predict(x[i : i + 1]), together[i : i + 1])
 
 
+@pytest.mark.parametrize("middle", [[], ["sine"]])
+def test_few_images_see_every_change_of_the_weights(middle):
+    """Their packed weights are kept from call to call, while the weights stay the same."""
+    net = make(["conv", "relu", *middle, "conv 16", "tanh", "flatten", "affine"], dtype="float32")
+    x, t = make_batch(net, 5, "sum_squared_error")
+
+    def check():
+        for n in (1, 2, 3):
+            expected = net.predict(x)[:n].copy()
+            for _ in range(2):
+                assert same_bits(net.predict(x[:n]), expected)
+
+    check()
+    for params in net.params.values():
+        params[..., -1] += 0.5
+        check()
+    net.gradient(x, t)
+    for name, params in net.params.items():
+        params -= 0.01 * net.grads[name]
+    check()
+    before = {name: params.copy() for name, params in net.params.items()}
+    for params in net.params.values():
+        params[...] = 0
+    check()
+    for name, params in net.params.items():
+        params[...] = before[name]
+    check()
+
+
 def test_rows_are_cut_where_tasks_want_other_chunks(monkeypatch):
     def task(least, most):
         return SimpleNamespace(least=least, most=most)
