@@ -191,8 +191,7 @@ def _entries(owner: _Owner, parts: Parts, names: _Names) -> Iterator[_Entry]:
     for item in parts.rows:
         rows += item if isinstance(item, list) else [[item]]
     groups = (
-        ("pack W", [packing.lane for packing in parts.packing]),
-        (names.before, parts.before),
+        (names.before, [*(packing.lane for packing in parts.packing), *parts.before]),
         (names.rows, rows),
         (names.after, parts.after),
         ("sum of parts", parts.reduce),
