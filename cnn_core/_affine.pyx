@@ -38,7 +38,8 @@ cdef enum:
     FEW_WEIGHTS = 65536
     MANY_WEIGHTS = 262144
     MANY_INPUTS = 8192  # LEAST_ROWS of them fill the cache
-    MOST_ROWS_OF_MANY = 384     # more, where even the farther caches do not hold the weights
+    MOST_ROWS_OF_MANY = 1024    # more, where even the farther caches do not hold the weights
+    MOST_ROWS_OF_MANY_DW = 384  # so that their update finds them in the cache
     SUM_BLOCK = 256     # rows summed before the sum joins the total, against rounding errors
     SUM_COLUMNS = 64
     FEW_COLUMNS = 16    # of dW: they would leave a part of each vector empty
@@ -366,7 +367,7 @@ def weight_gradient(const real[:, ::1] x, const real[:, ::1] dout, real[:, ::1] 
     args.out = &dW[0, 0]
     args.is_float = real is float
     if <double>args.n_rows * args.n_out > MANY_WEIGHTS:
-        most = MOST_ROWS_OF_MANY
+        most = MOST_ROWS_OF_MANY_DW
     return new_task(weight_gradient_kernel, &args, sizeof(args), args.n_in, 1, most,
                     <double>args.n_rows * args.n_out, (x.base, dout.base, dW.base))
 

@@ -30,6 +30,10 @@ cdef enum:
     FAR_BYTES = 1536
     ROWS_THAT_PAY = 24
     COLUMNS_THAT_PAY = 256
+    LINE_BYTES = 64
+    COPIED_K = 384       # of copied blocks: a panel of B and some rows of A in the nearer caches,
+    COPIED_M = 256       # the block of A beside them,
+    COPIED_N = 2048      # that of B in the farthest
 
 
 cdef void multiply_add(
@@ -39,10 +43,86 @@ cdef void multiply_add(
     """C = A B + bias, or C += A B where `add`, with B row by row in memory (b_row >= n), read
     nowhere past its last element. bias[n] may be NULL.
     """
-    cdef Py_ssize_t widest = max_columns(b), far = FAR_BYTES // sizeof(real)
-    cdef Py_ssize_t n0 = 0, p0, j0, block
-    cdef bint copy_a = n >= COLUMNS_THAT_PAY and max(a_row, a_col) >= far
-    cdef bint copy_b = m >= ROWS_THAT_PAY and b_row >= far
+    cdef Py_ssize_t far = FAR_BYTES // sizeof(real)
+    cdef bint far_a = n >= COLUMNS_THAT_PAY and max(a_row, a_col) >= far
+    cdef bint far_b = m >= ROWS_THAT_PAY and b_row >= far
+    if far_a and far_b and multiply_add_copied(m, n, k, a, a_row, a_col, b, b_row, add, bias, c,
+                                               c_row):
+        return
+    multiply_add_in_place(m, n, k, a, a_row, a_col, b, b_row, add, bias, c, c_row, far_a, far_b)
+
+
+cdef inline Py_ssize_t part(Py_ssize_t size, Py_ssize_t most) noexcept nogil:
+    """The first of the fewest parts of at most `most`, all nearly of one size."""
+    cdef Py_ssize_t parts = max((size + most - 1) // most, 1)
+    return (size + parts - 1) // parts
+
+
+cdef bint multiply_add_copied(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
+    const real* b, Py_ssize_t b_row, bint add, const real* bias, real* c, Py_ssize_t c_row,
+) noexcept nogil:
+    """The same through copies of blocks of A and B; false without memory for them."""
+    cdef Py_ssize_t widest = max_columns(b), n0 = 0, p0, i0, columns, block, rows
+    cdef Py_ssize_t b_elements = COPIED_K * round_up(min(n, COPIED_N), widest)
+    cdef void* copies = malloc(
+        LINE_BYTES + (b_elements + COPIED_K * min(m, COPIED_M)) * sizeof(real))
+    cdef real* b_copy = <real*>(<size_t>copies + LINE_BYTES - <size_t>copies % LINE_BYTES)
+    if copies == NULL:
+        return False
+    while n0 < n:
+        columns, p0 = min(round_up(part(n - n0, COPIED_N), widest), n - n0), 0
+        while p0 < k or p0 == 0:
+            block, i0 = part(k - p0, COPIED_K), 0
+            copy_panels(columns, block, b + p0 * b_row + n0, b_row, b_copy)
+            while i0 < m:
+                rows = part(m - i0, COPIED_M)
+                copy_block(rows, block, a + i0 * a_row + p0 * a_col, a_row, a_col,
+                           b_copy + b_elements)
+                multiply_add_copies(
+                    rows, columns, block, b_copy + b_elements, a_row == 1, b_copy, add or p0 > 0,
+                    bias + n0 if bias != NULL else bias, c + i0 * c_row + n0, c_row)
+                i0 += rows
+            p0 += max(block, 1)
+        n0 += columns
+    free(copies)
+    return True
+
+
+cdef inline void copy_panels(Py_ssize_t n, Py_ssize_t k, const real* b, Py_ssize_t b_row,
+                             real* panels) noexcept nogil:
+    """Panels of B[k, n], rows padded to whole vectors."""
+    cdef Py_ssize_t widest = max_columns(b), j0 = 0
+    while j0 < n:
+        pad_rows(b + j0, k, min(widest, n - j0), b_row, lanes(b), panels + j0 * k)
+        j0 += widest
+
+
+cdef inline void multiply_add_copies(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, bint a_by_columns, const real* panels,
+    bint add, const real* bias, real* c, Py_ssize_t c_row,
+) noexcept nogil:
+    """C = A B + bias, or C += A B, from such panels and A[m, k] without gaps, row by row or
+    column by column."""
+    cdef Py_ssize_t widest = max_columns(a), j0 = 0, width
+    cdef real zeros[MOST_COLUMNS]
+    memset(zeros, 0, sizeof(zeros))
+    while j0 < n:
+        width = min(widest, n - j0)
+        multiply_add_tile(
+            m, width, k, a, 1 if a_by_columns else k, m if a_by_columns else 1, panels + j0 * k,
+            round_up(width, lanes(a)), start_of(add, 0, bias, j0, zeros), c + j0, c_row,
+            <const real*>NULL)
+        j0 += widest
+
+
+cdef void multiply_add_in_place(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
+    const real* b, Py_ssize_t b_row, bint add, const real* bias, real* c, Py_ssize_t c_row,
+    bint copy_a, bint copy_b,
+) noexcept nogil:
+    """The same from where A and B lie, but for the one whose rows lie far apart."""
+    cdef Py_ssize_t widest = max_columns(b), n0 = 0, p0, j0, block
     # Whole rows one behind the other: those that follow are likely to come next.
     cdef bint ahead = m >= ROWS_THAT_PAY and a_row == k and a_col == 1
     cdef real* b_copy = NULL     # of BLOCK_K rows of a panel of B

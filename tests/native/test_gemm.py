@@ -104,12 +104,20 @@ def test_strides_of_a(kernels, rng, strides):
         assert same_bits(c_.array, expected), name
 
 
+SIZES_OF_COPIES = [
+    *((m, n, 130) for m in (23, 24, 25) for n in (255, 256, 1025)),
+    *((24, 256, k) for k in (0, 1, 383, 384, 385, 769)),
+    *((m, 257, 40) for m in (255, 256, 257, 513)),
+    *((24, n, 3) for n in (2047, 2048, 2049, 4097)),
+    (257, 2049, 385),
+]
+
+
 @pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("m", [23, 24, 25])
-@pytest.mark.parametrize("n", [255, 256, 1025])
-def test_rows_far_apart_are_copied_together(kernels, rng, m, n, transposed):
+@pytest.mark.parametrize(("m", "n", "k"), SIZES_OF_COPIES)
+def test_rows_far_apart_are_copied_together(kernels, rng, m, n, k, transposed):
     """Copies of A and B give the same bits as reading them where they lie."""
-    k, gap = 130, 400
+    gap = 400
     a, b, c = exact_operands(rng, m, n, k, kernels.dtype)
     rows, columns = (k, m) if transposed else (m, k)
     store = np.full((rows, columns + gap), np.nan, kernels.dtype)
@@ -117,14 +125,17 @@ def test_rows_far_apart_are_copied_together(kernels, rng, m, n, transposed):
     strides = (1, columns + gap) if transposed else (columns + gap, 1)
     far_b = np.full((k, n + gap), np.nan, kernels.dtype)
     far_b[:, :n] = b
-    far_b = far_b.ravel()[: far_b.size - gap]  # nothing behind the last element
-    with kernels.memory() as memory:
-        a_, b_ = memory.input(store.ravel()[: store.size - gap]), memory.input(far_b)
-        c_ = memory.inout(c)
-        kernels.call(
-            "gemm", m, n, k, a_.address, *strides, b_.address, n + gap, True, 0, c_.address, n
-        )
-    assert same_bits(c_.array, term_by_term(a, b, c)[-1])
+    far_b = far_b.ravel()[: max(far_b.size - gap, 0)]  # nothing behind the last element
+    for add in (True, False):
+        with kernels.memory() as memory:
+            a_, b_ = memory.input(store.ravel()[: max(store.size - gap, 0)]), memory.input(far_b)
+            c_, bias = memory.inout(c), memory.input(c[-1])
+            args = b_.address, n + gap, add, 0 if add else bias.address, c_.address, n
+            kernels.call("gemm", m, n, k, a_.address, *strides, *args)
+        expected = c.copy() if add else np.repeat(c[-1:], m, axis=0)
+        for p in range(k):
+            expected += a[:, p, None] * b[p]
+        assert same_bits(c_.array, expected), f"add={add}"
 
 
 def test_any_numbers(kernels, rng):
