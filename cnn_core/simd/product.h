@@ -39,6 +39,12 @@
         bt += b_row;                                                                              \
     }
 
+/* One row of A uses each row of B once: where these follow each other they are fetched in time. */
+#define ROWS_AHEAD 16
+#define FETCH_B(VECTORS)                                                                          \
+    UNROLL for (int v = 0; v < VECTORS; v++)                                                      \
+        __builtin_prefetch(bt + ROWS_AHEAD * b_row + v * LANES);
+
 #define DEFINE_TILE(ROWS, VECTORS)                                                                \
     static void NAME(tile_##ROWS##x##VECTORS)(PRODUCT_PARAMETERS) {                               \
         vec sum[ROWS][VECTORS];                                                                   \
@@ -63,6 +69,8 @@
             }                                                                                     \
             if (soon_col) {                                                                       \
                 TERMS(ROWS, VECTORS, __builtin_prefetch(soon); soon += soon_col;)                 \
+            } else if (ROWS == 1 && VECTORS > 1 && b_row <= VECTORS * LANES) {                    \
+                TERMS(ROWS, VECTORS, FETCH_B(VECTORS))                                            \
             } else {                                                                              \
                 TERMS(ROWS, VECTORS, )                                                            \
             }                                                                                     \
