@@ -4,7 +4,7 @@
 
 The mask depends on the seed, the layer, the step, the row and the element alone, so it is the same
 for any number of threads and any instruction set. The backward pass draws the same numbers again,
-or takes the mask that the forward pass has left, a bit per element, in a quarter of the time.
+or takes the mask that the forward pass has left, a bit per element, in half the time.
 
 Srivastava et al., Dropout (2014); Saito, Deep Learning from Scratch, section 6.4.3.
 """

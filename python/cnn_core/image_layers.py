@@ -42,7 +42,8 @@ class Conv2D(Layer):
     weights, biases : an initializer or an array; GlorotUniform and Zeros by default.
 
     3 x 3 kernels with stride 1 and many channels are computed by Winograd's F(2 x 2, 3 x 3): an
-    infinite pixel gives NaN there, where the sum itself would be infinite.
+    infinite pixel gives NaN there, where the sum itself would be infinite. So does the gradient of
+    the weights of few filters.
 
     Sources: Saito, Deep Learning from Scratch, section 7.4; Lavin and Gray, Fast algorithms for
     convolutional neural networks (2016).
