@@ -37,7 +37,7 @@ cdef enum:
     FEW_ROWS = 4
     FEW_WEIGHTS = 65536
     MANY_WEIGHTS = 262144
-    MANY_INPUTS = 8192  # LEAST_ROWS of them fill the cache
+    MANY_ELEMENTS = 262144   # of rows that stay in the cache beside the weights
     MOST_ROWS_OF_MANY = 1024    # more, where even the farther caches do not hold the weights
     MOST_ROWS_OF_MANY_DW = 384  # so that their update finds them in the cache
     SUM_BLOCK = 256     # rows summed before the sum joins the total, against rounding errors
@@ -245,14 +245,14 @@ cdef void bias_gradient_kernel(const void* args, Py_ssize_t begin, Py_ssize_t en
 
 cdef Task rows_task(kernel_t kernel, affine_args args, tuple arrays):
     cdef double weights = <double>args.n_in * args.n_out
-    cdef Py_ssize_t most = MOST_ROWS if weights <= MANY_WEIGHTS else MOST_ROWS_OF_MANY
+    cdef Py_ssize_t most = min(MOST_ROWS, max(MANY_ELEMENTS // max(args.n_in, 1), LEAST_ROWS))
+    if weights > MANY_WEIGHTS:
+        most = MOST_ROWS_OF_MANY
     # With few rows the weights' way to another core takes longer than the arithmetic.
     cdef double work = weights / 8 if args.n_rows < FEW_ROWS else weights
     cdef Task task = new_task(kernel, &args, sizeof(args), args.n_rows, 1, most, work, arrays)
     if weights > FEW_WEIGHTS:
         task.least = LEAST_ROWS
-        if args.n_in > MANY_INPUTS:
-            task.most = LEAST_ROWS
     return task
 
 

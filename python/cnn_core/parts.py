@@ -39,7 +39,7 @@ class Parts:
     """What goes into a program, by the place it has there.
 
     packing  packed weights
-    before   lanes that depend on parameters and the data set only: targets, ...
+    before   other lanes that need nothing of the step: targets, the optimizer's clock
     strips   tasks over strips of the inputs, one lane beside `before`: x as it is read, and its
              products with the first layer's weights
     rows     tasks over the samples: forward, loss, gradients of the inputs and of kernels. A chunk
