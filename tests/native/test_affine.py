@@ -141,14 +141,14 @@ def test_nan_stays_in_its_column(kernels):
             assert np.flatnonzero(nan).tolist() == [column]
 
 
-def test_rows_at_once_fit_the_weights(dtype=np.float32):
-    """Few where the weights stay in the cache beside them, many where each chunk reads them anew."""
+def test_rows_at_once_fit_the_weights():
+    """Few beside weights that stay in the cache, many where each chunk reads them anew."""
     most = {}
     for n_in, n_out in ((100, 10), (10_816, 10), (9_000, 64), (20_000, 512)):
         x, W, out = (
-            np.ones((1, n_in), dtype),
-            np.ones((n_in, n_out), dtype),
-            np.ones((1, n_out), dtype),
+            np.ones((1, n_in)),
+            np.ones((n_in, n_out)),
+            np.ones((1, n_out)),
         )
         most[n_in] = _affine.forward(x, W, None, out).most
     assert most[10_816] < most[100] < most[9_000] == most[20_000]
