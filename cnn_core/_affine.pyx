@@ -20,7 +20,9 @@ from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from cnn_core._bounds cimport expect
-from cnn_core._gemm cimport multiply_add, multiply_add_packed, packed_elements
+from cnn_core._gemm cimport (
+    multiply_add, multiply_add_fetching, multiply_add_packed, packed_elements,
+)
 from cnn_core._parallel cimport Task, kernel_t, new_task
 from cnn_core._simd cimport (
     ACTIVATION_NONE, activate, activate_backward, add, sum_rows, transpose,
@@ -44,6 +46,7 @@ cdef enum:
     SUM_COLUMNS = 64
     FEW_COLUMNS = 16    # of dW: they would leave a part of each vector empty
     INPUTS = 64         # rows of such a dW at once
+    MOST_AHEAD = 128    # rows of the next batch that a part fetches
 
 
 cdef struct affine_args:
@@ -61,6 +64,10 @@ cdef struct affine_args:
     Py_ssize_t n_strips
     Py_ssize_t n_groups  # of rows
     const int64_t* start # the first row of x that counts, or NULL
+    const void* source   # of x: row i is source[indices[offset[0] + i]]; NULL if not known
+    const int64_t* indices
+    const int64_t* offset
+    Py_ssize_t n_indices
 
 
 cdef void affine_forward_rows(
@@ -135,8 +142,11 @@ cdef inline void affine_forward_columns(const affine_args* a, Py_ssize_t begin, 
 
 
 cdef inline void affine_strip(const affine_args* a, Py_ssize_t item, const real* x, const real* W,
-                              const real* b, real* out, real* sums) noexcept nogil:
-    """The product of one strip for one group of rows; the first strip begins with b."""
+                              const real* b, real* out, real* sums,
+                              const real* source) noexcept nogil:
+    """The product of one strip for one group of rows; the first strip begins with b. Meanwhile
+    the same part of the next batch is fetched.
+    """
     cdef Py_ssize_t strip = item // a.n_groups, group = item % a.n_groups
     cdef Py_ssize_t row = group_begin(group, a.n_groups, a.n_rows)
     cdef Py_ssize_t m = group_begin(group + 1, a.n_groups, a.n_rows) - row
@@ -144,8 +154,18 @@ cdef inline void affine_strip(const affine_args* a, Py_ssize_t item, const real*
     cdef Py_ssize_t k = strip_begin(strip + 1, a.n_strips, a.n_in) - p
     if strip > 0:
         out = sums + (strip - 1) * a.n_rows * a.n_out
-    multiply_add(m, a.n_out, k, x + row * a.n_in + p, a.n_in, 1, W + p * a.n_out, a.n_out, False,
-                 b if strip == 0 else <const real*>NULL, out + row * a.n_out, a.n_out)
+    cdef const real* ahead[MOST_AHEAD]
+    cdef Py_ssize_t next_row, i
+    cdef bint known = a.source != NULL and m <= MOST_AHEAD
+    if known:
+        next_row = a.offset[0] + a.n_rows + row
+        known = next_row + m <= a.n_indices
+    if known:
+        for i in range(m):
+            ahead[i] = source + a.indices[next_row + i] * a.n_in + p
+    multiply_add_fetching(m, a.n_out, k, x + row * a.n_in + p, a.n_in, 1, W + p * a.n_out, a.n_out,
+                          False, b if strip == 0 else <const real*>NULL, out + row * a.n_out,
+                          a.n_out, ahead if known else NULL)
 
 
 cdef void strips_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
@@ -154,10 +174,10 @@ cdef void strips_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noex
     for item in range(begin, end):
         if a.is_float:
             affine_strip(a, item, <const float*>a.x, <const float*>a.W, <const float*>a.b,
-                         <float*>a.out, <float*>a.sums)
+                         <float*>a.out, <float*>a.sums, <const float*>a.source)
         else:
             affine_strip(a, item, <const double*>a.x, <const double*>a.W, <const double*>a.b,
-                         <double*>a.out, <double*>a.sums)
+                         <double*>a.out, <double*>a.sums, <const double*>a.source)
 
 
 cdef inline void add_strips(const affine_args* a, Py_ssize_t begin, Py_ssize_t end,
@@ -296,12 +316,15 @@ def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[
 
 def forward_strips(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b,
                    real[:, ::1] out, real[:, :, ::1] sums, Py_ssize_t n_groups,
-                   int activation=ACTIVATION_NONE, double slope=0.0):
+                   int activation=ACTIVATION_NONE, double slope=0.0,
+                   const real[:, ::1] source=None, const int64_t[::1] indices=None,
+                   const int64_t[::1] offset=None):
     """Two tasks for out = f(x W + b): the products of the strips, and their sum.
 
     sums[n_strips - 1, N, O] : all strips but the first, whose product goes to `out`.
     The first task is over n_strips * n_groups parts, the groups of rows of a strip one after the
     other; the second over rows, when the first has ended.
+    source, indices, offset : where `_batches.gather_rows` has x from, to fetch the rows behind.
     """
     cdef affine_args args
     cdef Py_ssize_t n_strips = sums.shape[0] + 1
@@ -318,11 +341,20 @@ def forward_strips(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b
     args.sums = &sums[0, 0, 0] if n_strips > 1 else NULL
     args.n_strips = n_strips
     args.n_groups = n_groups
+    args.source = NULL
+    if source is not None:
+        expect(indices is not None and offset is not None and source.shape[1] == W.shape[0]
+               and offset.shape[0] == 1, "source, indices, offset")
+        args.source = &source[0, 0]
+        args.indices = &indices[0]
+        args.offset = &offset[0]
+        args.n_indices = indices.shape[0]
     args.activation = activation
     args.slope = slope
     args.is_float = real is float
     cdef double work = <double>args.n_rows * args.n_in * args.n_out / (n_strips * n_groups)
-    arrays = (x.base, W.base, b.base, out.base, sums.base)
+    arrays = (x.base, W.base, b.base, out.base, sums.base, None if source is None
+              else (source.base, indices.base, offset.base))
     return (new_task(strips_kernel, &args, sizeof(args), n_strips * n_groups, 1, 1, work, arrays),
             new_task(add_strips_kernel, &args, sizeof(args), args.n_rows, 1, MOST_ROWS,
                      n_strips * args.n_out, arrays))

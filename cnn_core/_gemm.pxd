@@ -9,6 +9,12 @@ cdef void multiply_add(
     const real* b, Py_ssize_t b_row, bint add, const real* bias, real* c, Py_ssize_t c_row,
 ) noexcept nogil
 
+cdef void multiply_add_fetching(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
+    const real* b, Py_ssize_t b_row, bint add, const real* bias, real* c, Py_ssize_t c_row,
+    const real** ahead,
+) noexcept nogil
+
 cdef void multiply_add_packed(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
     const real* packed, bint add, const real* bias, real* c, Py_ssize_t c_row,

@@ -16,7 +16,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from cnn_core._parallel cimport new_task
-from cnn_core._simd cimport lanes, max_columns, multiply_add_tile, transpose
+from cnn_core._simd cimport lanes, max_columns, multiply_add_taps, multiply_add_tile, transpose
 from cnn_core._types cimport real
 
 cdef enum:
@@ -31,6 +31,8 @@ cdef enum:
     ROWS_THAT_PAY = 24
     COLUMNS_THAT_PAY = 256
     LINE_BYTES = 64
+    MOST_LINES = 16      # of a row in BLOCK_K terms
+    MOST_AHEAD = 128     # rows
     COPIED_K = 384       # of copied blocks: a panel of B and some rows of A in the nearer caches,
     COPIED_M = 256       # the block of A beside them,
     COPIED_N = 2048      # that of B in the farthest
@@ -43,13 +45,34 @@ cdef void multiply_add(
     """C = A B + bias, or C += A B where `add`, with B row by row in memory (b_row >= n), read
     nowhere past its last element. bias[n] may be NULL.
     """
+    cdef const real* ahead[MOST_AHEAD]
+    cdef Py_ssize_t i
+    # Whole rows one behind the other: those that follow are likely to come next.
+    if ROWS_THAT_PAY <= m <= MOST_AHEAD and a_row == k and a_col == 1:
+        for i in range(m):
+            ahead[i] = a + (m + i) * k
+        multiply_add_fetching(m, n, k, a, a_row, a_col, b, b_row, add, bias, c, c_row, ahead)
+    else:
+        multiply_add_fetching(m, n, k, a, a_row, a_col, b, b_row, add, bias, c, c_row, NULL)
+
+
+cdef void multiply_add_fetching(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
+    const real* b, Py_ssize_t b_row, bint add, const real* bias, real* c, Py_ssize_t c_row,
+    const real** ahead,
+) noexcept nogil:
+    """The same; as each row of A is read, ahead[i] is brought nearer, which need not be there.
+
+    ahead[m] may be NULL, and is used up; with it, a_col is 1.
+    """
     cdef Py_ssize_t far = FAR_BYTES // sizeof(real)
     cdef bint far_a = n >= COLUMNS_THAT_PAY and max(a_row, a_col) >= far
     cdef bint far_b = m >= ROWS_THAT_PAY and b_row >= far
     if far_a and far_b and multiply_add_copied(m, n, k, a, a_row, a_col, b, b_row, add, bias, c,
                                                c_row):
         return
-    multiply_add_in_place(m, n, k, a, a_row, a_col, b, b_row, add, bias, c, c_row, far_a, far_b)
+    multiply_add_in_place(m, n, k, a, a_row, a_col, b, b_row, add, bias, c, c_row, far_a, far_b,
+                          ahead)
 
 
 cdef inline Py_ssize_t part(Py_ssize_t size, Py_ssize_t most) noexcept nogil:
@@ -111,20 +134,17 @@ cdef inline void multiply_add_copies(
         width = min(widest, n - j0)
         multiply_add_tile(
             m, width, k, a, 1 if a_by_columns else k, m if a_by_columns else 1, panels + j0 * k,
-            round_up(width, lanes(a)), start_of(add, 0, bias, j0, zeros), c + j0, c_row,
-            <const real*>NULL)
+            round_up(width, lanes(a)), start_of(add, 0, bias, j0, zeros), c + j0, c_row)
         j0 += widest
 
 
 cdef void multiply_add_in_place(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
     const real* b, Py_ssize_t b_row, bint add, const real* bias, real* c, Py_ssize_t c_row,
-    bint copy_a, bint copy_b,
+    bint copy_a, bint copy_b, const real** ahead,
 ) noexcept nogil:
     """The same from where A and B lie, but for the one whose rows lie far apart."""
-    cdef Py_ssize_t widest = max_columns(b), n0 = 0, p0, j0, block
-    # Whole rows one behind the other: those that follow are likely to come next.
-    cdef bint ahead = m >= ROWS_THAT_PAY and a_row == k and a_col == 1
+    cdef Py_ssize_t widest = max_columns(b), n0 = 0, p0, j0, block, i
     cdef real* b_copy = NULL     # of BLOCK_K rows of a panel of B
     cdef real* a_copy = NULL     # of BLOCK_K columns of A
     cdef real zeros[MOST_COLUMNS]
@@ -148,8 +168,11 @@ cdef void multiply_add_in_place(
                     a_col if not copy_a else m if a_row == 1 else 1,
                     b + p0 * b_row + j0, b_row, b_copy if copy_b else <real*>NULL,
                     start_of(add, p0, bias, j0, zeros), c + j0, c_row,
-                    a + m * a_row + p0 * m if ahead and j0 == 0 else <const real*>NULL)
+                    ahead if j0 == 0 else NULL)
                 j0 += widest
+            if ahead != NULL and n0 == 0:
+                for i in range(m):
+                    ahead[i] += block
             p0 += BLOCK_K
         n0 += BLOCK_N
     free(b_copy)
@@ -158,7 +181,7 @@ cdef void multiply_add_in_place(
 cdef inline void panel_product(
     Py_ssize_t m, Py_ssize_t n_left, Py_ssize_t block, Py_ssize_t k_left, const real* a,
     Py_ssize_t a_row, Py_ssize_t a_col, const real* b, Py_ssize_t b_row, real* b_copy,
-    const real* start, real* c, Py_ssize_t c_row, const real* ahead,
+    const real* start, real* c, Py_ssize_t c_row, const void* ahead,
 ) noexcept nogil:
     """The product of `block` terms for a panel of columns, n_left columns and k_left rows before
     the end of B; through b_copy unless it is NULL.
@@ -168,16 +191,37 @@ cdef inline void panel_product(
     if b_copy != NULL:
         pad_rows(b, block, width, b_row, vector, b_copy)
         multiply_add_tile(m, width, block, a, a_row, a_col, b_copy, round_up(width, vector), start,
-                          c, c_row, <const real*>NULL)
+                          c, c_row)
         return
     # Only the rows at the very end of B are followed by memory that is not B's.
     tail = tail_rows(n_left, width, b_row, vector)
     safe = max(min(block, k_left - tail), 0)
-    multiply_add_tile(m, width, safe, a, a_row, a_col, b, b_row, start, c, c_row, ahead)
+    multiply_add_lines(m, width, safe, a, a_row, a_col, b, b_row, start, c, c_row, ahead)
     if safe < block:
         pad_rows(b + safe * b_row, block - safe, width, b_row, vector, padded)
         multiply_add_tile(m, width, block - safe, a + safe * a_col, a_row, a_col, padded,
-                          round_up(width, vector), <const real*>NULL, c, c_row, <const real*>NULL)
+                          round_up(width, vector), <const real*>NULL, c, c_row)
+
+
+cdef inline void multiply_add_lines(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
+    const real* b, Py_ssize_t b_row, const real* start, real* c, Py_ssize_t c_row,
+    const void* ahead,
+) noexcept nogil:
+    """A tile; where `ahead` is not NULL, the terms of a line of A are a tap."""
+    cdef Py_ssize_t line = LINE_BYTES // sizeof(real), taps = k // line, done = taps * line, t
+    cdef Py_ssize_t a_at[MOST_LINES]
+    cdef Py_ssize_t b_at[MOST_LINES]
+    if ahead == NULL or taps == 0:
+        multiply_add_tile(m, n, k, a, a_row, a_col, b, b_row, start, c, c_row)
+        return
+    for t in range(taps):
+        a_at[t], b_at[t] = t * line, t * line * b_row
+    multiply_add_taps(m, n, line, taps, a, a_at, a_row, a_col, b, b_at, b_row, start, c, c_row,
+                      ahead)
+    if done < k:
+        multiply_add_tile(m, n, k - done, a + done * a_col, a_row, a_col, b + done * b_row, b_row,
+                          <const real*>NULL, c, c_row)
 
 
 cdef inline void copy_block(Py_ssize_t m, Py_ssize_t k, const real* a, Py_ssize_t a_row,
@@ -233,7 +277,7 @@ cdef void multiply_add_packed(
         while j0 < n:
             multiply_add_tile(m, min(widest, n - j0), min(BLOCK_K, k - p0), a + p0 * a_col,
                               a_row, a_col, packed + j0 * k + p0 * widest, widest,
-                              start_of(add, p0, bias, j0, zeros), c + j0, c_row, <const real*>NULL)
+                              start_of(add, p0, bias, j0, zeros), c + j0, c_row)
             j0 += widest
         p0 += BLOCK_K
 

@@ -24,7 +24,7 @@ cdef extern from "simd/simd.h" nogil:
         void (*product_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*,
                              const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const float*,
                              const Py_ssize_t*, Py_ssize_t, const float*, float*,
-                             Py_ssize_t, const float*) noexcept nogil
+                             Py_ssize_t, const void*) noexcept nogil
         void (*product_sparse)(Py_ssize_t, Py_ssize_t, const float*, const int32_t*, const float*,
                                Py_ssize_t, const float*, float*) noexcept nogil
         void (*activate)(int, float, Py_ssize_t, const float*, float*) noexcept nogil
@@ -96,7 +96,7 @@ cdef extern from "simd/simd.h" nogil:
         void (*product_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*,
                              const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const double*,
                              const Py_ssize_t*, Py_ssize_t, const double*, double*,
-                             Py_ssize_t, const double*) noexcept nogil
+                             Py_ssize_t, const void*) noexcept nogil
         void (*product_sparse)(Py_ssize_t, Py_ssize_t, const double*, const int32_t*, const double*,
                                Py_ssize_t, const double*, double*) noexcept nogil
         void (*activate)(int, double, Py_ssize_t, const double*, double*) noexcept nogil
@@ -194,25 +194,22 @@ cdef inline void multiply_add_taps(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Py_ssize_t taps, const real* a,
     const Py_ssize_t* a_at, Py_ssize_t a_row, Py_ssize_t a_col, const real* b,
     const Py_ssize_t* b_at, Py_ssize_t b_row, const real* start, real* c, Py_ssize_t c_row,
+    const void* ahead=NULL,    # const real* [m]
 ) noexcept nogil:
     if real is float:
         f32.product_taps(m, n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, start, c, c_row,
-                         NULL)
+                         ahead)
     else:
         f64.product_taps(m, n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, start, c, c_row,
-                         NULL)
+                         ahead)
 
 
 cdef inline void multiply_add_tile(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
     const real* b, Py_ssize_t b_row, const real* start, real* c, Py_ssize_t c_row,
-    const real* ahead,
 ) noexcept nogil:
     cdef Py_ssize_t at = 0
-    if real is float:
-        f32.product_taps(m, n, k, 1, a, &at, a_row, a_col, b, &at, b_row, start, c, c_row, ahead)
-    else:
-        f64.product_taps(m, n, k, 1, a, &at, a_row, a_col, b, &at, b_row, start, c, c_row, ahead)
+    multiply_add_taps(m, n, k, 1, a, &at, a_row, a_col, b, &at, b_row, start, c, c_row)
 
 
 cdef inline void multiply_sparse_row(

@@ -39,12 +39,12 @@ enum activation {
      *  +---+ +-----------+               Terms are added in the order of t, p, from C's value on.\
      *                                                                                            \
      * Where start[n] is not NULL, every row of C begins with it, and C is not read.              \
-     * ahead, where it is not NULL: m k elements that will be wanted soon are brought nearer.     \
-     * They are not read, and need not be there. */                                               \
+     * ahead[m], where it is not NULL: rows that will be wanted soon; with each tap the line at   \
+     * ahead[i] + a_at[t] is brought nearer. They are not read, and need not be there. */         \
     void (*product_taps)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t taps, const REAL *a,    \
                          const ptrdiff_t *a_at, ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b,  \
                          const ptrdiff_t *b_at, ptrdiff_t b_row, const REAL *start, REAL *c,      \
-                         ptrdiff_t c_row, const REAL *ahead);                                     \
+                         ptrdiff_t c_row, const REAL *const *ahead);                              \
                                                                                                   \
     /* One sparse row A[1, k] times B: c[n] = start[n] + sum over p < k of                        \
      * values[p] B[rows[p], :], B(r, j) = b[r * b_row + j], in the order of p; start NULL: 0. */  \

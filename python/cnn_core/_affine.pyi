@@ -11,7 +11,8 @@ def forward(
 ) -> Task: ...
 def forward_strips(
     x: _Real, W: _Real, b: _Real, out: _Real, sums: _Real, n_groups: int,
-    activation: int = ..., slope: float = ...,
+    activation: int = ..., slope: float = ..., source: _Real | None = ...,
+    indices: npt.NDArray[np.int64] | None = ..., offset: npt.NDArray[np.int64] | None = ...,
 ) -> tuple[Task, Task]: ...
 def input_gradient(
     dout: _Real,

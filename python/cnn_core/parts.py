@@ -50,6 +50,7 @@ class Parts:
     reduce   lanes that join what `after` has left in parts
     update   the optimizer's stages
     finished gradients that lanes of `after` complete row by row
+    following where rows are read from: (source, indices, place of the first index)
     """
 
     packing: list[Packing] = field(default_factory=list)
@@ -60,6 +61,7 @@ class Parts:
     reduce: list[Lane] = field(default_factory=list)
     update: list[list[Lane]] = field(default_factory=list)
     finished: list[Finished] = field(default_factory=list)
+    following: list[tuple[Array, Array, Array]] = field(default_factory=list)
 
     def __add__(self, other: Parts) -> Parts:
         return Parts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))

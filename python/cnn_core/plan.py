@@ -106,6 +106,8 @@ class NativeSegment:
     def reading_parts(self, read: Parts | Source) -> Parts:
         """The forward pass of rows that `read` puts into `x`, or that `dense` reads."""
         if isinstance(read, Parts):
+            if self.strips is not None and isinstance(self.dense, AffineBlock):
+                self.dense.following = read.following
             return read + self.forward_parts()
         assert self.dense is not None
         return self.dense.forward_from(read) + self.forward_parts(self.blocks.index(self.dense) + 1)
@@ -339,7 +341,9 @@ class Plan:
         options = flat(source), indices, start, factor, flat(self.x)
         if strips is None:
             return Parts(rows=[gather(*options)])
-        return Parts(strips=[gather(*options, *strips)])
+        same = source.dtype == self.x.dtype
+        following = [(flat(source), indices, start)] if same else []
+        return Parts(strips=[gather(*options, *strips)], following=following)
 
     def forward(self) -> Array:
         """The outputs for `x`: a buffer that the next call overwrites."""
