@@ -11,9 +11,9 @@
 /* The last vector of a row of B: what lies behind the row is read, but not used. It may belong to
  * another thread, which ThreadSanitizer would call a race. */
 #ifdef __SANITIZE_THREAD__
-#define LOAD_PART(at, left) NAME(load_n)(at, left < LANES ? left : LANES, 0)
+#define LOAD_PART(P, at, left) NAME(P##load_n)(at, left, 0)
 #else
-#define LOAD_PART(at, left) NAME(load)(at)
+#define LOAD_PART(P, at, left) NAME(P##load)(at)
 #endif
 
 /* The compiler forgets how x came about. Else it works out the place of every row of A from the first
@@ -26,14 +26,16 @@
 #define LINE ((ptrdiff_t)(64 / sizeof(REAL)))
 #define FAR (8 * LINE)
 
-#define TERMS(ROWS, VECTORS, FETCH)                                                               \
+#define TERMS(ROWS, VECTORS, P, FETCH)                                                            \
     for (ptrdiff_t p = 0; p < k; p++) {                                                           \
         vec row[VECTORS];                                                                         \
         FETCH                                                                                     \
-        UNROLL for (int v = 0; v < VECTORS; v++) row[v] = LOAD_PART(bt + v * LANES, n - v * LANES);\
+        UNROLL for (int v = 0; v < VECTORS - 1; v++) row[v] = NAME(load)(bt + v * LANES);         \
+        const P##vec end = LOAD_PART(P, bt + (VECTORS - 1) * LANES, last);                        \
         UNROLL for (int i = 0; i < ROWS; i++) {                                                   \
-            vec element = NAME(splat)(at[i / 4][i % 4 == 3 ? row3 : i % 4 * a_row]);              \
-            UNROLL for (int v = 0; v < VECTORS; v++) sum[i][v] += element * row[v];               \
+            const vec element = NAME(splat)(at[i / 4][i % 4 == 3 ? row3 : i % 4 * a_row]);        \
+            UNROLL for (int v = 0; v < VECTORS - 1; v++) sum[i][v] += element * row[v];           \
+            part[i] += NAME(P##low)(element) * end;                                               \
         }                                                                                         \
         UNROLL for (int i = 0; i < (ROWS + 3) / 4; i++) at[i] += a_col;                           \
         bt += b_row;                                                                              \
@@ -45,17 +47,18 @@
     UNROLL for (int v = 0; v < VECTORS; v++)                                                      \
         __builtin_prefetch(bt + ROWS_AHEAD * b_row + v * LANES);
 
-#define DEFINE_TILE(ROWS, VECTORS)                                                                \
-    static void NAME(tile_##ROWS##x##VECTORS)(PRODUCT_PARAMETERS) {                               \
+/* The last vector of a row is a whole one, or half of one: P is nothing or `half_`. */
+#define DEFINE_TILE(ROWS, VECTORS, P)                                                             \
+    static void NAME(tile_##P##ROWS##x##VECTORS)(PRODUCT_PARAMETERS) {                            \
         vec sum[ROWS][VECTORS];                                                                   \
+        P##vec part[ROWS];                                                                        \
         const ptrdiff_t last = n - (VECTORS - 1) * LANES;                                         \
         const REAL *from = start ? start : c;                                                     \
         const ptrdiff_t from_row = start ? 0 : c_row;                                             \
         UNROLL for (int i = 0; i < ROWS; i++) {                                                   \
             UNROLL for (int v = 0; v < VECTORS - 1; v++)                                          \
                 sum[i][v] = NAME(load)(from + i * from_row + v * LANES);                          \
-            sum[i][VECTORS - 1] =                                                                 \
-                NAME(load_n)(from + i * from_row + (VECTORS - 1) * LANES, last, 0);               \
+            part[i] = NAME(P##load_n)(from + i * from_row + (VECTORS - 1) * LANES, last, 0);      \
         }                                                                                         \
         ptrdiff_t row3 = 3 * a_row;                                                               \
         FORGET(row3);                                                                             \
@@ -70,63 +73,78 @@
             if (ahead)                                                                            \
                 UNROLL for (int i = 0; i < ROWS; i++) __builtin_prefetch(ahead[i] + a_at[t]);     \
             if (soon_col) {                                                                       \
-                TERMS(ROWS, VECTORS, __builtin_prefetch(soon); soon += soon_col;)                 \
+                TERMS(ROWS, VECTORS, P, __builtin_prefetch(soon); soon += soon_col;)              \
             } else if (ROWS == 1 && VECTORS > 1 && b_row <= VECTORS * LANES) {                    \
-                TERMS(ROWS, VECTORS, FETCH_B(VECTORS))                                            \
+                TERMS(ROWS, VECTORS, P, FETCH_B(VECTORS))                                         \
             } else {                                                                              \
-                TERMS(ROWS, VECTORS, )                                                            \
+                TERMS(ROWS, VECTORS, P, )                                                         \
             }                                                                                     \
         }                                                                                         \
         UNROLL for (int i = 0; i < ROWS; i++) {                                                   \
             UNROLL for (int v = 0; v < VECTORS - 1; v++)                                          \
                 NAME(store)(c + i * c_row + v * LANES, sum[i][v]);                                \
-            NAME(store_n)(c + i * c_row + (VECTORS - 1) * LANES, last, sum[i][VECTORS - 1]);      \
+            NAME(P##store_n)(c + i * c_row + (VECTORS - 1) * LANES, last, part[i]);               \
         }                                                                                         \
     }
 
 /* m rows are taken in the fewest tiles of at most MOST rows, all of nearly the same size: a small
  * last tile would leave most registers idle. */
-#define TILE_CASE(ROWS, VECTORS)                                                                  \
-    case ROWS: NAME(tile_##ROWS##x##VECTORS)(PRODUCT_ARGUMENTS); break;
-#define DEFINE_ROWS(MOST, VECTORS)                                                                \
-    UP_TO_##MOST(DEFINE_TILE, VECTORS)                                                            \
-    static void NAME(rows_##VECTORS)(ptrdiff_t m, PRODUCT_PARAMETERS) {                           \
+#define TILE_CASE(ROWS, VECTORS, P)                                                               \
+    case ROWS: NAME(tile_##P##ROWS##x##VECTORS)(PRODUCT_ARGUMENTS); break;
+#define DEFINE_ROWS(MOST, VECTORS, P)                                                             \
+    UP_TO_##MOST(DEFINE_TILE, VECTORS, P)                                                         \
+    static void NAME(rows_##P##VECTORS)(ptrdiff_t m, PRODUCT_PARAMETERS) {                        \
         for (ptrdiff_t tiles = (m + MOST - 1) / MOST; tiles > 0; tiles--) {                       \
             const ptrdiff_t rows = (m + tiles - 1) / tiles;                                       \
-            switch (rows) { UP_TO_##MOST(TILE_CASE, VECTORS) }                                    \
+            switch (rows) { UP_TO_##MOST(TILE_CASE, VECTORS, P) }                                 \
             a += rows * a_row;                                                                    \
             c += rows * c_row;                                                                    \
             if (ahead) ahead += rows;                                                             \
             m -= rows;                                                                            \
         }                                                                                         \
     }
-#define UP_TO_6(X, V) X(1, V) X(2, V) X(3, V) X(4, V) X(5, V) X(6, V)
-#define UP_TO_8(X, V) UP_TO_6(X, V) X(7, V) X(8, V)
-#define UP_TO_12(X, V) UP_TO_8(X, V) X(9, V) X(10, V) X(11, V) X(12, V)
-#define UP_TO_14(X, V) UP_TO_12(X, V) X(13, V) X(14, V)
+#define UP_TO_6(X, V, P) X(1, V, P) X(2, V, P) X(3, V, P) X(4, V, P) X(5, V, P) X(6, V, P)
+#define UP_TO_8(X, V, P) UP_TO_6(X, V, P) X(7, V, P) X(8, V, P)
+#define UP_TO_12(X, V, P) UP_TO_8(X, V, P) X(9, V, P) X(10, V, P) X(11, V, P) X(12, V, P)
+#define UP_TO_14(X, V, P) UP_TO_12(X, V, P) X(13, V, P) X(14, V, P)
 
 /* The tiles fill the registers: ROWS * VECTORS sums, VECTORS of B and one of A. */
 #if VECTOR_REGISTERS == 32
 #define MOST_VECTORS 4
-DEFINE_ROWS(14, 1)
-DEFINE_ROWS(14, 2)
-DEFINE_ROWS(8, 3)
-DEFINE_ROWS(6, 4)
+DEFINE_ROWS(14, 1, )
+DEFINE_ROWS(14, 2, )
+DEFINE_ROWS(8, 3, )
+DEFINE_ROWS(6, 4, )
 #else
 #define MOST_VECTORS 2
-DEFINE_ROWS(12, 1)
-DEFINE_ROWS(6, 2)
+DEFINE_ROWS(12, 1, )
+DEFINE_ROWS(6, 2, )
+#endif
+#if VECTOR_BYTES == 64
+DEFINE_ROWS(14, 1, half_)
+DEFINE_ROWS(14, 2, half_)
+DEFINE_ROWS(8, 3, half_)
+DEFINE_ROWS(6, 4, half_)
 #endif
 
+#define ROWS_CASE(VECTORS, P)                                                                     \
+    case VECTORS: NAME(rows_##P##VECTORS)(m, PRODUCT_ARGUMENTS); break;
 static void NAME(product_taps)(ptrdiff_t m, PRODUCT_PARAMETERS) {
     if (n <= 0) return;
-    switch ((n + LANES - 1) / LANES) {
-#if MOST_VECTORS == 4
-    case 4: NAME(rows_4)(m, PRODUCT_ARGUMENTS); break;
-    case 3: NAME(rows_3)(m, PRODUCT_ARGUMENTS); break;
+    const ptrdiff_t vectors = (n + LANES - 1) / LANES;
+#if VECTOR_BYTES == 64
+    if (2 * (vectors * LANES - n) >= LANES) {
+        switch (vectors) {
+            ROWS_CASE(1, half_) ROWS_CASE(2, half_) ROWS_CASE(3, half_) ROWS_CASE(4, half_)
+        }
+        return;
+    }
 #endif
-    case 2: NAME(rows_2)(m, PRODUCT_ARGUMENTS); break;
-    default: NAME(rows_1)(m, PRODUCT_ARGUMENTS); break;
+    switch (vectors) {
+#if MOST_VECTORS == 4
+        ROWS_CASE(4, ) ROWS_CASE(3, )
+#endif
+        ROWS_CASE(2, ) ROWS_CASE(1, )
     }
 }
 
@@ -136,7 +154,7 @@ static void NAME(product_taps)(ptrdiff_t m, PRODUCT_PARAMETERS) {
 #define SPARSE_PARAMETERS                                                                         \
     ptrdiff_t n, ptrdiff_t k, const REAL *values, const int32_t *rows, const REAL *b,             \
         ptrdiff_t b_row, const REAL *start, REAL *c
-#define DEFINE_SPARSE(VECTORS, UNUSED)                                                            \
+#define DEFINE_SPARSE(VECTORS, UNUSED, P)                                                            \
     static void NAME(sparse_##VECTORS)(SPARSE_PARAMETERS) {                                       \
         vec sum[VECTORS] = {{0}};                                                                 \
         const ptrdiff_t last = n - (VECTORS - 1) * LANES;                                         \
@@ -154,16 +172,16 @@ static void NAME(product_taps)(ptrdiff_t m, PRODUCT_PARAMETERS) {
         UNROLL for (int v = 0; v < VECTORS - 1; v++) NAME(store)(c + v * LANES, sum[v]);          \
         NAME(store_n)(c + (VECTORS - 1) * LANES, last, sum[VECTORS - 1]);                         \
     }
-UP_TO_8(DEFINE_SPARSE, )
+UP_TO_8(DEFINE_SPARSE, , )
 
-#define SPARSE_CASE(VECTORS, UNUSED)                                                              \
+#define SPARSE_CASE(VECTORS, UNUSED, P)                                                              \
     case VECTORS: NAME(sparse_##VECTORS)(width, k, values, rows, b, b_row, start, c); break;
 static void NAME(product_sparse)(SPARSE_PARAMETERS) {
     ptrdiff_t vectors = (n + LANES - 1) / LANES;
     for (ptrdiff_t parts = (vectors + MOST_SPARSE - 1) / MOST_SPARSE; parts > 0; parts--) {
         const ptrdiff_t some = (vectors + parts - 1) / parts;
         const ptrdiff_t width = some * LANES < n ? some * LANES : n;
-        switch (some) { UP_TO_8(SPARSE_CASE, ) }
+        switch (some) { UP_TO_8(SPARSE_CASE, , ) }
         vectors -= some;
         n -= width;
         b += width;

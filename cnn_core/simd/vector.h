@@ -82,6 +82,40 @@ static INLINE void NAME(store_n)(REAL *p, ptrdiff_t n, vec v) {
     else NAME(store_part)(p, n, v);
 }
 
+#if VECTOR_BYTES == 64
+/* Half a register: processors whose units are half as wide take such operations at twice the rate. */
+typedef REAL NAME(half_vec) __attribute__((vector_size(VECTOR_BYTES / 2)));
+typedef REAL NAME(half_unaligned)
+    __attribute__((vector_size(VECTOR_BYTES / 2), aligned(sizeof(REAL)), may_alias));
+#define half_vec NAME(half_vec)
+
+static INLINE half_vec NAME(half_load)(const REAL *p) {
+    return *(const NAME(half_unaligned) *)p;
+}
+#if REAL_IS_FLOAT
+static INLINE half_vec NAME(half_load_n)(const REAL *p, ptrdiff_t n, REAL fill) {
+    return (half_vec)_mm256_mask_loadu_ps(_mm256_set1_ps(fill), (__mmask8)((1u << n) - 1), p);
+}
+static INLINE void NAME(half_store_n)(REAL *p, ptrdiff_t n, half_vec v) {
+    _mm256_mask_storeu_ps(p, (__mmask8)((1u << n) - 1), (__m256)v);
+}
+static INLINE half_vec NAME(half_low)(vec v) {
+    return (half_vec)_mm512_castps512_ps256((__m512)v);
+}
+#else
+static INLINE half_vec NAME(half_load_n)(const REAL *p, ptrdiff_t n, REAL fill) {
+    return (half_vec)_mm256_mask_loadu_pd(_mm256_set1_pd(fill), (__mmask8)((1u << n) - 1), p);
+}
+static INLINE void NAME(half_store_n)(REAL *p, ptrdiff_t n, half_vec v) {
+    _mm256_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m256d)v);
+}
+static INLINE half_vec NAME(half_low)(vec v) {
+    return (half_vec)_mm512_castpd512_pd256((__m512d)v);
+}
+#endif
+#endif
+static INLINE vec NAME(low)(vec v) { return v; }
+
 /* Elements begin <= j < end of p in lanes j, 0 in the others; no other element is read. */
 static INLINE vec NAME(load_between)(const REAL *p, ptrdiff_t begin, ptrdiff_t end) {
     const ptrdiff_t from = begin < 0 ? 0 : begin, to = end > LANES ? LANES : end;

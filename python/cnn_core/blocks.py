@@ -131,7 +131,8 @@ class AffineBlock(Block):
     layer: Affine
     #: strips of the inputs and groups of rows in which a training step computes the outputs
     strips: tuple[int, int] | None = None
-    following: Sequence[Any] = ()
+    #: where x is read from, to fetch the rows behind: source, indices, place of the first index
+    following: tuple[Array, Array, Array] | tuple[()] = ()
 
     def cut(self) -> None:
         """Compute the outputs in strips where that pays. Nothing but the sizes decides."""
@@ -154,8 +155,7 @@ class AffineBlock(Block):
             n_strips, n_groups = self.strips
             sums = _memory.empty((n_strips - 1, *self.y.shape), self.y.dtype)
             products, total = ops.native.affine.forward_strips(
-                self.x, W, b, self.y, sums, n_groups, self.code, self.slope,
-                *(self.following[0] if self.following else ()),
+                *(self.x, W, b, self.y, sums, n_groups, self.code, self.slope), *self.following
             )
             return Parts(strips=[products], rows=[total])
         by_columns = len(self.x) < FEW_SAMPLES and W.size > WORK_TO_SHARE

@@ -50,7 +50,7 @@ class Parts:
     reduce   lanes that join what `after` has left in parts
     update   the optimizer's stages
     finished gradients that lanes of `after` complete row by row
-    following where rows are read from: (source, indices, place of the first index)
+    following where the next rows will be read: (source, indices, place of this batch's first index)
     """
 
     packing: list[Packing] = field(default_factory=list)

@@ -107,7 +107,7 @@ class NativeSegment:
         """The forward pass of rows that `read` puts into `x`, or that `dense` reads."""
         if isinstance(read, Parts):
             if self.strips is not None and isinstance(self.dense, AffineBlock):
-                self.dense.following = read.following
+                self.dense.following = read.following[0] if read.following else ()
             return read + self.forward_parts()
         assert self.dense is not None
         return self.dense.forward_from(read) + self.forward_parts(self.blocks.index(self.dense) + 1)
@@ -342,7 +342,7 @@ class Plan:
         if strips is None:
             return Parts(rows=[gather(*options)])
         same = source.dtype == self.x.dtype
-        following = [(flat(source), indices, start)] if same else []
+        following = [(options[0], indices, start)] if same else []
         return Parts(strips=[gather(*options, *strips)], following=following)
 
     def forward(self) -> Array:

@@ -240,11 +240,11 @@ class Kernels:
     # ---- images ----------------------------------------------------------------------------------
 
     def product_taps(
-        self, store, a_at, strides, b, b_at, c, k, *, start=None, b_gap=0, c_gap=0, ahead=0
+        self, store, a_at, strides, b, b_at, c, k, *, start=None, b_gap=0, c_gap=0, ahead=None
     ):
         """C (or `start`) + sum of A_t B_t; A_t at store[a_at[t]], B_t at row b_at[t].
 
-        ahead : an address.
+        ahead : an address per row.
         """
         (m_, n), row = c.shape, b.shape[1] + b_gap
         with self.memory() as m:
@@ -253,7 +253,8 @@ class Kernels:
             b_at_ = m.input(np.array(b_at, np.intp) * row)
             start_ = None if start is None else m.input(start)
             args = (a_.address, a_at_.address, *strides, b_.address, b_at_.address, b_.row)
-            last = (address(start_), c_.address, c_.row, ahead)
+            ahead_ = None if ahead is None else m.input(np.array(ahead, np.uint64))
+            last = (address(start_), c_.address, c_.row, address(ahead_))
             self.call("product_taps", m_, n, k, len(a_at), *args, *last)
         return c_.array
 

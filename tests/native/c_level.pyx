@@ -204,11 +204,11 @@ def product_taps(bint single, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Py_ssize
     if single:
         f32.product_taps(m, n, k, taps, <float*>a, <Py_ssize_t*>a_at, a_row, a_col,
                          <float*>b, <Py_ssize_t*>b_at, b_row, <float*>start, <float*>c, c_row,
-                         <float*>ahead)
+                         <void*>ahead)
     else:
         f64.product_taps(m, n, k, taps, <double*>a, <Py_ssize_t*>a_at, a_row, a_col,
                          <double*>b, <Py_ssize_t*>b_at, b_row, <double*>start, <double*>c, c_row,
-                         <double*>ahead)
+                         <void*>ahead)
 
 
 def sum_rows(bint single, Py_ssize_t m, Py_ssize_t n, address x, Py_ssize_t x_row, address y):

@@ -42,6 +42,13 @@ CASES = {
         lambda *arguments: affine.forward_strips(*arguments)[0],
         (real(N, I), real(I, O), real(O), real(N, O), real(2, N, O), 1),
     ),
+    "affine that fetches": (
+        lambda *arguments: affine.forward_strips(*arguments[:6], 0, 0.0, *arguments[6:])[0],
+        (
+            *(real(N, I), real(I, O), real(O), real(N, O), real(2, N, O), 1),
+            *(real(9, I), whole(N), whole(1)),
+        ),
+    ),
     "affine dx": (affine.input_gradient, (real(N, O), PACKED, real(N, I), real(N, I), 1)),
     "affine dW": (affine.weight_gradient, (real(N, I), real(N, O), real(I, O))),
     "affine db": (affine.bias_gradient, (real(N, O), real(O))),
@@ -85,6 +92,10 @@ CASES = {
 #: changes that fit, too: place of the argument, axis, and how much longer
 FITS = {
     "affine in strips": {(4, 0, -1), (4, 0, 1)},
+    "affine that fetches": {
+        *((4, 0, -1), (4, 0, 1)),  # more or fewer strips
+        *((6, 0, -1), (6, 0, 1), (7, 0, -1), (7, 0, 1)),  # nothing is fetched past the indices
+    },
     "affine dx": {(0, 1, -1), (1, 0, 1)},
     "affine db": {(0, 0, -1), (0, 0, 1)},
     "rows": {(0, 0, -1), (0, 0, 1), (1, 0, 1), (4, 0, -1)},

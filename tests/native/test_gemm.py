@@ -23,6 +23,9 @@ def widths(kernels):
         lanes - 1,
         lanes,
         lanes + 1,
+        lanes + lanes // 2,
+        lanes + lanes // 2 + 1,
+        most - lanes // 2,
         most - 1,
         most,
         most + 1,
@@ -40,6 +43,18 @@ def test_multiply_add_at_edge_sizes(kernels, rng):
             for k in TERMS:
                 actual = kernels.gemm(a[:m, :k], b[:k, :n], c[:m, :n])
                 assert same_bits(actual, sums[k][:m, :n]), f"m={m} n={n} k={k}"
+
+
+@pytest.mark.parametrize("m", [23, 24, 128, 129])
+def test_rows_behind_which_others_are_fetched(kernels, rng, m):
+    """Whole rows one behind the other: a line of terms is a tap of its own, the rest another."""
+    line = 64 // kernels.dtype.itemsize
+    a, b, c = exact_operands(rng, m, kernels.max_columns + 1, 150, kernels.dtype)
+    sums = term_by_term(a, b, c)
+    for n in (1, kernels.lanes, kernels.max_columns - 1, kernels.max_columns + 1):
+        for k in (0, 1, line - 1, line, line + 1, 128, 128 + line + 1):
+            actual = kernels.gemm(a[:, :k], b[:k, :n], c[:, :n])
+            assert same_bits(actual, sums[k][:, :n]), f"n={n} k={k}"
 
 
 @pytest.mark.parametrize("k", [0, 1, 64, 130])

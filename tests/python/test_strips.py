@@ -80,6 +80,20 @@ def test_any_number_of_threads_gives_the_same_bits(kind, rows, threads):
         assert trained() == expected, count
 
 
+@pytest.mark.parametrize("rows", [1, 7, 100])
+@pytest.mark.parametrize("sampling", ["shuffle", "replacement", "sequential"])
+def test_fetching_the_next_batch_changes_no_bit(rows, sampling):
+    """Rows of the network's own dtype are fetched a batch ahead; those of another are not."""
+    x, t = batch(784, 3 * rows + 1, "float32")
+    trained = []
+    for data in (x, x.astype("float64")):
+        net = make(784, 50, "float32", cc.ReLU)
+        options = {"epochs": 2, "batch_size": rows, "sampling": sampling, "verbose": False}
+        cc.Trainer(net, cc.SGD(1e-4)).fit(data, t, **options)
+        trained.append(cc.fingerprint(net))
+    assert trained[0] == trained[1]
+
+
 def test_sparse_rows_give_the_same_bits():
     for n_in, rows in ((2 * STRIP, 5), (784, 1), (1030, 130)):
         x, t = batch(n_in, rows)
