@@ -47,8 +47,9 @@ cdef void multiply_add(
     """
     cdef const real* ahead[MOST_AHEAD]
     cdef Py_ssize_t i
-    # Whole rows one behind the other: those that follow are likely to come next.
-    if ROWS_THAT_PAY <= m <= MOST_AHEAD and a_row == k and a_col == 1:
+    # Whole rows one behind the other: those that follow are likely to come next. Short ones are
+    # mostly what a layer before has just written.
+    if ROWS_THAT_PAY <= m <= MOST_AHEAD and k > BLOCK_K and a_row == k and a_col == 1:
         for i in range(m):
             ahead[i] = a + (m + i) * k
         multiply_add_fetching(m, n, k, a, a_row, a_col, b, b_row, add, bias, c, c_row, ahead)
