@@ -60,6 +60,12 @@ cdef class Images:
         return self.n, self.channels, self.height, self.width
 
     @property
+    def place(self):
+        """Address of the first image, bytes of an image, how many there are: for `Program`."""
+        item = sizeof(float) if self.is_float else sizeof(double)
+        return <size_t>self.data, self.layout.image * item, self.n
+
+    @property
     def dtype(self):
         return self.buffer.dtype
 

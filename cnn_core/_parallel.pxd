@@ -7,6 +7,7 @@ ctypedef void (*kernel_t)(const void* args, Py_ssize_t begin, Py_ssize_t end) no
 cdef class Task:
     cdef kernel_t kernel
     cdef void* args            # the kernel's own copy of its struct of arguments
+    cdef size_t args_size
     cdef readonly Py_ssize_t n      # items: rows of a batch, rows of a weight gradient, ...
     cdef readonly Py_ssize_t step   # a chunk is a multiple of so many items
     cdef readonly Py_ssize_t most   # and no more than so many,
@@ -19,9 +20,17 @@ cdef Task new_task(kernel_t kernel, const void* args, size_t args_size, Py_ssize
                    Py_ssize_t step, Py_ssize_t most, double work, object arrays)
 
 
+cdef struct Move:
+    size_t at            # of the pointer in the arguments
+    Py_ssize_t item      # bytes
+
+
 cdef struct BoundKernel:
     kernel_t kernel
     const void* args
+    size_t args_size
+    Move* moves          # pointers that are moved to the thread's own part of a passing array
+    int n_moves
 
 
 cdef struct Lane:
@@ -61,6 +70,7 @@ cdef class Program:
     cpdef void run(self)
     cdef bint make_claims(self, int threads) noexcept nogil
     cdef bint share(self, int threads) noexcept nogil
+    cdef let_pass(self, images, list plan)
 
 
 cpdef int get_num_threads()

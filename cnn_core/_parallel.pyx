@@ -12,13 +12,17 @@ Every thread begins with chunks of its own, the same part of each lane, so that 
 in one stage it finds in its cache in the next. Then it takes those that other threads have not
 begun. A chunk is computed by one thread, and no kernel's result depends on how its items are cut
 into chunks, so a program gives the same bits for any number of threads.
+
+An array that one lane writes and reads, and nobody else, is needed for a chunk at a time only. Where
+the caller says so (`passing`), all chunks of a thread use the same few items of it, which stay in
+the cache.
 """
 
 import os
 import re
 
 from libc.limits cimport INT_MAX
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
 
@@ -38,6 +42,10 @@ cdef extern from "team.h" nogil:
     Py_ssize_t team_claim(Py_ssize_t* next)
     Py_ssize_t team_unclaimed(const Py_ssize_t* next)
     void team_hesitate()
+
+
+cdef enum:
+    MOST_ARGS = 128    # words of a task's arguments
 
 
 # Below so many multiply-adds per thread a team costs more than it saves.
@@ -119,6 +127,7 @@ cdef Task new_task(kernel_t kernel, const void* args, size_t args_size, Py_ssize
     task.args = malloc(args_size)
     if task.args == NULL:
         raise MemoryError()
+    task.args_size = args_size
     memcpy(task.args, args, args_size)
     task.kernel = kernel
     task.n = n
@@ -142,7 +151,19 @@ cdef inline Py_ssize_t count_chunks(const Lane* line, int threads) noexcept nogi
     return (line.n + size - 1) // size
 
 
-cdef inline void run_chunk(const Stage* now, Py_ssize_t chunk, int threads) noexcept nogil:
+cdef inline void run_moved(const BoundKernel* bound, Py_ssize_t begin, Py_ssize_t end,
+                           Py_ssize_t items) noexcept nogil:
+    """The chunk begin..end where item `begin` of the passing arrays is their item begin + items."""
+    cdef size_t args[MOST_ARGS]
+    cdef int i
+    memcpy(args, bound.args, bound.args_size)
+    for i in range(bound.n_moves):
+        args[bound.moves[i].at] += <size_t>(items * bound.moves[i].item)
+    bound.kernel(args, begin, end)
+
+
+cdef inline void run_chunk(const Stage* now, Py_ssize_t chunk, int threads,
+                           int thread) noexcept nogil:
     """One chunk, counted over all lanes of a stage."""
     cdef const Lane* line = now.lanes
     cdef Py_ssize_t count = count_chunks(line, threads), size, begin, end
@@ -155,7 +176,10 @@ cdef inline void run_chunk(const Stage* now, Py_ssize_t chunk, int threads) noex
     begin = chunk * size
     end = min(begin + size, line.n)
     for k in range(line.n_kernels):
-        line.kernels[k].kernel(line.kernels[k].args, begin, end)
+        if line.kernels[k].n_moves > 0 and threads * size <= line.n:
+            run_moved(&line.kernels[k], begin, end, thread * size - begin)
+        else:
+            line.kernels[k].kernel(line.kernels[k].args, begin, end)
 
 
 cdef Py_ssize_t count_all(const Stage* now, int threads) noexcept nogil:
@@ -211,7 +235,7 @@ cdef void run_stage(const Stage* now, Claim* claims, int thread, int threads) no
             place = team_claim(&claim.next)
             if place >= claim.end:
                 break
-            run_chunk(now, now.order[place], threads)
+            run_chunk(now, now.order[place], threads, thread)
 
 
 cdef struct TeamWork:
@@ -240,7 +264,7 @@ cdef void run_serial(const Stage* stages, Py_ssize_t n_stages) noexcept nogil:
         for i in range(stages[s].n_lanes):
             total += count_chunks(&stages[s].lanes[i], 1)
         for chunk in range(total):
-            run_chunk(&stages[s], chunk, 1)
+            run_chunk(&stages[s], chunk, 1, 0)
     flush_end(mode)
 
 
@@ -256,7 +280,7 @@ cdef fill_lane(Lane* line, list lane_tasks):
     line.step = task.step
     line.most = task.most
     line.least = task.least
-    line.kernels = <BoundKernel*>malloc(len(lane_tasks) * sizeof(BoundKernel))
+    line.kernels = <BoundKernel*>calloc(len(lane_tasks), sizeof(BoundKernel))
     if line.kernels == NULL:
         raise MemoryError()
     for task in lane_tasks:
@@ -268,13 +292,35 @@ cdef fill_lane(Lane* line, list lane_tasks):
         line.work += task.work
         line.kernels[line.n_kernels].kernel = task.kernel
         line.kernels[line.n_kernels].args = task.args
+        line.kernels[line.n_kernels].args_size = task.args_size
         line.n_kernels += 1
     line.most = max(line.most, line.least)
     line.most = max(line.most // line.step, 1) * line.step    # whole steps
 
 
+cdef bint uses(Task task, images):
+    return any(array is images for array in task.arrays)
+
+
+cdef move(BoundKernel* bound, size_t address, Py_ssize_t item):
+    """Note which of the arguments are this address, an array's with items of so many bytes."""
+    cdef const size_t* args = <const size_t*>bound.args
+    cdef size_t at
+    cdef Move* moves
+    for at in range(bound.args_size // sizeof(size_t)):
+        if args[at] == address:
+            moves = <Move*>realloc(bound.moves, (bound.n_moves + 1) * sizeof(Move))
+            if moves == NULL:
+                raise MemoryError()
+            bound.moves = moves
+            moves[bound.n_moves].at, moves[bound.n_moves].item = at, item
+            bound.n_moves += 1
+
+
 cdef class Program:
     """Tasks in stages and lanes (see the module's docstring), run again and again.
+
+    passing : Images that nobody reads after a run, nor before the program has written them.
 
     Raises
     ------
@@ -282,7 +328,7 @@ cdef class Program:
         If the tasks of a lane do not have the same number of items.
     """
 
-    def __cinit__(self, plan):
+    def __cinit__(self, plan, passing=()):
         self.tasks = [task for stage in plan for lane in stage for task in lane]
         self.work = sum(task.n * task.work for task in self.tasks)
         # Empty lanes and tasks without items would only cost a look at run time.
@@ -303,11 +349,34 @@ cdef class Program:
                 fill_lane(line, lane_tasks)
                 line += 1
             now += 1
+        for images in passing:
+            self.let_pass(images, [lane for stage in plan for lane in stage])
+
+    cdef let_pass(self, images, list plan):
+        """Of images that tasks of one lane use only, each thread's chunks share a few."""
+        cdef Py_ssize_t lane, n, item
+        cdef size_t address
+        cdef Task task
+        cdef int k
+        address, item, n = images.place
+        users = {i for i, tasks in enumerate(plan) for task in tasks if uses(task, images)}
+        if len(users) != 1:
+            return
+        lane = users.pop()
+        for task in plan[lane]:
+            if task.n != n or task.args_size > MOST_ARGS * sizeof(size_t):
+                return
+        for k in range(self.lanes[lane].n_kernels):
+            if uses(plan[lane][k], images):
+                move(&self.lanes[lane].kernels[k], address, item)
 
     def __dealloc__(self):
         cdef Py_ssize_t i
+        cdef int k
         if self.lanes != NULL:
             for i in range(self.n_lanes):
+                for k in range(self.lanes[i].n_kernels):
+                    free(self.lanes[i].kernels[k].moves)
                 free(self.lanes[i].kernels)
         free(self.lanes)
         free(self.stages)

@@ -136,7 +136,8 @@ class Fit:
                 column, out = self.weights[:, np.newaxis], plan.weights[:, np.newaxis]
                 targets.append(batches.gather_rows(column, *at, 1.0, out))
             update = partial(self.trainer.update_parts, keep_gradients=self.watched)
-            calls = plan.steps(True, Parts(before=[targets]) + read, update)
+            read = Parts(before=[targets]) + read
+            calls = plan.steps(True, read, update, keep_outputs=self.watched)
             self.compiled[n] = plan, [*before, *calls, *after]
         return self.compiled[n]
 

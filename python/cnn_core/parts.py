@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -66,7 +67,8 @@ class Parts:
     def __add__(self, other: Parts) -> Parts:
         return Parts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
-    def program(self) -> ops.Program:
+    def program(self, passing: Iterable[ops.images.Images] = ()) -> ops.Program:
+        """passing : images that nobody reads after a run of the program, nor it before it writes."""
         packing = [packing.lane for packing in self.packing]
         stages: list[list[Lane]] = [[self.strips, *self.before, *packing], [[]]]
         for item in self.rows:
@@ -78,7 +80,7 @@ class Parts:
             if max(task.least for task in lane) > min(task.most for task in lane):
                 stages.append([[]])
             stages[-1][0].append(item)
-        return ops.Program([*stages, self.after, self.reduce, *self.update])
+        return ops.Program([*stages, self.after, self.reduce, *self.update], passing)
 
 
 def flat(array: Array) -> Array:

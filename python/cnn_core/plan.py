@@ -99,6 +99,12 @@ class NativeSegment:
         block = next((b for b in self.blocks if not isinstance(b, FlattenBlock)), None)
         return block if type(block) is AffineBlock else None
 
+    @property
+    def images(self) -> set[Images]:
+        """All buffers of images between the blocks."""
+        buffers = (buffer for block in self.blocks for buffer in (block.x, block.y, block.dx))
+        return {buffer for buffer in buffers if isinstance(buffer, Images)}
+
     def forward_parts(self, first: int = 0) -> Parts:
         """The forward pass, from block `first` on."""
         return sum((block.forward() for block in self.blocks[first:]), Parts())
@@ -363,17 +369,23 @@ class Plan:
         read : what puts rows into `x`, or rows for which `reads_in_place` holds.
         """
         if len(self.segments) == 1 and isinstance(self.segments[0], NativeSegment):
-            return [self.segments[0].reading_parts(read).program().run]
+            segment = self.segments[0]
+            return [segment.reading_parts(read).program(segment.images).run]
         assert isinstance(read, Parts)
         return [read.program().run, self._forward_only]
 
     def steps(
-        self, gradient: bool, read: Parts | Source, update: Update = no_update
+        self,
+        gradient: bool,
+        read: Parts | Source,
+        update: Update = no_update,
+        keep_outputs: bool = False,
     ) -> list[Callable[[], None]]:
         """What to call, in this order, for one evaluation or one step of training.
 
         read : as for `forward_steps`.
-        update: given what Parts.finished holds, the parts that update the parameters.
+        update : given what Parts.finished holds, the parts that update the parameters.
+        keep_outputs : whether all layers' outputs are wanted afterwards.
         """
         dy = self.segments[-1].dy if gradient and self.segments else None
         if self.native:
@@ -382,7 +394,8 @@ class Plan:
             parts = segment.reading_parts(read) + self.loss_parts(dy)
             if gradient:
                 parts += segment.backward_parts()
-            return [(parts + update(parts.finished)).program().run]
+            passing = () if keep_outputs else segment.images
+            return [(parts + update(parts.finished)).program(passing).run]
         assert isinstance(read, Parts)
         calls: list[Callable[[], None]] = [read.program().run, self._forward_only]
         if self.loss.native is None:
@@ -464,7 +477,7 @@ class Plan:
 
     def _run(self, name: str, gradient: bool) -> float:
         if name not in self._steps:
-            self._steps[name] = self.steps(gradient, Parts())
+            self._steps[name] = self.steps(gradient, Parts(), keep_outputs=True)
         for call in self._steps[name]:
             call()
         return float(self.totals[0])
