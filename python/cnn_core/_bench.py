@@ -18,7 +18,8 @@ from cnn_core._recipes import Options, build_network, build_trainer
 from cnn_core.blocks import AffineBlock, Block, ConvBlock
 from cnn_core.network import Sequential
 from cnn_core.parts import Parts
-from cnn_core.plan import NativeSegment, Plan
+from cnn_core.plan import Plan
+from cnn_core.segments import NativeSegment
 from cnn_core.trainer import Trainer
 
 Array = npt.NDArray[Any]

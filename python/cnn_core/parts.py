@@ -68,7 +68,7 @@ class Parts:
         return Parts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def program(self, passing: Iterable[ops.images.Images] = ()) -> ops.Program:
-        """passing : images that nobody reads after a run of the program, nor it before it writes."""
+        """passing : images that nobody reads after a run, nor the program before it writes them."""
         packing = [packing.lane for packing in self.packing]
         stages: list[list[Lane]] = [[self.strips, *self.before, *packing], [[]]]
         for item in self.rows:

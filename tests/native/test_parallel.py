@@ -9,8 +9,10 @@ import pytest
 
 import children
 import cnn_core as cc
-from cnn_core import _parallel
+from cnn_core import _parallel, ops
 from cnn_core._parallel import Program
+from cnn_core.ops import native
+from cnn_core.ops.images import new_images
 from reference import same_bits
 
 THREADS = (1, 2, 3, 7, 16)
@@ -261,3 +263,61 @@ def test_fewer_threads_than_asked_for_do_all_the_work():
     """
     assert children.run(code, OMP_THREAD_LIMIT="2") == [["True", "7"]]
     assert children.run(code, OMP_DYNAMIC="true") == [["True", "7"]]
+
+
+# ---- passing arrays ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def images_between():
+    """A function: rows that go through images to other rows, as a plan with so many stages."""
+    shape = n, channels, height, width = 40, 3, 30, 40
+
+    def make(stages):
+        rows = np.random.default_rng(0).uniform(1, 2, (n, channels * height * width))
+        images, out = new_images(shape, (1, 0, 2, 1), rows.dtype), np.zeros_like(rows)
+        tasks = [
+            native.images.from_rows(rows, images),
+            native.images.activation_forward(images, images, ops.ACTIVATIONS["relu"], 0.0),
+            native.images.to_rows(images, out),
+        ]
+        plans = {1: [[tasks]], 2: [[tasks[:2]], [tasks[2:]]], 3: [[[task]] for task in tasks]}
+        return images, rows, out, plans[stages]
+
+    return make
+
+
+def written(images):
+    return int(images.array.any(axis=(1, 2, 3)).sum())
+
+
+@pytest.mark.parametrize("count", THREADS)
+def test_chunks_of_a_thread_share_what_only_passes(threads, images_between, count):
+    """4 images at once and thread; with as many threads as chunks, or more, all are written."""
+    threads(count)
+    images, rows, out, plan = images_between(1)
+    program = Program(plan, [images])
+    for _ in range(2):
+        program.run()
+        assert same_bits(out, rows)
+        assert 0 < written(images) <= min(4 * count, 40)
+        out[:] = 0
+    assert np.count_nonzero(images.buffer) == np.count_nonzero(images.array), "the border"
+
+
+@pytest.mark.parametrize("stages", [2, 3])
+def test_what_several_lanes_use_is_whole(threads, images_between, stages):
+    for count in THREADS:
+        threads(count)
+        images, rows, out, plan = images_between(stages)
+        Program(plan, [images]).run()
+        assert same_bits(out, rows) and written(images) == images.n
+
+
+def test_images_pass_only_where_it_was_allowed(images_between):
+    images, rows, out, plan = images_between(1)
+    Program(plan).run()
+    assert same_bits(out, rows) and written(images) == images.n
+    images, other = images_between(1)[0], images_between(1)[0]
+    Program(plan, [images, other]).run()  # no task uses these
+    assert written(images) == written(other) == 0

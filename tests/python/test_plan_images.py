@@ -426,8 +426,30 @@ def test_rows_are_cut_where_tasks_want_other_chunks(monkeypatch):
         return SimpleNamespace(least=least, most=most)
 
     stages = []
-    monkeypatch.setattr(blocks.ops, "Program", stages.extend)
+    monkeypatch.setattr(blocks.ops, "Program", lambda plan, passing: stages.extend(plan))
     image, row, weights = task(1, 4), task(1, 48), task(24, 96)
     blocks.Parts(rows=[image, row, weights, row, image]).program()
     lanes = [lane for stage in stages for lane in stage if lane]
     assert lanes == [[image, row], [weights, row], [image]]
+
+
+class Listens(cc.Callback):
+    """Who listens to updates may look at all outputs: no images pass."""
+
+    def on_step_end(self, trainer):
+        pass
+
+
+@pytest.mark.parametrize("last", ON_IMAGES)
+@pytest.mark.parametrize("first", ON_IMAGES)
+def test_images_that_pass_change_no_bit(first, last, threads):
+    x, t = np.random.default_rng(1).standard_normal((45, 2, 9, 8)), np.arange(45) % 3
+    found = []
+    for count, callbacks in ((1, [Listens()]), (1, []), (2, []), (3, [])):
+        threads(count)
+        layers = [ON_IMAGES[first](), cc.Tanh(), ON_IMAGES[last](), cc.ReLU(), cc.Affine(3)]
+        net = cc.Sequential([*layers[:4], cc.Flatten(), layers[4]], input_shape=(2, 9, 8), seed=2)
+        trainer = cc.Trainer(net, cc.SGD(0.01), callbacks=callbacks)
+        trainer.fit(x, t, epochs=2, batch_size=40, verbose=False)
+        found.append((cc.fingerprint(net), net.predict(x).tobytes(), *net.evaluate(x, t)))
+    assert found[1:] == found[:1] * 3

@@ -1,0 +1,184 @@
+"""Segments of a plan (see plan.py): neighbouring native layers as blocks with their buffers, or one
+layer in plain Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cnn_core import _memory, ops
+from cnn_core.blocks import (
+    FEW_SAMPLES,
+    NO_BORDER,
+    AffineBlock,
+    Block,
+    FlattenBlock,
+    Shape,
+    Source,
+    convert,
+)
+from cnn_core.layers import Layer
+from cnn_core.losses import Loss
+from cnn_core.ops.images import Images
+from cnn_core.parts import Parts
+
+Array = npt.NDArray[Any]
+
+
+class NativeSegment:
+    """Neighbouring blocks, with the buffers between them."""
+
+    #: see AffineBlock.strips, of the first block
+    strips: tuple[int, int] | None = None
+    #: of the parameters that have been packed by `_pack`, where `_forward` does not pack them
+    _snapshot: Any = None
+
+    def __init__(
+        self, blocks: list[Block], x: Array, training: bool, gradient: bool, need_dx: bool
+    ) -> None:
+        self.blocks, self.x, self.training = convert(blocks, x.shape[1:]), x, training
+        self._lay_out(x)
+        #: the first block that needs a gradient: none before it has parameters
+        self.lowest = 0
+        if not need_dx:
+            layers = (block.layer for block in self.blocks)
+            trained = (i for i, layer in enumerate(layers) if getattr(layer, "params", None))
+            self.lowest = next(trained, len(self.blocks))
+        if gradient:
+            self._lay_out_gradients(need_dx)
+            first = next((b for b in self.blocks if not isinstance(b, FlattenBlock)), None)
+            if not need_dx and isinstance(first, AffineBlock):
+                first.cut()
+                self.strips = first.strips
+
+    def _lay_out(self, x: Any) -> None:
+        spare = False
+        for block, behind in zip(self.blocks, [*self.blocks[1:], None], strict=True):
+            block.x, block.spare_x, block.training = x, spare, self.training
+            block.y = x = block.output(behind.x_border if behind is not None else NO_BORDER)
+            spare = block.spare_y or (spare and isinstance(block, FlattenBlock))
+        self.y: Array = x
+
+    def _lay_out_gradients(self, need_dx: bool) -> None:
+        for previous, block in pairwise(self.blocks):
+            if block.in_place:
+                block.dy_border = previous.dy_border
+        self.dy = dy = _memory.empty(self.y.shape, self.y.dtype)
+        for index in reversed(range(self.lowest, len(self.blocks))):
+            block = self.blocks[index]
+            block.dy = dy
+            if index > self.lowest or need_dx:
+                border = self.blocks[index - 1].dy_border if index else NO_BORDER
+                block.dx = dy = block.input_gradient(border)
+        self.dx = self.blocks[0].dx
+
+    @property
+    def dense(self) -> AffineBlock | None:
+        """The layer that reads `x` as it comes, if it is a dense one."""
+        block = next((b for b in self.blocks if not isinstance(b, FlattenBlock)), None)
+        return block if type(block) is AffineBlock else None
+
+    @property
+    def images(self) -> set[Images]:
+        """All buffers of images between the blocks."""
+        buffers = (buffer for block in self.blocks for buffer in (block.x, block.y, block.dx))
+        return {buffer for buffer in buffers if isinstance(buffer, Images)}
+
+    def forward_parts(self, first: int = 0) -> Parts:
+        """The forward pass, from block `first` on."""
+        return sum((block.forward() for block in self.blocks[first:]), Parts())
+
+    def reading_parts(self, read: Parts | Source) -> Parts:
+        """The forward pass of rows that `read` puts into `x`, or that `dense` reads."""
+        if isinstance(read, Parts):
+            if self.strips is not None and isinstance(self.dense, AffineBlock):
+                self.dense.following = read.following[0] if read.following else ()
+            return read + self.forward_parts()
+        assert self.dense is not None
+        return self.dense.forward_from(read) + self.forward_parts(self.blocks.index(self.dense) + 1)
+
+    def backward_parts(self) -> Parts:
+        """Gradients from self.dy, the gradient by self.y."""
+        return sum((parts for _, parts in self.backward_blocks()), Parts())
+
+    def forward_blocks(self) -> Iterator[tuple[Block, Parts]]:
+        """The forward pass, block by block."""
+        for block in self.blocks:
+            yield block, block.forward()
+
+    def backward_blocks(self) -> Iterator[tuple[Block, Parts]]:
+        """The backward pass, block by block, an activation apart from its layer."""
+        done = False
+        for index in reversed(range(self.lowest, len(self.blocks))):
+            block = self.blocks[index]
+            previous = self.blocks[index - 1] if index else None
+            if block.code and not done:
+                yield block, block.activation_backward()
+            yield block, block.backward(previous)
+            done = block.takes_activation
+
+    def forward(self) -> None:
+        if not hasattr(self, "_forward"):
+            parts = self.forward_parts()
+            # One sample has little more work than the packing of weights that mostly stay the same.
+            if parts.packing and not self.training and len(self.x) < FEW_SAMPLES:
+                sources = [packing.source for packing in parts.packing]
+                self._snapshot = ops.native.gemm.Snapshot(sources)
+                self._pack = Parts(packing=parts.packing).program()
+                parts.packing = []
+            self._forward = parts.program()
+        if self._snapshot is not None and self._snapshot.changed():
+            self._pack.run()
+        self._forward.run()
+
+    def backward(self) -> None:
+        if not hasattr(self, "_backward"):
+            self._backward = self.backward_parts().program()
+        self._backward.run()
+
+
+class PythonSegment:
+    """One layer in plain Python between buffers."""
+
+    strips = None
+
+    def __init__(
+        self, layer: Layer, x: Array, output_shape: Shape, training: bool, gradient: bool
+    ) -> None:
+        self.layer, self.x, self.training = layer, read_only(x), training
+        self.y = np.empty((len(x), *output_shape), x.dtype)
+        # The network's views; the layer may put other arrays into `grads`.
+        self.grads = dict(layer.grads) if getattr(layer, "params", None) else {}
+        if gradient:
+            self.dy, self.dx = np.empty_like(self.y), np.empty_like(x)
+
+    def forward(self) -> None:
+        copy_result(self.layer, "forward", self.layer.forward(self.x, self.training), self.y)
+
+    def backward(self) -> None:
+        copy_result(self.layer, "backward", self.layer.backward(self.dy), self.dx)
+        for name, view in self.grads.items():
+            result = self.layer.grads.get(name)
+            if result is not view:
+                copy_result(self.layer, f"grads[{name!r}]", result, view)
+
+
+def read_only(array: Array) -> Array:
+    """A view for a user's code: writing to it would spoil what the layer before has kept."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def copy_result(layer: Layer | Loss, method: str, result: Any, buffer: Array) -> None:
+    if np.shape(result) != buffer.shape:
+        raise ValueError(
+            f"{type(layer).__name__}.{method}: expected a result of shape {buffer.shape},"
+            f" got {np.shape(result)}"
+        )
+    np.copyto(buffer, result, casting="same_kind")
