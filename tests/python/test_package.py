@@ -34,7 +34,7 @@ ROOMS = [
     {"ops"},
     {"losses", "layers", "image_layers", "_optimizer", "optimizers", "config"},
     {"book"},
-    {"parts", "blocks", "sparse_block", "plan", "gradient_check"},
+    {"parts", "blocks", "sparse_block", "segments", "plan", "gradient_check"},
     {"_inputs"},
     {"network"},
     {
