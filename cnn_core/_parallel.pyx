@@ -13,9 +13,9 @@ in one stage it finds in its cache in the next. Then it takes those that other t
 begun. A chunk is computed by one thread, and no kernel's result depends on how its items are cut
 into chunks, so a program gives the same bits for any number of threads.
 
-An array that one lane writes and reads, and nobody else, is needed for a chunk at a time only. Where
+An array that one lane uses, and nobody else, is needed for a chunk at a time only. Where
 the caller says so (`passing`), all chunks of a thread use the same few items of it, which stay in
-the cache.
+its cache.
 """
 
 import os

@@ -51,7 +51,9 @@ def test_what_is_offered_is_found():
 @pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("model")])
 def test_the_cases_keep_sixteen_threads_busy(case, monkeypatch):
     programs, made = [], cc.ops.Program
-    monkeypatch.setattr(cc.ops, "Program", lambda plan: programs.append(made(plan)) or programs[-1])
+    monkeypatch.setattr(
+        cc.ops, "Program", lambda *plan: programs.append(made(*plan)) or programs[-1]
+    )
     digest(case, "float32")
     assert max(program.work for program in programs) >= WORK
 
