@@ -83,7 +83,11 @@ class Server:
     def memory(self) -> None:
         """The peak resident memory of this process so far, in MB."""
         unit = 2**20 if sys.platform == "darwin" else 2**10
-        self.answer(megabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if sys.platform == "linux":  # where ru_maxrss is not below the parent's at its start
+            with open("/proc/self/status") as status:
+                peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+        self.answer(megabytes=peak / unit)
 
 
 def main() -> None:
