@@ -302,19 +302,24 @@ cdef bint uses(Task task, images):
     return any(array is images for array in task.arrays)
 
 
-cdef move(BoundKernel* bound, size_t address, Py_ssize_t item):
-    """Note which of the arguments are this address, an array's with items of so many bytes."""
-    cdef const size_t* args = <const size_t*>bound.args
+cdef list places_of(Task task, size_t address):
+    """Where in the words of its arguments the address stands."""
+    cdef const size_t* args = <const size_t*>task.args
     cdef size_t at
-    cdef Move* moves
-    for at in range(bound.args_size // sizeof(size_t)):
-        if args[at] == address:
-            moves = <Move*>realloc(bound.moves, (bound.n_moves + 1) * sizeof(Move))
-            if moves == NULL:
-                raise MemoryError()
-            bound.moves = moves
-            moves[bound.n_moves].at, moves[bound.n_moves].item = at, item
-            bound.n_moves += 1
+    return [at for at in range(task.args_size // sizeof(size_t)) if args[at] == address]
+
+
+cdef move(BoundKernel* bound, list places, Py_ssize_t item):
+    """Note that arguments are the address of an array with items of so many bytes."""
+    cdef size_t at
+    cdef Move* moves = <Move*>realloc(
+        bound.moves, (bound.n_moves + len(places)) * sizeof(Move))
+    if moves == NULL:
+        raise MemoryError()
+    bound.moves = moves
+    for at in places:
+        moves[bound.n_moves].at, moves[bound.n_moves].item = at, item
+        bound.n_moves += 1
 
 
 cdef class Program:
@@ -363,12 +368,15 @@ cdef class Program:
         if len(users) != 1:
             return
         lane = users.pop()
+        places = [places_of(task, address) if uses(task, images) else None for task in plan[lane]]
         for task in plan[lane]:
             if task.n != n or task.args_size > MOST_ARGS * sizeof(size_t):
                 return
+        if [] in places:    # a kernel knows the images by something else than their address
+            return
         for k in range(self.lanes[lane].n_kernels):
-            if uses(plan[lane][k], images):
-                move(&self.lanes[lane].kernels[k], address, item)
+            if places[k]:
+                move(&self.lanes[lane].kernels[k], places[k], item)
 
     def __dealloc__(self):
         cdef Py_ssize_t i

@@ -314,6 +314,15 @@ def test_what_several_lanes_use_is_whole(threads, images_between, stages):
         assert same_bits(out, rows) and written(images) == images.n
 
 
+def test_images_that_a_kernel_knows_by_something_else_stay_whole(c_level, images_between):
+    images, rows, out, plan = images_between(1)
+    seen = np.zeros((images.n, 4), np.int64)
+    record = c_level.record(images.n, seen.ctypes.data, 1, 4, 1.0, (seen, images))
+    plan[0][0].append(record)
+    Program(plan, [images]).run()
+    assert same_bits(out, rows) and written(images) == images.n and seen[:, VISITS].all()
+
+
 def test_images_pass_only_where_it_was_allowed(images_between):
     images, rows, out, plan = images_between(1)
     Program(plan).run()
