@@ -33,13 +33,13 @@ from cnn_core._types cimport real
 cdef enum:
     MOST_ROWS = 96      # rows of a batch that stay in the cache from layer to layer
     MOST_ROWS_OF_DW = 128    # of dW: they and BLOCK_K rows of x stay in the nearest cache
-    LEAST_ROWS = 24     # that pay for reading weights which do not fit into the nearest caches
+    LEAST_ROWS = 12     # that pay for reading weights which do not fit into the nearest caches
     LINE_BYTES = 64
     MOST_LINES = 64
     FEW_ROWS = 4
     FEW_WEIGHTS = 65536
     MANY_WEIGHTS = 262144
-    MANY_ELEMENTS = 262144   # of rows that stay in the cache beside the weights
+    MANY_ELEMENTS = 131072   # of rows that stay in the cache beside the weights
     MOST_ROWS_OF_MANY = 1024    # more, where even the farther caches do not hold the weights
     MOST_ROWS_OF_MANY_DW = 384  # so that their update finds them in the cache
     SUM_BLOCK = 256     # rows summed before the sum joins the total, against rounding errors
