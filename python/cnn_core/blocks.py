@@ -131,8 +131,6 @@ class AffineBlock(Block):
     layer: Affine
     #: strips of the inputs and groups of rows in which a training step computes the outputs
     strips: tuple[int, int] | None = None
-    #: where x is read from, to fetch the rows behind: source, indices, place of the first index
-    following: tuple[Array, Array, Array] | tuple[()] = ()
 
     def cut(self) -> None:
         """Compute the outputs in strips where that pays. Nothing but the sizes decides."""
@@ -149,15 +147,24 @@ class AffineBlock(Block):
         options = params["W"], params["b"], self.y, self.code, self.slope, False, start
         return Parts(rows=[ops.native.affine.forward(x, *options)])
 
+    def forward_strips(self, *following: Array) -> Parts:
+        """The outputs in strips.
+
+        following : to fetch the next batch, where x is read from: source, indices, place of the
+            first index.
+        """
+        assert self.strips is not None
+        W, b = self.layer.params["W"], self.layer.params["b"]
+        n_strips, n_groups = self.strips
+        sums = _memory.empty((n_strips - 1, *self.y.shape), self.y.dtype)
+        options = self.x, W, b, self.y, sums, n_groups, self.code, self.slope
+        products, total = ops.native.affine.forward_strips(*options, *following)
+        return Parts(strips=[products], rows=[total])
+
     def forward(self) -> Parts:
         W, b = self.layer.params["W"], self.layer.params["b"]
         if self.strips is not None:
-            n_strips, n_groups = self.strips
-            sums = _memory.empty((n_strips - 1, *self.y.shape), self.y.dtype)
-            products, total = ops.native.affine.forward_strips(
-                *(self.x, W, b, self.y, sums, n_groups, self.code, self.slope), *self.following
-            )
-            return Parts(strips=[products], rows=[total])
+            return self.forward_strips()
         by_columns = len(self.x) < FEW_SAMPLES and W.size > WORK_TO_SHARE
         task = ops.native.affine.forward(self.x, W, b, self.y, self.code, self.slope, by_columns)
         return Parts(rows=[[[task]] if by_columns else task])

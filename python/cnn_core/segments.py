@@ -95,12 +95,15 @@ class NativeSegment:
 
     def reading_parts(self, read: Parts | Source) -> Parts:
         """The forward pass of rows that `read` puts into `x`, or that `dense` reads."""
-        if isinstance(read, Parts):
-            if self.strips is not None and isinstance(self.dense, AffineBlock):
-                self.dense.following = read.following[0] if read.following else ()
+        dense = self.dense
+        if not isinstance(read, Parts):
+            assert dense is not None
+            first = dense.forward_from(read)
+        elif dense is not None and dense.strips and read.following:
+            first = read + dense.forward_strips(*read.following[0])
+        else:
             return read + self.forward_parts()
-        assert self.dense is not None
-        return self.dense.forward_from(read) + self.forward_parts(self.blocks.index(self.dense) + 1)
+        return first + self.forward_parts(self.blocks.index(dense) + 1)
 
     def backward_parts(self) -> Parts:
         """Gradients from self.dy, the gradient by self.y."""

@@ -1,5 +1,8 @@
 """A first affine layer whose outputs a training step adds up in strips of the inputs."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -92,6 +95,16 @@ def test_fetching_the_next_batch_changes_no_bit(rows, sampling):
         cc.Trainer(net, cc.SGD(1e-4)).fit(data, t, **options)
         trained.append(cc.fingerprint(net))
     assert trained[0] == trained[1]
+
+
+def test_a_network_does_not_keep_what_it_was_trained_with():
+    x, t = batch(784, 30, "float32")
+    net = make(784, 50, "float32")
+    cc.Trainer(net, cc.SGD(1e-4)).fit(x, t, batch_size=10, verbose=False)
+    data = weakref.ref(x)
+    del x
+    gc.collect()
+    assert data() is None and net.params
 
 
 def test_sparse_rows_give_the_same_bits():
