@@ -103,10 +103,14 @@
             m -= rows;                                                                            \
         }                                                                                         \
     }
-#define UP_TO_6(X, V, P) X(1, V, P) X(2, V, P) X(3, V, P) X(4, V, P) X(5, V, P) X(6, V, P)
-#define UP_TO_8(X, V, P) UP_TO_6(X, V, P) X(7, V, P) X(8, V, P)
-#define UP_TO_12(X, V, P) UP_TO_8(X, V, P) X(9, V, P) X(10, V, P) X(11, V, P) X(12, V, P)
-#define UP_TO_14(X, V, P) UP_TO_12(X, V, P) X(13, V, P) X(14, V, P)
+#define UP_TO_6(X, ...)                                                                           \
+    X(1, __VA_ARGS__) X(2, __VA_ARGS__) X(3, __VA_ARGS__) X(4, __VA_ARGS__) X(5, __VA_ARGS__)     \
+    X(6, __VA_ARGS__)
+#define UP_TO_8(X, ...) UP_TO_6(X, __VA_ARGS__) X(7, __VA_ARGS__) X(8, __VA_ARGS__)
+#define UP_TO_12(X, ...)                                                                          \
+    UP_TO_8(X, __VA_ARGS__) X(9, __VA_ARGS__) X(10, __VA_ARGS__) X(11, __VA_ARGS__)               \
+    X(12, __VA_ARGS__)
+#define UP_TO_14(X, ...) UP_TO_12(X, __VA_ARGS__) X(13, __VA_ARGS__) X(14, __VA_ARGS__)
 
 /* The tiles fill the registers: ROWS * VECTORS sums, VECTORS of B and one of A. */
 #if VECTOR_REGISTERS == 32
@@ -154,7 +158,7 @@ static void NAME(product_taps)(ptrdiff_t m, PRODUCT_PARAMETERS) {
 #define SPARSE_PARAMETERS                                                                         \
     ptrdiff_t n, ptrdiff_t k, const REAL *values, const int32_t *rows, const REAL *b,             \
         ptrdiff_t b_row, const REAL *start, REAL *c
-#define DEFINE_SPARSE(VECTORS, UNUSED, P)                                                            \
+#define DEFINE_SPARSE(VECTORS, UNUSED)                                                            \
     static void NAME(sparse_##VECTORS)(SPARSE_PARAMETERS) {                                       \
         vec sum[VECTORS] = {{0}};                                                                 \
         const ptrdiff_t last = n - (VECTORS - 1) * LANES;                                         \
@@ -172,16 +176,16 @@ static void NAME(product_taps)(ptrdiff_t m, PRODUCT_PARAMETERS) {
         UNROLL for (int v = 0; v < VECTORS - 1; v++) NAME(store)(c + v * LANES, sum[v]);          \
         NAME(store_n)(c + (VECTORS - 1) * LANES, last, sum[VECTORS - 1]);                         \
     }
-UP_TO_8(DEFINE_SPARSE, , )
+UP_TO_8(DEFINE_SPARSE, )
 
-#define SPARSE_CASE(VECTORS, UNUSED, P)                                                              \
+#define SPARSE_CASE(VECTORS, UNUSED)                                                              \
     case VECTORS: NAME(sparse_##VECTORS)(width, k, values, rows, b, b_row, start, c); break;
 static void NAME(product_sparse)(SPARSE_PARAMETERS) {
     ptrdiff_t vectors = (n + LANES - 1) / LANES;
     for (ptrdiff_t parts = (vectors + MOST_SPARSE - 1) / MOST_SPARSE; parts > 0; parts--) {
         const ptrdiff_t some = (vectors + parts - 1) / parts;
         const ptrdiff_t width = some * LANES < n ? some * LANES : n;
-        switch (some) { UP_TO_8(SPARSE_CASE, , ) }
+        switch (some) { UP_TO_8(SPARSE_CASE, ) }
         vectors -= some;
         n -= width;
         b += width;

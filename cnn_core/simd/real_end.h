@@ -6,6 +6,7 @@
 #undef SQRT
 #undef vec
 #undef ivec
+#undef half_vec
 #undef lane_int
 #undef ROUNDING_SHIFT
 #undef LN2_HIGH

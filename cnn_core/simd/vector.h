@@ -89,30 +89,29 @@ typedef REAL NAME(half_unaligned)
     __attribute__((vector_size(VECTOR_BYTES / 2), aligned(sizeof(REAL)), may_alias));
 #define half_vec NAME(half_vec)
 
+#if REAL_IS_FLOAT
+#define HALF_SUFFIXED(name) name##_ps
+#define HALF_REGISTER __m256
+#define HALF_LOW(v) _mm512_castps512_ps256((__m512)(v))
+#else
+#define HALF_SUFFIXED(name) name##_pd
+#define HALF_REGISTER __m256d
+#define HALF_LOW(v) _mm512_castpd512_pd256((__m512d)(v))
+#endif
 static INLINE half_vec NAME(half_load)(const REAL *p) {
     return *(const NAME(half_unaligned) *)p;
 }
-#if REAL_IS_FLOAT
 static INLINE half_vec NAME(half_load_n)(const REAL *p, ptrdiff_t n, REAL fill) {
-    return (half_vec)_mm256_mask_loadu_ps(_mm256_set1_ps(fill), (__mmask8)((1u << n) - 1), p);
+    const HALF_REGISTER others = HALF_SUFFIXED(_mm256_set1)(fill);
+    return (half_vec)HALF_SUFFIXED(_mm256_mask_loadu)(others, (__mmask8)((1u << n) - 1), p);
 }
 static INLINE void NAME(half_store_n)(REAL *p, ptrdiff_t n, half_vec v) {
-    _mm256_mask_storeu_ps(p, (__mmask8)((1u << n) - 1), (__m256)v);
+    HALF_SUFFIXED(_mm256_mask_storeu)(p, (__mmask8)((1u << n) - 1), (HALF_REGISTER)v);
 }
-static INLINE half_vec NAME(half_low)(vec v) {
-    return (half_vec)_mm512_castps512_ps256((__m512)v);
-}
-#else
-static INLINE half_vec NAME(half_load_n)(const REAL *p, ptrdiff_t n, REAL fill) {
-    return (half_vec)_mm256_mask_loadu_pd(_mm256_set1_pd(fill), (__mmask8)((1u << n) - 1), p);
-}
-static INLINE void NAME(half_store_n)(REAL *p, ptrdiff_t n, half_vec v) {
-    _mm256_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m256d)v);
-}
-static INLINE half_vec NAME(half_low)(vec v) {
-    return (half_vec)_mm512_castpd512_pd256((__m512d)v);
-}
-#endif
+static INLINE half_vec NAME(half_low)(vec v) { return (half_vec)HALF_LOW(v); }
+#undef HALF_SUFFIXED
+#undef HALF_REGISTER
+#undef HALF_LOW
 #endif
 static INLINE vec NAME(low)(vec v) { return v; }
 
