@@ -249,11 +249,6 @@ cdef class Convolution:
     empty : numpy.empty, for the tables of offsets.
     """
 
-    cdef conv_args shape
-    cdef readonly tuple padding
-    cdef readonly Py_ssize_t filters, channels
-    cdef object empty
-
     def __cinit__(self, Py_ssize_t channels, Py_ssize_t filters, kernel, stride, padding, dilation,
                   Py_ssize_t groups, empty):
         self.channels, self.filters = channels, filters

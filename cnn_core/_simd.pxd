@@ -25,8 +25,9 @@ cdef extern from "simd/simd.h" nogil:
                              const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const float*,
                              const Py_ssize_t*, Py_ssize_t, const float*, float*,
                              Py_ssize_t, const void*) noexcept nogil
-        void (*product_sparse)(Py_ssize_t, Py_ssize_t, const float*, const int32_t*, const float*,
-                               Py_ssize_t, const float*, float*) noexcept nogil
+        void (*product_sparse)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const int32_t*, const float*,
+                               const int32_t*, const float*, Py_ssize_t, Py_ssize_t,
+                               const float*, float*, const int32_t*, Py_ssize_t) noexcept nogil
         void (*activate)(int, float, Py_ssize_t, const float*, float*) noexcept nogil
         void (*activate_backward)(int, float, Py_ssize_t, const float*, const float*,
                                   float*) noexcept nogil
@@ -62,6 +63,10 @@ cdef extern from "simd/simd.h" nogil:
         void (*scatter_taps)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                              const Py_ssize_t*, const int32_t*, const int32_t*, const float*,
                              float*) noexcept nogil
+        Py_ssize_t (*pick)(Py_ssize_t, int32_t, const int32_t*, const float*, float*,
+                           int32_t*) noexcept nogil
+        Py_ssize_t (*pick_all)(Py_ssize_t, const int32_t*, const int32_t*, const int32_t*,
+                               const float*, float*, int32_t*) noexcept nogil
         void (*winograd_input)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t,
                                Py_ssize_t, float*, Py_ssize_t) noexcept nogil
         void (*winograd_output)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const float*,
@@ -97,8 +102,9 @@ cdef extern from "simd/simd.h" nogil:
                              const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const double*,
                              const Py_ssize_t*, Py_ssize_t, const double*, double*,
                              Py_ssize_t, const void*) noexcept nogil
-        void (*product_sparse)(Py_ssize_t, Py_ssize_t, const double*, const int32_t*, const double*,
-                               Py_ssize_t, const double*, double*) noexcept nogil
+        void (*product_sparse)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const int32_t*, const double*,
+                               const int32_t*, const double*, Py_ssize_t, Py_ssize_t,
+                               const double*, double*, const int32_t*, Py_ssize_t) noexcept nogil
         void (*activate)(int, double, Py_ssize_t, const double*, double*) noexcept nogil
         void (*activate_backward)(int, double, Py_ssize_t, const double*, const double*,
                                   double*) noexcept nogil
@@ -135,6 +141,10 @@ cdef extern from "simd/simd.h" nogil:
         void (*scatter_taps)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                              const Py_ssize_t*, const int32_t*, const int32_t*, const double*,
                              double*) noexcept nogil
+        Py_ssize_t (*pick)(Py_ssize_t, int32_t, const int32_t*, const double*, double*,
+                           int32_t*) noexcept nogil
+        Py_ssize_t (*pick_all)(Py_ssize_t, const int32_t*, const int32_t*, const int32_t*,
+                               const double*, double*, int32_t*) noexcept nogil
         void (*winograd_input)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t,
                                Py_ssize_t, double*, Py_ssize_t) noexcept nogil
         void (*winograd_output)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, const double*,
@@ -216,10 +226,24 @@ cdef inline void multiply_sparse_row(
     Py_ssize_t n, Py_ssize_t k, const real* values, const int32_t* rows, const real* b,
     Py_ssize_t b_row, const real* start, real* c,
 ) noexcept nogil:
+    cdef int32_t at = 0
+    cdef int32_t ends[2]
+    ends[0], ends[1] = 0, <int32_t>k
     if real is float:
-        f32.product_sparse(n, k, values, rows, b, b_row, start, c)
+        f32.product_sparse(1, 1, n, ends, values, rows, b, b_row, 0, start, c, &at, 0)
     else:
-        f64.product_sparse(n, k, values, rows, b, b_row, start, c)
+        f64.product_sparse(1, 1, n, ends, values, rows, b, b_row, 0, start, c, &at, 0)
+
+
+cdef inline void add_sparse_taps(
+    Py_ssize_t m, Py_ssize_t taps, Py_ssize_t n, const int32_t* ends, const real* values,
+    const int32_t* rows, const real* b, Py_ssize_t b_row, Py_ssize_t b_tap, real* c,
+    const int32_t* c_at, Py_ssize_t c_tap,
+) noexcept nogil:
+    if real is float:
+        f32.product_sparse(m, taps, n, ends, values, rows, b, b_row, b_tap, c, c, c_at, c_tap)
+    else:
+        f64.product_sparse(m, taps, n, ends, values, rows, b, b_row, b_tap, c, c, c_at, c_tap)
 
 
 cdef inline void activate(int kind, double slope, Py_ssize_t n, const real* x,

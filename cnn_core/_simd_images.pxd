@@ -36,6 +36,24 @@ cdef inline void scatter_taps(
         f64.scatter_taps(add, windows, step, n, taps, at, numbers, which, g, x)
 
 
+cdef inline Py_ssize_t pick(Py_ssize_t n, int32_t number, const int32_t* numbers, const real* g,
+                            real* values, int32_t* at) noexcept nogil:
+    if real is float:
+        return f32.pick(n, number, numbers, g, values, at)
+    else:
+        return f64.pick(n, number, numbers, g, values, at)
+
+
+cdef inline Py_ssize_t pick_all(
+    Py_ssize_t n, const int32_t* table, const int32_t* numbers, const int32_t* places,
+    const real* g, real* values, int32_t* at,
+) noexcept nogil:
+    if real is float:
+        return f32.pick_all(n, table, numbers, places, g, values, at)
+    else:
+        return f64.pick_all(n, table, numbers, places, g, values, at)
+
+
 cdef inline void dropout_row(
     Py_ssize_t n, const uint32_t* key, const uint32_t* stream, uint32_t threshold, double scale,
     const real* x, real* y, uint64_t* mask,

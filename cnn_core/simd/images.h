@@ -69,6 +69,94 @@ static void NAME(scatter_taps)(int add, ptrdiff_t windows, ptrdiff_t step, ptrdi
     else NAME(scatter_taps_as)(0, windows, step, n, taps, at, numbers, which, g, x);
 }
 
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+/* values[] = the lanes of v whose bit is set, at[] those of places; returns how many. The whole vectors
+ * are written. */
+static INLINE ptrdiff_t NAME(keep_lanes)(__mmask16 mask, vec v, __m512i places, REAL *values,
+                                         int32_t *at) {
+    _mm512_storeu_ps(values, _mm512_maskz_compress_ps(mask, (__m512)v));
+    _mm512_storeu_si512(at, _mm512_maskz_compress_epi32(mask, places));
+    return __builtin_popcount(mask);
+}
+#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+/* The same for four lanes: bytes of the lanes whose bit is set. */
+#define LANE(i) 4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3
+#define NONE 0, 0, 0, 0
+static const int8_t NAME(kept_lanes)[16][16] = {
+    {NONE, NONE, NONE, NONE},          {LANE(0), NONE, NONE, NONE},
+    {LANE(1), NONE, NONE, NONE},       {LANE(0), LANE(1), NONE, NONE},
+    {LANE(2), NONE, NONE, NONE},       {LANE(0), LANE(2), NONE, NONE},
+    {LANE(1), LANE(2), NONE, NONE},    {LANE(0), LANE(1), LANE(2), NONE},
+    {LANE(3), NONE, NONE, NONE},       {LANE(0), LANE(3), NONE, NONE},
+    {LANE(1), LANE(3), NONE, NONE},    {LANE(0), LANE(1), LANE(3), NONE},
+    {LANE(2), LANE(3), NONE, NONE},    {LANE(0), LANE(2), LANE(3), NONE},
+    {LANE(1), LANE(2), LANE(3), NONE}, {LANE(0), LANE(1), LANE(2), LANE(3)}};
+#undef LANE
+#undef NONE
+static INLINE ptrdiff_t NAME(keep_lanes)(int mask, __m128i v, __m128i places, REAL *values,
+                                         int32_t *at) {
+    const __m128i order = _mm_loadu_si128((const __m128i *)NAME(kept_lanes)[mask]);
+    _mm_storeu_si128((__m128i *)values, _mm_shuffle_epi8(v, order));
+    _mm_storeu_si128((__m128i *)at, _mm_shuffle_epi8(places, order));
+    return __builtin_popcount((unsigned)mask);
+}
+#endif
+
+/* The elements j with numbers[j] == number and g[j] != 0, in order; returns how many. */
+static ptrdiff_t NAME(pick)(ptrdiff_t n, int32_t number, const int32_t *numbers, const REAL *g,
+                            REAL *values, int32_t *at) {
+    ptrdiff_t count = 0, j = 0;
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+    __m512i places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (; j < n; j += LANES) {
+        const vec v = NAME(load_n)(g + j, n - j, 0);
+        const __m512i of = (__m512i)NAME(load_numbers)(numbers + j, n - j);
+        const __mmask16 mask = _mm512_cmpeq_epi32_mask(of, _mm512_set1_epi32(number)) &
+                               _mm512_cmp_ps_mask((__m512)v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+        count += NAME(keep_lanes)(mask, v, places, values + count, at + count);
+        places = _mm512_add_epi32(places, _mm512_set1_epi32(16));
+    }
+#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+    __m128i places = _mm_setr_epi32(0, 1, 2, 3);
+    for (; j + 4 <= n; j += 4) {
+        const __m128 v = _mm_loadu_ps(g + j);
+        const __m128i of = _mm_loadu_si128((const __m128i *)(numbers + j));
+        const __m128 same = (__m128)_mm_cmpeq_epi32(of, _mm_set1_epi32(number));
+        const int mask = _mm_movemask_ps(_mm_and_ps(same, _mm_cmpneq_ps(v, _mm_setzero_ps())));
+        count += NAME(keep_lanes)(mask, (__m128i)v, places, values + count, at + count);
+        places = _mm_add_epi32(places, _mm_set1_epi32(4));
+    }
+#endif
+    for (; j < n; j++) {
+        values[count] = g[j];
+        at[count] = (int32_t)j;
+        count += (numbers[j] == number) & (g[j] != 0);
+    }
+    return count;
+}
+
+/* The elements with g[j] != 0, in order, at places[j] + table[numbers[j]]; returns how many. */
+static ptrdiff_t NAME(pick_all)(ptrdiff_t n, const int32_t table[16], const int32_t *numbers,
+                                const int32_t *places, const REAL *g, REAL *values, int32_t *at) {
+    ptrdiff_t count = 0, j = 0;
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+    for (; j < n; j += LANES) {
+        const vec v = NAME(load_n)(g + j, n - j, 0);
+        const __m512i of = (__m512i)NAME(load_numbers)(numbers + j, n - j);
+        const __m512i from = (__m512i)NAME(load_numbers)(places + j, n - j);
+        const __m512i more = _mm512_permutexvar_epi32(of, _mm512_loadu_si512(table));
+        const __mmask16 mask = _mm512_cmp_ps_mask((__m512)v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+        count += NAME(keep_lanes)(mask, v, _mm512_add_epi32(from, more), values + count, at + count);
+    }
+#endif
+    for (; j < n; j++) {
+        values[count] = g[j];
+        at[count] = places[j] + table[numbers[j]];
+        count += g[j] != 0;
+    }
+    return count;
+}
+
 /* row[q step n + j] += products[q x_row + j] for j < taps n: `fold_row` where pixels are adjacent, a
  * vector of several pixels at once. */
 static void NAME(fold_adjacent)(ptrdiff_t pixels, ptrdiff_t windows, ptrdiff_t taps, ptrdiff_t n,

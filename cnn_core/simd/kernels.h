@@ -15,25 +15,25 @@
 
 #define TABLE_ENTRIES                                                                             \
     .lanes = LANES, .max_columns = MOST_VECTORS * LANES, .product_taps = NAME(product_taps),      \
-    .product_sparse = NAME(product_sparse),                                                       \
-    .activate = NAME(activate), .activate_backward = NAME(activate_backward),                     \
-    .softmax = NAME(softmax), .softmax_backward = NAME(softmax_backward),                         \
+    .product_sparse = NAME(product_sparse), .activate = NAME(activate),                           \
+    .activate_backward = NAME(activate_backward), .softmax = NAME(softmax),                       \
+    .softmax_backward = NAME(softmax_backward),                                                   \
     .softmax_cross_entropy = NAME(softmax_cross_entropy),                                         \
     .cross_entropy_lanes = NAME(cross_entropy_lanes),                                             \
     .binary_cross_entropy = NAME(binary_cross_entropy), .squared_error = NAME(squared_error),     \
     .argmax = NAME(argmax), .sum_rows = NAME(sum_rows), .add = NAME(add),                         \
     .transpose = NAME(transpose), .fold_row = NAME(fold_row), .scale_u8 = NAME(scale_u8),         \
     .scale_f32 = NAME(scale_f32), .scale_f64 = NAME(scale_f64), .sgd = NAME(sgd),                 \
-    .sgd_product = NAME(sgd_product),                                                             \
-    .cross_entropy_columns = NAME(cross_entropy_columns), .add_scaled = NAME(add_scaled),         \
-    .max_taps = NAME(max_taps), .scatter_taps = NAME(scatter_taps), .dropout = NAME(dropout),     \
-    .keep = NAME(keep),                                                                           \
-    .add_squares = NAME(add_squares), .add_products = NAME(add_products),                         \
+    .sgd_product = NAME(sgd_product), .cross_entropy_columns = NAME(cross_entropy_columns),       \
+    .add_scaled = NAME(add_scaled), .max_taps = NAME(max_taps),                                   \
+    .scatter_taps = NAME(scatter_taps), .pick = NAME(pick), .pick_all = NAME(pick_all),           \
+    .dropout = NAME(dropout),                                                                     \
+    .keep = NAME(keep), .add_squares = NAME(add_squares), .add_products = NAME(add_products),     \
     .winograd_input = NAME(winograd_input), .winograd_output = NAME(winograd_output),             \
     .winograd_weights = NAME(winograd_weights), .winograd_gradient = NAME(winograd_gradient),     \
-    .winograd_weights_gradient = NAME(winograd_weights_gradient), .combine = NAME(combine),                         \
-    .adam = NAME(adam), .adagrad = NAME(adagrad),                       \
-    .rmsprop = NAME(rmsprop), .clamp = NAME(clamp), .sum_squares = NAME(sum_squares)
+    .winograd_weights_gradient = NAME(winograd_weights_gradient), .combine = NAME(combine),       \
+    .adam = NAME(adam), .adagrad = NAME(adagrad), .rmsprop = NAME(rmsprop),                       \
+    .clamp = NAME(clamp), .sum_squares = NAME(sum_squares)
 
 #define REAL float
 #define REAL_IS_FLOAT 1

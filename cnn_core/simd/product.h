@@ -103,9 +103,9 @@
             m -= rows;                                                                            \
         }                                                                                         \
     }
-#define UP_TO_6(X, ...)                                                                           \
-    X(1, __VA_ARGS__) X(2, __VA_ARGS__) X(3, __VA_ARGS__) X(4, __VA_ARGS__) X(5, __VA_ARGS__)     \
-    X(6, __VA_ARGS__)
+#define UP_TO_2(X, ...) X(1, __VA_ARGS__) X(2, __VA_ARGS__)
+#define UP_TO_4(X, ...) UP_TO_2(X, __VA_ARGS__) X(3, __VA_ARGS__) X(4, __VA_ARGS__)
+#define UP_TO_6(X, ...) UP_TO_4(X, __VA_ARGS__) X(5, __VA_ARGS__) X(6, __VA_ARGS__)
 #define UP_TO_8(X, ...) UP_TO_6(X, __VA_ARGS__) X(7, __VA_ARGS__) X(8, __VA_ARGS__)
 #define UP_TO_12(X, ...)                                                                          \
     UP_TO_8(X, __VA_ARGS__) X(9, __VA_ARGS__) X(10, __VA_ARGS__) X(11, __VA_ARGS__)               \
@@ -115,12 +115,14 @@
 /* The tiles fill the registers: ROWS * VECTORS sums, VECTORS of B and one of A. */
 #if VECTOR_REGISTERS == 32
 #define MOST_VECTORS 4
+#define SPARSE_TAPS UP_TO_4
 DEFINE_ROWS(14, 1, )
 DEFINE_ROWS(14, 2, )
 DEFINE_ROWS(8, 3, )
 DEFINE_ROWS(6, 4, )
 #else
 #define MOST_VECTORS 2
+#define SPARSE_TAPS UP_TO_2
 DEFINE_ROWS(12, 1, )
 DEFINE_ROWS(6, 2, )
 #endif
@@ -152,44 +154,79 @@ static void NAME(product_taps)(ptrdiff_t m, PRODUCT_PARAMETERS) {
     }
 }
 
-/* A sparse row times B: the sums of up to MOST_SPARSE vectors of columns stay in registers while the
- * rows of B that the values choose pass by. */
+/* Sparse rows times B_t: the sums of some vectors of columns and some taps stay in registers while the
+ * rows of B that the values of a row choose pass by. */
 #define MOST_SPARSE 8
+#define MOST_SPARSE_TAPS 5
 #define SPARSE_PARAMETERS                                                                         \
-    ptrdiff_t n, ptrdiff_t k, const REAL *values, const int32_t *rows, const REAL *b,             \
-        ptrdiff_t b_row, const REAL *start, REAL *c
-#define DEFINE_SPARSE(VECTORS, UNUSED)                                                            \
-    static void NAME(sparse_##VECTORS)(SPARSE_PARAMETERS) {                                       \
-        vec sum[VECTORS] = {{0}};                                                                 \
+    ptrdiff_t n, const int32_t *ends, const REAL *values, const int32_t *rows, const REAL *b,     \
+        ptrdiff_t b_row, ptrdiff_t b_tap, const REAL *start, REAL *c, const int32_t *c_at,        \
+        ptrdiff_t c_tap
+#define DEFINE_SPARSE(VECTORS, TAPS)                                                              \
+    static void NAME(sparse_##TAPS##x##VECTORS)(ptrdiff_t m, SPARSE_PARAMETERS) {                 \
         const ptrdiff_t last = n - (VECTORS - 1) * LANES;                                         \
-        if (start) {                                                                              \
-            UNROLL for (int v = 0; v < VECTORS - 1; v++) sum[v] = NAME(load)(start + v * LANES);  \
-            sum[VECTORS - 1] = NAME(load_n)(start + (VECTORS - 1) * LANES, last, 0);              \
+        for (ptrdiff_t i = 0; i < m; i++) {                                                       \
+            if (ends[i] == ends[i + 1] && start == c) continue;                                   \
+            vec sum[TAPS][VECTORS] = {{{0}}};                                                     \
+            if (start)                                                                            \
+                UNROLL for (int t = 0; t < TAPS; t++) {                                           \
+                    const REAL *from = start + c_at[i] + t * c_tap;                               \
+                    UNROLL for (int v = 0; v < VECTORS - 1; v++)                                  \
+                        sum[t][v] = NAME(load)(from + v * LANES);                                 \
+                    sum[t][VECTORS - 1] = NAME(load_n)(from + (VECTORS - 1) * LANES, last, 0);    \
+                }                                                                                 \
+            for (ptrdiff_t p = ends[i]; p < ends[i + 1]; p++) {                                   \
+                const REAL *row = b + rows[p] * b_row;                                            \
+                const vec value = NAME(splat)(values[p]);                                         \
+                UNROLL for (int t = 0; t < TAPS; t++) {                                           \
+                    const REAL *at = row + t * b_tap;                                             \
+                    UNROLL for (int v = 0; v < VECTORS - 1; v++)                                  \
+                        sum[t][v] += value * NAME(load)(at + v * LANES);                          \
+                    sum[t][VECTORS - 1] +=                                                        \
+                        value * NAME(load_n)(at + (VECTORS - 1) * LANES, last, 0);                \
+                }                                                                                 \
+            }                                                                                     \
+            UNROLL for (int t = 0; t < TAPS; t++) {                                               \
+                REAL *to = c + c_at[i] + t * c_tap;                                               \
+                UNROLL for (int v = 0; v < VECTORS - 1; v++)                                      \
+                    NAME(store)(to + v * LANES, sum[t][v]);                                       \
+                NAME(store_n)(to + (VECTORS - 1) * LANES, last, sum[t][VECTORS - 1]);             \
+            }                                                                                     \
         }                                                                                         \
-        for (ptrdiff_t p = 0; p < k; p++) {                                                       \
-            const REAL *row = b + rows[p] * b_row;                                                \
-            const vec value = NAME(splat)(values[p]);                                             \
-            UNROLL for (int v = 0; v < VECTORS - 1; v++)                                          \
-                sum[v] += value * NAME(load)(row + v * LANES);                                    \
-            sum[VECTORS - 1] += value * NAME(load_n)(row + (VECTORS - 1) * LANES, last, 0);       \
-        }                                                                                         \
-        UNROLL for (int v = 0; v < VECTORS - 1; v++) NAME(store)(c + v * LANES, sum[v]);          \
-        NAME(store_n)(c + (VECTORS - 1) * LANES, last, sum[VECTORS - 1]);                         \
     }
-UP_TO_8(DEFINE_SPARSE, )
+UP_TO_8(DEFINE_SPARSE, 1)
+SPARSE_TAPS(DEFINE_SPARSE, 2)
+SPARSE_TAPS(DEFINE_SPARSE, 3)
+SPARSE_TAPS(DEFINE_SPARSE, 4)
+SPARSE_TAPS(DEFINE_SPARSE, 5)
 
-#define SPARSE_CASE(VECTORS, UNUSED)                                                              \
-    case VECTORS: NAME(sparse_##VECTORS)(width, k, values, rows, b, b_row, start, c); break;
-static void NAME(product_sparse)(SPARSE_PARAMETERS) {
-    ptrdiff_t vectors = (n + LANES - 1) / LANES;
-    for (ptrdiff_t parts = (vectors + MOST_SPARSE - 1) / MOST_SPARSE; parts > 0; parts--) {
-        const ptrdiff_t some = (vectors + parts - 1) / parts;
-        const ptrdiff_t width = some * LANES < n ? some * LANES : n;
-        switch (some) { UP_TO_8(SPARSE_CASE, ) }
-        vectors -= some;
-        n -= width;
-        b += width;
-        c += width;
-        if (start) start += width;
+/* The size of the first of the fewest parts of at most `most`, all of nearly the same size. */
+static INLINE ptrdiff_t NAME(part_of)(ptrdiff_t n, ptrdiff_t most) {
+    const ptrdiff_t parts = (n + most - 1) / most;
+    return (n + parts - 1) / parts;
+}
+
+#define SPARSE_CASE(VECTORS, TAPS)                                                                \
+    case 8 * TAPS + VECTORS - 1:                                                                  \
+        NAME(sparse_##TAPS##x##VECTORS)(m, width, ends, values, rows, b + j, b_row, b_tap,        \
+                                        start ? start + j : NULL, c + j, c_at, c_tap);            \
+        break;
+static void NAME(product_sparse)(ptrdiff_t m, ptrdiff_t taps, SPARSE_PARAMETERS) {
+    while (taps > 0) {
+        const ptrdiff_t some = NAME(part_of)(taps, MOST_SPARSE_TAPS);
+        for (ptrdiff_t j = 0, width; j < n; j += width) {
+            const ptrdiff_t left = (n - j + LANES - 1) / LANES;
+            const ptrdiff_t vectors = NAME(part_of)(left, some == 1 ? MOST_SPARSE : MOST_VECTORS);
+            width = vectors * LANES < n - j ? vectors * LANES : n - j;
+            switch (8 * some + vectors - 1) {
+                UP_TO_8(SPARSE_CASE, 1)
+                SPARSE_TAPS(SPARSE_CASE, 2) SPARSE_TAPS(SPARSE_CASE, 3)
+                SPARSE_TAPS(SPARSE_CASE, 4) SPARSE_TAPS(SPARSE_CASE, 5)
+            }
+        }
+        taps -= some;
+        b += some * b_tap;
+        c += some * c_tap;
+        if (start) start += some * c_tap;
     }
 }

@@ -46,10 +46,14 @@ enum activation {
                          const ptrdiff_t *b_at, ptrdiff_t b_row, const REAL *start, REAL *c,      \
                          ptrdiff_t c_row, const REAL *const *ahead);                              \
                                                                                                   \
-    /* One sparse row A[1, k] times B: c[n] = start[n] + sum over p < k of                        \
-     * values[p] B[rows[p], :], B(r, j) = b[r * b_row + j], in the order of p; start NULL: 0. */  \
-    void (*product_sparse)(ptrdiff_t n, ptrdiff_t k, const REAL *values, const int32_t *rows,     \
-                           const REAL *b, ptrdiff_t b_row, const REAL *start, REAL *c);           \
+    /* m sparse rows times B_t, for all taps t: C_t(i, j) = start_t(i, j) + sum over ends[i] <= p <   \
+     * ends[i + 1], in order, of values[p] B_t(rows[p], j), j < n.                                \
+     * B_t(r, j) = b[t * b_tap + r * b_row + j], C_t(i, j) = c[c_at[i] + t * c_tap + j], start    \
+     * likewise; start may be c, which leaves empty rows as they are, or NULL: 0. */              \
+    void (*product_sparse)(ptrdiff_t m, ptrdiff_t taps, ptrdiff_t n, const int32_t *ends,         \
+                           const REAL *values, const int32_t *rows, const REAL *b,                \
+                           ptrdiff_t b_row, ptrdiff_t b_tap, const REAL *start, REAL *c,          \
+                           const int32_t *c_at, ptrdiff_t c_tap);                                 \
                                                                                                   \
     /* y = f(x); x may be y. */                                                                   \
     void (*activate)(int activation, REAL slope, ptrdiff_t n, const REAL *x, REAL *y);            \
@@ -115,6 +119,13 @@ enum activation {
     void (*scatter_taps)(int add, ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n, ptrdiff_t taps, \
                          const ptrdiff_t *at, const int32_t *numbers, const int32_t *which,       \
                          const REAL *g, REAL *x);                                                 \
+    /* values[] = g[j], at[] = j of the elements with numbers[j] == number and g[j] != 0, in order;  \
+     * returns how many. The room for n + lanes of both may be written to. numbers >= 0. */       \
+    ptrdiff_t (*pick)(ptrdiff_t n, int32_t number, const int32_t *numbers, const REAL *g,         \
+                      REAL *values, int32_t *at);                                                 \
+    /* The same for all numbers, which are below 16, with at[] = places[j] + table[numbers[j]]. */\
+    ptrdiff_t (*pick_all)(ptrdiff_t n, const int32_t table[16], const int32_t *numbers,           \
+                          const int32_t *places, const REAL *g, REAL *values, int32_t *at);       \
     /* row[p row_step + j] += sum over s < taps of products[q x_row + s n + j], j < n, for the    \
      * window q < windows with q step + s = p, if there is one; p < pixels. */                    \
     void (*fold_row)(ptrdiff_t pixels, ptrdiff_t windows, ptrdiff_t taps, ptrdiff_t n,            \

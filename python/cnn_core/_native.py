@@ -33,6 +33,7 @@ try:
     from cnn_core import _batch_norm as batch_norm
     from cnn_core import _batches as batches
     from cnn_core import _conv2d as conv2d
+    from cnn_core import _conv2d_pooled as conv2d_pooled
     from cnn_core import _dropout as dropout
     from cnn_core import _gemm as gemm
     from cnn_core import _gradient_check as gradient_check
@@ -58,6 +59,7 @@ __all__ = [
     "batch_norm",
     "batches",
     "conv2d",
+    "conv2d_pooled",
     "dropout",
     "gemm",
     "gradient_check",

@@ -189,6 +189,9 @@ class ConvBlock(Block):
     takes = gives = "images"
     takes_activation = True
     layer: Conv2D
+    #: see `join`
+    pool: PoolBlock | None = None
+    gradients: Any = None
 
     def __init__(
         self, layer: Conv2D, input_shape: Shape, sample_shape: Shape, activation: Layer | None
@@ -197,6 +200,15 @@ class ConvBlock(Block):
         self.convolution = layer.convolution(input_shape)
         self.x_border = self.convolution.padding
         self.dy_border = self.convolution.gradient_border
+
+    def join(self, behind: Block) -> None:
+        """Take the gradient from a pool behind this block, where most pixels would have none."""
+        if not isinstance(behind, PoolBlock) or not behind.apart:
+            return
+        size, stride, _ = behind.window
+        gradients = ops.native.conv2d_pooled.PooledGradients(self.convolution, size, stride)
+        if gradients.pays(self.x.dtype == np.float32):
+            self.pool, self.gradients, behind.joined = behind, gradients, True
 
     def packed(self, backward: bool) -> tuple[Array, Packing]:
         W = self.layer.params["W"]
@@ -217,6 +229,8 @@ class ConvBlock(Block):
         _, n_sums, size = self.convolution.sums(len(self.x))
         partial = _memory.empty((n_sums, size), self.x.dtype)
         grads = self.layer.grads
+        if self.pool is not None:
+            return self.pooled_backward(self.pool, partial, previous)
         parts = Parts(
             rows=[self.convolution.weight_gradient(self.x, self.dy, partial)],
             reduce=[[self.convolution.reduce(partial, grads["W"], grads["b"])]],
@@ -229,17 +243,37 @@ class ConvBlock(Block):
             )
         return parts
 
+    def pooled_backward(self, pool: PoolBlock, partial: Array, previous: Block | None) -> Parts:
+        """The same from the gradient by the outputs of the pool behind."""
+        W, grads, gradients = self.layer.params["W"], self.layer.grads, self.gradients
+        parts = Parts(
+            rows=[gradients.weight_gradient(self.x, pool.dy, pool.which, partial)],
+            reduce=[[gradients.reduce(partial, grads["W"], grads["b"])]],
+        )
+        if self.dx is not None:
+            packed = _memory.empty(W.size, W.dtype)
+            parts.packing = [Packing(W, [gradients.pack(W, packed)])]
+            options = pool.dy, pool.which, packed, self.dx, *_behind(previous)
+            parts.rows.append(gradients.input_gradient(*options))
+        return parts
+
 
 class PoolBlock(Block):
     takes = gives = "images"
     takes_activation = True
     layer: MaxPool2D | AvgPool2D
+    #: whether the block before takes dy, not dx
+    joined = False
 
     def __init__(self, layer: Layer, input_shape: Shape, sample_shape: Shape) -> None:
         super().__init__(layer, sample_shape)
         self.average = not isinstance(layer, MaxPool2D)
         self.window = self.layer.window(input_shape)
+        self.apart = ops.native.pooling.apart(*self.window, self.average)
         self.which: npt.NDArray[np.int32] | None = None
+
+    def input_gradient(self, border: Border) -> Any:
+        return None if self.joined else super().input_gradient(border)
 
     def forward(self) -> Parts:
         if not self.average and self.which is None:
@@ -248,13 +282,15 @@ class PoolBlock(Block):
         return Parts(rows=[pool(self.x, self.y, self.which, *self.window, self.average)])
 
     def backward(self, previous: Block | None) -> Parts:
+        x, code, slope = _behind(previous)
+        if self.joined and x is not None:
+            images = ops.native.images.activation_backward
+            return Parts(rows=[images(self.y, self.dy, self.dy, code, slope)])
         if self.dx is None:
             return Parts()
-        pooling, (x, code, slope) = ops.native.pooling, _behind(previous)
-        window = (*self.window, self.average)
-        values = self.y if x is not None and pooling.apart(*window) else x
-        task = pooling.backward(self.dy, self.dx, self.which, *window, values, code, slope)
-        return Parts(rows=[task])
+        values = self.y if x is not None and self.apart else x
+        options = *self.window, self.average, values, code, slope
+        return Parts(rows=[ops.native.pooling.backward(self.dy, self.dx, self.which, *options)])
 
 
 class BatchNormBlock(Block):

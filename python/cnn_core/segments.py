@@ -17,6 +17,7 @@ from cnn_core.blocks import (
     NO_BORDER,
     AffineBlock,
     Block,
+    ConvBlock,
     FlattenBlock,
     Shape,
     Source,
@@ -68,6 +69,8 @@ class NativeSegment:
         for previous, block in pairwise(self.blocks):
             if block.in_place:
                 block.dy_border = previous.dy_border
+            if isinstance(previous, ConvBlock):
+                previous.join(block)
         self.dy = dy = _memory.empty(self.y.shape, self.y.dtype)
         for index in reversed(range(self.lowest, len(self.blocks))):
             block = self.blocks[index]

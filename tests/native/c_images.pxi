@@ -34,6 +34,22 @@ def scatter_taps(bint single, int add, Py_ssize_t windows, Py_ssize_t step, Py_s
                          <int32_t*>which, <double*>g, <double*>x)
 
 
+def pick(bint single, Py_ssize_t n, int32_t number, address numbers, address g, address values,
+         address at):
+    if single:
+        return f32.pick(n, number, <int32_t*>numbers, <float*>g, <float*>values, <int32_t*>at)
+    return f64.pick(n, number, <int32_t*>numbers, <double*>g, <double*>values, <int32_t*>at)
+
+
+def pick_all(bint single, Py_ssize_t n, address table, address numbers, address places, address g,
+             address values, address at):
+    if single:
+        return f32.pick_all(n, <int32_t*>table, <int32_t*>numbers, <int32_t*>places, <float*>g,
+                            <float*>values, <int32_t*>at)
+    return f64.pick_all(n, <int32_t*>table, <int32_t*>numbers, <int32_t*>places, <double*>g,
+                        <double*>values, <int32_t*>at)
+
+
 def dropout(bint single, Py_ssize_t n, address key, address stream, uint32_t threshold,
             double scale, address x, address y, address mask):
     if single:

@@ -281,6 +281,22 @@ class Kernels:
             self.call("scatter_taps", add, windows, step, len(g) // windows, len(at), *args)
         return x_.array
 
+    def pick(self, number, numbers, g, table=None, places=None):
+        """Values and places of the elements with this number, or, from a table, of all."""
+        room = len(g) + self.lanes
+        with self.memory() as m:
+            numbers_, g_ = m.input(numbers), m.input(g)
+            values = m.inout(np.full(room, np.nan, self.dtype))
+            at = m.inout(np.full(room, -7, np.int32))
+            args = (g_.address, values.address, at.address)
+            if table is None:
+                count = self.call("pick", len(g), number, numbers_.address, *args)
+            else:
+                table_, places_ = m.input(table), m.input(places)
+                first = (table_.address, numbers_.address, places_.address)
+                count = self.call("pick_all", len(g), *first, *args)
+        return values.array[:count], at.array[:count]
+
     def dropout(self, x, key, stream, threshold, scale, *, in_place=False, masked=False):
         """y, or y and the mask."""
         with self.memory() as m:
@@ -436,13 +452,25 @@ class Kernels:
 
     def product_sparse(self, values, rows, b, start=None, *, b_gap=0):
         """start + the sum of values[p] b[rows[p]]."""
+        n, number = b.shape[1], np.array([0, len(values)], np.int32)
         with self.memory() as m:
             values_, rows_, b_ = m.input(values), m.input(rows.astype(np.int32)), m.input(b, b_gap)
             start_ = None if start is None else m.input(start)
-            c = m.output(b.shape[1], self.dtype)
-            args = (values_.address, rows_.address, b_.address, b_.row, address(start_), c.address)
-            self.call("product_sparse", b.shape[1], len(values), *args)
+            c, ends, at = m.output(n, self.dtype), m.input(number), m.input(number[:1])
+            args = (ends.address, values_.address, rows_.address, b_.address, b_.row, 0)
+            args = (*args, address(start_), c.address, at.address, 0)
+            self.call("product_sparse", 1, 1, n, *args)
         return c.array
+
+    def add_sparse_taps(self, taps, n, ends, values, rows, b, strides, c, c_at, c_tap):
+        """c, flat, with the products of sparse rows and B_t added; strides : of a row, of a tap."""
+        with self.memory() as m:
+            numbers = [m.input(np.array(array, np.int32)) for array in (ends, rows, c_at)]
+            ends_, rows_, at = (array.address for array in numbers)
+            values_, b_, c_ = m.input(values), m.input(b), m.inout(c)
+            args = (ends_, values_.address, rows_, b_.address, *strides, c_.address, c_.address)
+            self.call("product_sparse", len(c_at), taps, n, *args, at, c_tap)
+        return c_.array
 
     def sparse_forward_rows(self, begin, end, x, indices, W, b, kind=NONE, slope=0.0):
         """Rows begin..end of f(x[indices] W + b), x dense but passed on by its entries."""

@@ -59,14 +59,15 @@ def product(bint single, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, address a, Py
                  c_row, 0)
 
 
-def product_sparse(bint single, Py_ssize_t n, Py_ssize_t k, address values, address rows, address b,
-                   Py_ssize_t b_row, address start, address c):
+def product_sparse(bint single, Py_ssize_t m, Py_ssize_t taps, Py_ssize_t n, address ends,
+                   address values, address rows, address b, Py_ssize_t b_row, Py_ssize_t b_tap,
+                   address start, address c, address c_at, Py_ssize_t c_tap):
     if single:
-        f32.product_sparse(n, k, <float*>values, <int32_t*>rows, <float*>b, b_row, <float*>start,
-                           <float*>c)
+        f32.product_sparse(m, taps, n, <int32_t*>ends, <float*>values, <int32_t*>rows, <float*>b,
+                           b_row, b_tap, <float*>start, <float*>c, <int32_t*>c_at, c_tap)
     else:
-        f64.product_sparse(n, k, <double*>values, <int32_t*>rows, <double*>b, b_row, <double*>start,
-                           <double*>c)
+        f64.product_sparse(m, taps, n, <int32_t*>ends, <double*>values, <int32_t*>rows, <double*>b,
+                           b_row, b_tap, <double*>start, <double*>c, <int32_t*>c_at, c_tap)
 
 
 def activate(bint single, int kind, double slope, Py_ssize_t n, address x, address y):

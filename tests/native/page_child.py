@@ -63,6 +63,9 @@ def images(k, n):
     x, mask = np.ones(n, k.dtype), np.zeros(-(-n // 64), np.uint64)
     yield "dropout", partial(k.dropout, masked=True), (x, (1, 2, 3, 4), (5, 6, 7), 2**31, 2.0)
     yield "keep", k.keep, (x, mask, 2.0)
+    numbers = np.arange(n, dtype=np.int32) % 4
+    yield "pick", k.pick, (3, numbers, x)
+    yield "pick_all", k.pick, (None, numbers, x, np.zeros(16, np.int32), numbers)
 
 
 def matrices(k, n):
@@ -92,6 +95,10 @@ def sparse(k, x, W, dout):
     indices = np.arange(len(x))[::-1].copy()
     yield "product_sparse", k.product_sparse, (W[:, 0].copy(), np.arange(6)[::-1], W, W[0])
     yield "product_sparse", k.product_sparse, (W[0, :0], np.arange(0), W)
+    b, c, n = W.ravel(), np.ones(3 * W.size, k.dtype), W.shape[1]
+    rows = [0, 3, 3, 4], np.ones(4, k.dtype), [3, 0, 2, 1]
+    taps = (3, n, *rows, b, (n, n), c, [0, 1, W.size - n], W.size)
+    yield "product_sparse of taps", k.add_sparse_taps, taps
     yield "sparse_forward_rows", k.sparse_forward_rows, (3, 13, x, indices, W, W[0], 1)
     for cuts in (((0, 6),), ((4, 6), (0, 4))):
         yield "transposed", k.transposed, (x, indices, cuts)

@@ -181,6 +181,24 @@ def test_a_nan_gradient_reaches_its_own_pixel_only(kernels):
     assert np.isnan(x[n : 2 * n]).all() and (x[:n] == 1).all() and (x[2 * n :] == 1).all()
 
 
+def test_pick_takes_what_has_a_gradient_in_order(kernels, rng):
+    """-0 is 0; a NaN is not. Of both kernels, with any numbers that a window of 16 pixels has."""
+    for n in kernels.sizes():
+        for pixels in (1, 2, 4, 16):
+            numbers = rng.integers(0, pixels, n).astype(np.int32)
+            g = rng.choice([0.0, -0.0, 1.5, -2.0, np.nan, np.inf], n).astype(kernels.dtype)
+            table = rng.integers(-99, 99, 16).astype(np.int32)
+            places = rng.integers(0, 2**30, n).astype(np.int32)
+            for number in range(pixels):
+                (at,) = np.nonzero((numbers == number) & (g != 0))
+                values, actual = kernels.pick(number, numbers, g)
+                assert np.array_equal(actual, at) and same_bits(values, g[at]), f"n={n}"
+            (at,) = np.nonzero(g)
+            values, actual = kernels.pick(None, numbers, g, table, places)
+            assert np.array_equal(actual, places[at] + table[numbers[at]]), f"n={n}"
+            assert same_bits(values, g[at]), f"n={n}"
+
+
 @pytest.mark.parametrize("step", [1, 2, 3, 8])
 def test_fold_row_adds_overlapping_windows(kernels, rng, step):
     windows_and_taps = ((1, 1), (1, 3), (5, 1), (4, 3), (2, 7), (23, 5))

@@ -1,5 +1,7 @@
 """Products with sparse rows at C level: bits of the dense kernels, cuts, guards, on every table."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,25 @@ def test_product_at_edge_sizes_in_the_order_of_the_terms(kernels, rng, b_gap):
             assert same_bits(actual, sums[k][0, :n]), f"n={n} k={k}"
             zeros = kernels.product_sparse(*args, np.zeros(n, kernels.dtype), b_gap=b_gap)
             assert same_bits(kernels.product_sparse(*args, b_gap=b_gap), zeros), f"n={n} k={k}"
+
+
+@pytest.mark.parametrize("taps", [1, 2, 3, 4, 5, 6, 7, 11])
+def test_rows_and_taps_that_overlap(kernels, rng, taps):
+    """Rows of 0 to 3 terms, whose places in C overlap, as do the rows and the taps of B."""
+    most, ends, c_at, strides = 9 * kernels.lanes + 1, [0, 2, 2, 5, 6], [3, 0, 2, 70], (3, 5)
+    values, b, c = exact_operands(rng, 1, 7 * 3 + taps * 5 + most, 6, kernels.dtype)
+    values, b = values[0], b[0]
+    rows = rng.integers(0, 8, 6)
+    for n in kernels.sizes(vectors=9):
+        c_tap = n + 80
+        c = (rng.integers(-99, 100, taps * c_tap) / 8).astype(kernels.dtype)
+        expected = c.copy()
+        for i, at in enumerate(c_at):
+            for t, p in itertools.product(range(taps), range(ends[i], ends[i + 1])):
+                term = b[3 * rows[p] + 5 * t :][:n]
+                expected[at + t * c_tap :][:n] += values[p] * term
+        args = taps, n, ends, values, rows, b, strides, c, c_at, c_tap
+        assert same_bits(kernels.add_sparse_taps(*args), expected), f"n={n}"
 
 
 def test_nan_and_infinity_come_through(kernels):

@@ -157,6 +157,28 @@ def test_each_pair_behind_a_trained_layer(first, second, dtype):
     check_fused(["conv 1x1", "relu", first, second, "tanh", "flatten", "affine"], dtype, 3, 1)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", ["relu", "tanh", None])
+@pytest.mark.parametrize("before", [[], ["conv 16", "relu"], ["per channel"]])
+@pytest.mark.parametrize(("size", "stride"), [(2, 2), ((3, 2), (3, 3))])
+def test_a_convolution_takes_the_gradient_of_the_maxima_behind_it(
+    before, activation, dtype, size, stride
+):
+    """Other sums than those of the layers one by one: within rounding; the forward pass bit for bit."""
+    layers = [LAYERS[word]() for word in before] + [conv(8, 5, padding=2)]
+    layers += [LAYERS[activation]()] if activation else []
+    layers += [cc.MaxPool2D(size, stride), cc.Flatten(), cc.Affine(5, cc.Normal(0.4))]
+    net = cc.Sequential(layers, input_shape=(8, 9, 11), loss=cc.SumSquaredError(), dtype=dtype)
+    x, t = make_batch(net, 7, "sum_squared_error")
+    y, value, gradients = one_by_one(net, x, t)
+    assert same_bits(net.forward(x, training=True), y) and net.loss(x, t, training=True) == value
+    assert_gradients(net.gradient(x, t), gradients, dtype)
+    pools = [b for b in net.plan(7, "rows", True, True).segments[-1].blocks if hasattr(b, "joined")]
+    assert [pool.joined and pool.dx is None for pool in pools] == [True]
+    if dtype == "float64":
+        check_gradients(net)
+
+
 def test_running_statistics_follow_as_in_the_layer_alone():
     net, twin = make(["conv", "batch norm", "flatten", "batch norm"]), None
     twin = make(["conv", "batch norm", "flatten", "batch norm"])

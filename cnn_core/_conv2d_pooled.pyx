@@ -1,0 +1,445 @@
+"""Gradients of a convolution behind which a maximum is taken of windows that lie apart.
+
+Of the pixels of a window one has a gradient, that of the window's output, and the others have none.
+For window w and filter f, let g be that gradient, after the derivative of an activation between,
+(oy, ox) the pixel that was the maximum, and x[oy, ox][r, s, c] the pixels of x that it has seen:
+
+    dW[f, c, r, s] = sum over w of g[w, f] x[oy, ox][r, s, c]
+    db[f]          = sum over w of g[w, f]
+    dx[oy, ox][r, s, c] += g[w, f] W[f, c, r, s] for all w, f
+
+A product with a sparse row each: for dW, with one row per filter and one term per window; for dx, with
+one row per window and pixel of it and one term per filter that has its maximum there. Gradients that
+are 0, as behind a ReLU, are no terms either. Images are summed in fixed groups, as in
+_conv2d_gradient.pyx.
+
+Saito, Deep Learning from Scratch, sections 7.3 and 7.4.
+"""
+
+from libc.stdint cimport INT32_MAX, int32_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from cnn_core._conv2d cimport Convolution, padded_layout
+from cnn_core._conv2d_shape cimport CACHE_BYTES, conv_args, round_up
+from cnn_core._images cimport Images, Layout, pixel
+from cnn_core._parallel cimport new_task
+from cnn_core._simd cimport (
+    activate_backward, add, add_sparse_taps, lanes, max_columns, sum_rows, transpose,
+)
+from cnn_core._simd_images cimport pick, pick_all
+from cnn_core._types cimport real
+from cnn_core._winograd cimport takes_winograd
+
+cdef enum:
+    MOST_IMAGES = 4
+    MOST_AREA = 16           # pixels of a window
+    WEIGHTS_BYTES = 16 << 10      # of the weights that all windows of an image meet in turn
+    LINE = 64                # bytes of a cache line
+
+
+cdef double TERM = 5         # cycles that a term of dW takes at least
+
+
+cdef struct pooled_args:
+    conv_args conv           # x, and as y the gradient by the outputs of the windows
+    Py_ssize_t area          # of a window
+    Py_ssize_t columns       # of a window
+    Py_ssize_t sy            # stride of the windows
+    Py_ssize_t sx
+    Py_ssize_t top           # padding of the convolution
+    Py_ssize_t left
+    Py_ssize_t height        # of dx, and with the padding
+    Py_ssize_t width
+    Py_ssize_t padded_height
+    Py_ssize_t padded_width
+    Layout out
+    void* dx
+    const int32_t* which     # [N, OH, OW, F]: number of the pixel that was the maximum
+
+
+cdef struct Terms:
+    # sparse rows: one per filter for dW, one per window and pixel of it for dx
+    int32_t pixels[MOST_AREA]    # of a window, counted from its first one
+    void* memory
+    void* values
+    int32_t* at              # pixels or filters
+    int32_t* ends            # of each row's terms, after a 0
+    int32_t* targets         # what each row is added to
+    void* reals              # for dW the gradients [F, windows], for dx the padded image
+    int32_t* numbers         # for dW those of the pixels, [F, windows], for dx the rows' windows
+    int32_t* places          # of the windows' first pixels
+
+
+cdef inline Py_ssize_t elements(const conv_args* a) noexcept nogil:
+    """Weights of a filter."""
+    return a.kh * a.kw * a.inner
+
+
+cdef bint find_room(const pooled_args* a, Py_ssize_t rows, Py_ssize_t reals, const real* like,
+                    Terms* terms) noexcept nogil:
+    """Room for so many rows with all terms of an image, and for the rest; false without memory."""
+    cdef Py_ssize_t windows = a.conv.out_height * a.conv.out_width, t, w, y, x
+    cdef Py_ssize_t numbers = windows * max(a.conv.y.channels, a.area)
+    cdef Py_ssize_t count = windows * a.conv.y.channels + lanes(like)
+    terms.memory = malloc(LINE + (count + reals) * sizeof(real)
+                          + (count + 2 * rows + 1 + numbers + windows) * sizeof(int32_t))
+    if terms.memory == NULL:
+        return False
+    terms.reals = <char*>terms.memory + (LINE - <size_t>terms.memory % LINE)
+    terms.values = <real*>terms.reals + reals
+    terms.at = <int32_t*>(<real*>terms.values + count)
+    terms.ends = terms.at + count
+    terms.targets = terms.ends + rows + 1
+    terms.numbers = terms.targets + rows
+    terms.places = terms.numbers + numbers
+    terms.ends[0] = 0
+    memset(terms.pixels, 0, sizeof(terms.pixels))
+    for t in range(a.area):
+        terms.pixels[t] = <int32_t>(t // a.columns * a.conv.sy * a.padded_width
+                                    + t % a.columns * a.conv.sx)
+    for w in range(windows):
+        y = w // a.conv.out_width
+        x = w - y * a.conv.out_width
+        terms.places[w] = <int32_t>(y * a.sy * a.conv.sy * a.padded_width + x * a.sx * a.conv.sx)
+    return True
+
+
+# -------------------------------------------------------------------------- gradients of W and b
+
+
+cdef inline void weight_gradient_image(const pooled_args* a, const real* x, const real* dy,
+                                       const int32_t* which, const Terms* terms,
+                                       real* sums) noexcept nogil:
+    """sums[f, r, s, c] += dW and, behind, += db of an image; some rows of windows at a time, while
+    the pixels that they have seen are in the cache."""
+    cdef Py_ssize_t windows = a.conv.out_height * a.conv.out_width, filters = a.conv.y.channels
+    cdef Py_ssize_t f, n, count, w = 0, run = a.conv.kw * a.conv.inner
+    cdef Py_ssize_t most = a.conv.out_width * max(CACHE_BYTES // <Py_ssize_t>(
+        a.sy * a.conv.sy * a.conv.x.row * sizeof(real)), 1)
+    cdef real* values = <real*>terms.values
+    cdef real* gradients = <real*>terms.reals
+    transpose(windows, filters, dy, filters, gradients, windows)
+    # Only moved, whatever they are.
+    transpose(windows, filters, <const float*>which, filters, <float*>terms.numbers, windows)
+    while w < windows:
+        n, count = min(most, windows - w), 0
+        for f in range(filters):
+            count += pick_all(n, terms.pixels, terms.numbers + f * windows + w, terms.places + w,
+                              gradients + f * windows + w, values + count, terms.at + count)
+            terms.ends[f + 1] = <int32_t>count
+        add_sparse_taps(filters, a.conv.kh, run, terms.ends, values, terms.at, x,
+                        a.conv.x.channels, a.conv.dy * a.conv.x.row, sums, terms.targets, run)
+        w += n
+    sum_rows(windows, filters, dy, filters, sums + filters * elements(&a.conv))
+
+
+cdef void weight_gradient_sums(const pooled_args* a, Py_ssize_t begin, Py_ssize_t end,
+                               const real* x, const real* dy, real* partial) noexcept nogil:
+    """Images begin..end, whole partial sums."""
+    cdef Py_ssize_t n, f, filters = a.conv.y.channels
+    cdef Py_ssize_t size = a.conv.out_height * a.conv.out_width * filters
+    cdef Terms terms
+    cdef real* sums
+    cdef bint found = find_room(a, filters, size, x, &terms)
+    for f in range(filters if found else 0):
+        terms.targets[f] = <int32_t>(f * elements(&a.conv))
+    for n in range(begin, end):
+        sums = partial + n // a.conv.images_per_sum * a.conv.partial_size
+        if n % a.conv.images_per_sum == 0:    # no memory: NaN is seen, a wrong number is not
+            memset(sums, 0 if found else 0xFF, a.conv.partial_size * sizeof(real))
+        if found:
+            weight_gradient_image(a, pixel(x, &a.conv.x, n, 0, 0), pixel(dy, &a.conv.y, n, 0, 0),
+                                  a.which + n * size, &terms, sums)
+    free(terms.memory)
+
+
+cdef void weight_gradient_kernel(const void* args, Py_ssize_t begin,
+                                 Py_ssize_t end) noexcept nogil:
+    cdef const pooled_args* a = <const pooled_args*>args
+    if a.conv.is_float:
+        weight_gradient_sums(a, begin, end, <const float*>a.conv.x_data,
+                             <const float*>a.conv.y_data, <float*>a.conv.partial)
+    else:
+        weight_gradient_sums(a, begin, end, <const double*>a.conv.x_data,
+                             <const double*>a.conv.y_data, <double*>a.conv.partial)
+
+
+cdef struct reduce_args:
+    conv_args conv
+    Py_ssize_t n_sums
+    void* dW
+    void* db
+
+
+cdef inline void reduce_filters(const reduce_args* a, Py_ssize_t begin, Py_ssize_t end,
+                                real* partial, real* dW, real* db) noexcept nogil:
+    """Filters begin..end of all partial sums, added in order; db after the last."""
+    cdef Py_ssize_t f, k, size = elements(&a.conv), filters = a.conv.outer, n
+    cdef Py_ssize_t area = a.conv.kh * a.conv.kw
+    cdef real* sums
+    for f in range(begin, end):
+        n = size if f < filters else filters
+        sums = partial + f * size
+        for k in range(1, a.n_sums):
+            add(n, sums + k * a.conv.partial_size, sums)
+        if f == filters:
+            memcpy(db, sums, n * sizeof(real))
+        else:
+            transpose(area, a.conv.inner, sums, a.conv.inner, dW + f * size, area)
+
+
+cdef void reduce_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const reduce_args* a = <const reduce_args*>args
+    if a.conv.is_float:
+        reduce_filters(a, begin, end, <float*>a.conv.partial, <float*>a.dW, <float*>a.db)
+    else:
+        reduce_filters(a, begin, end, <double*>a.conv.partial, <double*>a.dW, <double*>a.db)
+
+
+# ------------------------------------------------------------------------- gradient of the input
+
+
+cdef inline void pack_filters(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, const real* W,
+                              real* packed) noexcept nogil:
+    """packed[f, r, s, c] = W[f, c, r, s]"""
+    cdef Py_ssize_t f, size = elements(a), area = a.kh * a.kw
+    for f in range(begin, end):
+        transpose(a.inner, area, W + f * size, area, packed + f * size, a.inner)
+
+
+cdef void pack_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const conv_args* a = <const conv_args*>args
+    if a.is_float:
+        pack_filters(a, begin, end, <const float*>a.x_data, <float*>a.y_data)
+    else:
+        pack_filters(a, begin, end, <const double*>a.x_data, <double*>a.y_data)
+
+
+cdef inline void order_rows(const pooled_args* a, Terms* terms) noexcept nogil:
+    """The rows' windows, pixels and targets. Neighbours do not follow each other: a pixel would be
+    read while it is still being written."""
+    cdef Py_ssize_t y, x, t, first, row = 0, apart = a.conv.kw // (a.sx * a.conv.sx) + 1
+    cdef int32_t w
+    for y in range(a.conv.out_height):
+        for t in range(a.area):
+            for first in range(apart):
+                x = first
+                while x < a.conv.out_width:
+                    w = <int32_t>(y * a.conv.out_width + x)
+                    terms.numbers[row] = w
+                    terms.targets[row] = <int32_t>(
+                        (terms.places[w] + terms.pixels[t]) * a.conv.x.channels)
+                    row += 1
+                    x += apart
+
+
+cdef inline void find_terms(const pooled_args* a, const real* dy, const int32_t* which,
+                            const Terms* terms) noexcept nogil:
+    """For each window of an image and each pixel of it, the filters that have their maximum there."""
+    cdef Py_ssize_t row, t, at, count = 0, filters = a.conv.y.channels
+    for row in range(a.conv.out_height * a.conv.out_width * a.area):
+        t = row // a.conv.out_width % a.area
+        at = terms.numbers[row] * filters
+        count += pick(filters, <int32_t>t, which + at, dy + at, <real*>terms.values + count,
+                      terms.at + count)
+        terms.ends[row + 1] = <int32_t>count
+
+
+cdef inline void spread_image(const pooled_args* a, const real* weights, const Terms* terms,
+                              real* image) noexcept nogil:
+    """image += the products of all rows with as many weights at a time as stay in the nearest
+    cache."""
+    cdef Py_ssize_t rows = a.conv.out_height * a.conv.out_width * a.area
+    cdef Py_ssize_t run = a.conv.kw * a.conv.inner, filter_bytes = a.conv.y.channels * sizeof(real)
+    cdef Py_ssize_t most = max(WEIGHTS_BYTES // (run * filter_bytes), 1), r = 0, j, taps
+    cdef Py_ssize_t widest = max(round_up(WEIGHTS_BYTES // filter_bytes, lanes(image)),
+                                 max_columns(image))    # fewer sums would wait for each other
+    cdef Py_ssize_t below = a.conv.dy * a.padded_width * a.conv.x.channels
+    while r < a.conv.kh:
+        taps = min(most, a.conv.kh - r)
+        j = 0
+        while j < run:
+            add_sparse_taps(rows, taps, min(widest, run - j), terms.ends,
+                            <const real*>terms.values, terms.at, weights + r * run + j,
+                            a.conv.kh * run, run, image + r * below + j, terms.targets, below)
+            j += widest
+        r += taps
+
+
+cdef void input_gradient_images(const pooled_args* a, Py_ssize_t begin, Py_ssize_t end,
+                                const real* dy, const real* weights, const real* previous,
+                                real* dx) noexcept nogil:
+    cdef Py_ssize_t n, y, channels = a.conv.x.channels, row = a.padded_width * channels
+    cdef Py_ssize_t windows = a.conv.out_height * a.conv.out_width
+    cdef Py_ssize_t count = windows * a.conv.y.channels, size = a.padded_height * row
+    cdef Terms terms
+    cdef bint found = find_room(a, windows * a.area, size, dy, &terms)
+    cdef real* image = <real*>terms.reals
+    cdef const real* source
+    cdef real* to
+    if found:
+        order_rows(a, &terms)
+    for n in range(begin, end):
+        if found:
+            memset(image, 0, size * sizeof(real))
+            find_terms(a, pixel(dy, &a.conv.y, n, 0, 0), a.which + n * count, &terms)
+            spread_image(a, weights, &terms, image)
+        for y in range(a.height):
+            to = <real*>pixel(dx, &a.out, n, y, 0)
+            source = image + (y + a.top) * row + a.left * channels
+            if not found:    # no memory: NaN is seen, a wrong number is not
+                memset(to, 0xFF, a.width * channels * sizeof(real))
+            elif previous != NULL:
+                activate_backward(a.conv.activation, a.conv.slope, a.width * channels,
+                                  pixel(previous, &a.conv.previous, n, y, 0), source, to)
+            else:
+                memcpy(to, source, a.width * channels * sizeof(real))
+    free(terms.memory)
+
+
+cdef void input_gradient_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const pooled_args* a = <const pooled_args*>args
+    if a.conv.is_float:
+        input_gradient_images(a, begin, end, <const float*>a.conv.y_data,
+                              <const float*>a.conv.weights, <const float*>a.conv.previous_data,
+                              <float*>a.dx)
+    else:
+        input_gradient_images(a, begin, end, <const double*>a.conv.y_data,
+                              <const double*>a.conv.weights, <const double*>a.conv.previous_data,
+                              <double*>a.dx)
+
+
+# ------------------------------------------------------------------------------------------ tasks
+
+
+cdef double cycles(const conv_args* a, Py_ssize_t area, const real* like, bint dense):
+    """What dW takes per window, roughly: of the products of all pixels, or of one per filter."""
+    cdef double all_products = <double>area * elements(a) * a.outer / lanes(like)
+    cdef double vectors = a.kh * (round_up(a.kw * a.inner, lanes(like)) // lanes(like))
+    if dense:
+        return all_products * 4 / 9 if takes_winograd(a) else all_products
+    if a.inner % lanes(like):    # vectors lie across cache lines
+        vectors *= 1.5
+    return a.outer * max(vectors, TERM)
+
+
+cdef class PooledGradients:
+    """The tasks of one convolution and the windows behind it.
+
+    size, stride : of the windows, pairs (vertical, horizontal); they lie apart, without padding.
+    """
+
+    cdef Convolution convolution
+    cdef readonly tuple size, stride
+
+    def __cinit__(self, Convolution convolution, size, stride):
+        self.convolution = convolution
+        self.size, self.stride = tuple(size), tuple(stride)
+        if min(self.size) < 1 or stride[0] < size[0] or stride[1] < size[1]:
+            raise ValueError(f"stride: expected at least the size {size}, got {stride}")
+
+    def pays(self, bint is_float):
+        """Whether these are taken, rather than all pixels' gradients. The sizes alone decide."""
+        cdef conv_args args = self.convolution.shape
+        cdef const float* f32 = NULL
+        cdef const double* f64 = NULL
+        cdef Py_ssize_t area = self.size[0] * self.size[1]
+        if args.groups > 1 or args.dx > 1 or area > MOST_AREA:
+            return False
+        if is_float:
+            return cycles(&args, area, f32, False) < cycles(&args, area, f32, True)
+        return cycles(&args, area, f64, False) < cycles(&args, area, f64, True)
+
+    cdef pooled_args bind(self, Images x, Images dy, const int32_t[::1] which):
+        """The geometry of x and the gradient by the windows' outputs, checked."""
+        cdef pooled_args args
+        cdef Convolution of = self.convolution
+        memset(&args, 0, sizeof(args))
+        height, width = of.output_size(x.height, x.width)
+        size = ((height - self.size[0]) // self.stride[0] + 1,
+                (width - self.size[1]) // self.stride[1] + 1)
+        if x.channels != of.channels or dy.channels != of.filters or of.shape.groups > 1:
+            raise ValueError("images: wrong number of channels")
+        if (dy.height, dy.width) != size or x.n != dy.n or x.is_float != dy.is_float:
+            raise ValueError(f"images: expected {x.n} of {size}, got {dy.n} of "
+                             f"{(dy.height, dy.width)}, of one dtype")
+        if any(dy.border):
+            raise ValueError("dy: expected images without a border")
+        if which.shape[0] < dy.n * dy.height * dy.width * dy.channels:
+            raise ValueError("which is too small")
+        args.conv = of.shape
+        args.conv.n, args.conv.out_height, args.conv.out_width = x.n, dy.height, dy.width
+        args.conv.y, args.conv.y_data = dy.layout, dy.data
+        args.conv.x.channels = x.channels
+        args.conv.is_float = x.is_float
+        args.area, args.columns = self.size[0] * self.size[1], self.size[1]
+        args.sy, args.sx = self.stride
+        args.top, args.left = of.padding[0], of.padding[2]
+        args.height, args.width = x.height, x.width
+        args.padded_height = x.height + of.padding[0] + of.padding[1]
+        args.padded_width = x.width + of.padding[2] + of.padding[3]
+        args.which = &which[0]
+        if args.padded_height * args.padded_width > INT32_MAX // 2:
+            raise ValueError("images: pixels are counted in 32 bits")
+        return args
+
+    def weight_gradient(self, Images x, Images dy, const int32_t[::1] which, real[:, ::1] partial):
+        """Task over images, whole partial sums (see Convolution.sums): gradients of W and b."""
+        cdef pooled_args args = self.bind(x, dy, which)
+        per_sum, n_sums, size = self.convolution.sums(x.n)
+        if (partial.shape[0], partial.shape[1]) != (n_sums, size):
+            raise ValueError(f"partial: expected shape {(n_sums, size)}")
+        if x.is_float != (sizeof(real) == sizeof(float)):
+            raise TypeError("partial: expected the images' dtype")
+        args.conv.x, args.conv.x_data = padded_layout(x, self.convolution.padding), x.data
+        args.padded_width = args.conv.x.row // args.conv.x.channels
+        args.conv.partial, args.conv.partial_size = &partial[0, 0], size
+        args.conv.images_per_sum = per_sum
+        return new_task(weight_gradient_kernel, &args, sizeof(args), x.n, per_sum, MOST_IMAGES,
+                        self.convolution.work(args.conv), (x, dy, which.base, partial.base))
+
+    def reduce(self, real[:, ::1] partial, real[:, :, :, ::1] dW, real[::1] db):
+        """Task over filters, and db: dW[F, C, KH, KW] and db[F] from their partial sums."""
+        cdef reduce_args args
+        cdef Convolution of = self.convolution
+        of.check_weights(dW.shape[0], dW.shape[1], dW.shape[2], dW.shape[3])
+        if db.shape[0] != of.filters or partial.shape[1] != of.sums(1)[2] or not len(partial):
+            raise ValueError("partial, db: expected those of `weight_gradient`")
+        args.conv = of.shape
+        args.conv.partial, args.conv.partial_size = &partial[0, 0], partial.shape[1]
+        args.conv.is_float = real is float
+        args.n_sums = partial.shape[0]
+        args.dW, args.db = &dW[0, 0, 0, 0], &db[0]
+        return new_task(reduce_kernel, &args, sizeof(args), of.filters + 1, 1, 16,
+                        args.n_sums * elements(&of.shape), (partial.base, dW.base, db.base))
+
+    def pack(self, const real[:, :, :, ::1] W, real[::1] packed):
+        """Task over filters: W[F, C, KH, KW] as `input_gradient` reads it, in as many elements."""
+        cdef conv_args args = self.convolution.shape
+        self.convolution.check_weights(W.shape[0], W.shape[1], W.shape[2], W.shape[3])
+        if packed.shape[0] < W.shape[0] * elements(&args):
+            raise ValueError("packed is too small")
+        args.x_data, args.y_data = &W[0, 0, 0, 0], &packed[0]
+        args.is_float = sizeof(real) == sizeof(float)
+        return new_task(pack_kernel, &args, sizeof(args), W.shape[0], 1, 8, 2 * elements(&args),
+                        (W.base, packed.base))
+
+    def input_gradient(self, Images dy, const int32_t[::1] which, real[::1] packed, Images dx,
+                       Images previous=None, int activation=0, double slope=0.0):
+        """Task over images: dx = gradient by x, through f'(x) where `previous` is x = f(...)."""
+        cdef pooled_args args = self.bind(dx, dy, which)
+        if packed.shape[0] < self.convolution.filters * elements(&args.conv):
+            raise ValueError("packed is too small")
+        if dx.is_float != (sizeof(real) == sizeof(float)):
+            raise TypeError("packed: expected the images' dtype")
+        if previous is not None:
+            if previous.shape != dx.shape or previous.is_float != dx.is_float:
+                raise ValueError("previous: expected the shape and dtype of dx")
+            args.conv.previous, args.conv.previous_data = previous.layout, previous.data
+            args.conv.activation, args.conv.slope = activation, slope
+        args.conv.weights = &packed[0]
+        args.out, args.dx = dx.layout, dx.data
+        return new_task(input_gradient_kernel, &args, sizeof(args), dx.n, 1, MOST_IMAGES,
+                        self.convolution.work(args.conv),
+                        (dy, which.base, packed.base, dx, previous))

@@ -1,0 +1,32 @@
+import numpy as np
+import numpy.typing as npt
+
+from cnn_core._conv2d import Convolution
+from cnn_core._images import Images
+from cnn_core._parallel import Task
+
+_Real = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+_Pair = tuple[int, int]
+
+class PooledGradients:
+    def __init__(self, convolution: Convolution, size: _Pair, stride: _Pair) -> None: ...
+    @property
+    def size(self) -> _Pair: ...
+    @property
+    def stride(self) -> _Pair: ...
+    def pays(self, is_float: bool) -> bool: ...
+    def weight_gradient(
+        self, x: Images, dy: Images, which: npt.NDArray[np.int32], partial: _Real
+    ) -> Task: ...
+    def reduce(self, partial: _Real, dW: _Real, db: _Real) -> Task: ...
+    def pack(self, W: _Real, packed: _Real) -> Task: ...
+    def input_gradient(
+        self,
+        dy: Images,
+        which: npt.NDArray[np.int32],
+        packed: _Real,
+        dx: Images,
+        previous: Images | None = ...,
+        activation: int = ...,
+        slope: float = ...,
+    ) -> Task: ...
