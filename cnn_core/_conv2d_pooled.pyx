@@ -8,9 +8,9 @@ For window w and filter f, let g be that gradient, after the derivative of an ac
     db[f]          = sum over w of g[w, f]
     dx[oy, ox][r, s, c] += g[w, f] W[f, c, r, s] for all w, f
 
-A product with a sparse row each: for dW, with one row per filter and one term per window; for dx, with
-one row per window and pixel of it and one term per filter that has its maximum there. Gradients that
-are 0, as behind a ReLU, are no terms either. Images are summed in fixed groups, as in
+Products with sparse rows: for dW, one row per filter with one term per window; for dx, one row per
+window and pixel of it with one term per filter that has its maximum there. Gradients that are 0,
+as behind a ReLU, are no terms either. Images are summed in fixed groups, as in
 _conv2d_gradient.pyx.
 
 Saito, Deep Learning from Scratch, sections 7.3 and 7.4.
@@ -236,14 +236,16 @@ cdef inline void order_rows(const pooled_args* a, Terms* terms) noexcept nogil:
 
 cdef inline void find_terms(const pooled_args* a, const real* dy, const int32_t* which,
                             const Terms* terms) noexcept nogil:
-    """For each window of an image and each pixel of it, the filters that have their maximum there."""
-    cdef Py_ssize_t row, t, at, count = 0, filters = a.conv.y.channels
-    for row in range(a.conv.out_height * a.conv.out_width * a.area):
-        t = row // a.conv.out_width % a.area
-        at = terms.numbers[row] * filters
-        count += pick(filters, <int32_t>t, which + at, dy + at, <real*>terms.values + count,
-                      terms.at + count)
-        terms.ends[row + 1] = <int32_t>count
+    """For each window of an image and pixel of it, the filters that have their maximum there."""
+    cdef Py_ssize_t _y, t, _x, at, row = 0, count = 0, filters = a.conv.y.channels
+    for _y in range(a.conv.out_height):
+        for t in range(a.area):
+            for _x in range(a.conv.out_width):
+                at = terms.numbers[row] * filters
+                count += pick(filters, <int32_t>t, which + at, dy + at,
+                              <real*>terms.values + count, terms.at + count)
+                row += 1
+                terms.ends[row] = <int32_t>count
 
 
 cdef inline void spread_image(const pooled_args* a, const real* weights, const Terms* terms,
@@ -314,7 +316,7 @@ cdef void input_gradient_kernel(const void* args, Py_ssize_t begin, Py_ssize_t e
 
 
 cdef double cycles(const conv_args* a, Py_ssize_t area, const real* like, bint dense):
-    """What dW takes per window, roughly: of the products of all pixels, or of one per filter."""
+    """What dW takes per window, roughly: products of all its pixels, or of one per filter."""
     cdef double all_products = <double>area * elements(a) * a.outer / lanes(like)
     cdef double vectors = a.kh * (round_up(a.kw * a.inner, lanes(like)) // lanes(like))
     if dense:

@@ -282,19 +282,15 @@ class Kernels:
         return x_.array
 
     def pick(self, number, numbers, g, table=None, places=None):
-        """Values and places of the elements with this number, or, from a table, of all."""
-        room = len(g) + self.lanes
         with self.memory() as m:
-            numbers_, g_ = m.input(numbers), m.input(g)
-            values = m.inout(np.full(room, np.nan, self.dtype))
-            at = m.inout(np.full(room, -7, np.int32))
-            args = (g_.address, values.address, at.address)
-            if table is None:
-                count = self.call("pick", len(g), number, numbers_.address, *args)
-            else:
-                table_, places_ = m.input(table), m.input(places)
-                first = (table_.address, numbers_.address, places_.address)
-                count = self.call("pick_all", len(g), *first, *args)
+            numbers_, g_ = m.input(numbers).address, m.input(g).address
+            values = m.inout(np.full(len(g) + self.lanes, np.nan, self.dtype))
+            at = m.inout(np.full(len(g) + self.lanes, -7, np.int32))
+            name, args = "pick", (number, numbers_)
+            if table is not None:
+                args = m.input(table).address, numbers_, m.input(places).address
+                name = "pick_all"
+            count = self.call(name, len(g), *args, g_, values.address, at.address)
         return values.array[:count], at.array[:count]
 
     def dropout(self, x, key, stream, threshold, scale, *, in_place=False, masked=False):
@@ -452,14 +448,13 @@ class Kernels:
 
     def product_sparse(self, values, rows, b, start=None, *, b_gap=0):
         """start + the sum of values[p] b[rows[p]]."""
-        n, number = b.shape[1], np.array([0, len(values)], np.int32)
+        n, ends = b.shape[1], np.array([0, len(values)], np.int32)
         with self.memory() as m:
             values_, rows_, b_ = m.input(values), m.input(rows.astype(np.int32)), m.input(b, b_gap)
             start_ = None if start is None else m.input(start)
-            c, ends, at = m.output(n, self.dtype), m.input(number), m.input(number[:1])
-            args = (ends.address, values_.address, rows_.address, b_.address, b_.row, 0)
-            args = (*args, address(start_), c.address, at.address, 0)
-            self.call("product_sparse", 1, 1, n, *args)
+            ends_, at, c = m.input(ends), m.input(ends[:1]), m.output(n, self.dtype)
+            args = (ends_.address, values_.address, rows_.address, b_.address, b_.row, 0)
+            self.call("product_sparse", 1, 1, n, *args, address(start_), c.address, at.address, 0)
         return c.array
 
     def add_sparse_taps(self, taps, n, ends, values, rows, b, strides, c, c_at, c_tap):

@@ -164,7 +164,7 @@ def test_each_pair_behind_a_trained_layer(first, second, dtype):
 def test_a_convolution_takes_the_gradient_of_the_maxima_behind_it(
     before, activation, dtype, size, stride
 ):
-    """Other sums than those of the layers one by one: within rounding; the forward pass bit for bit."""
+    """Other sums than those of the layers one by one; the forward pass is the same."""
     layers = [LAYERS[word]() for word in before] + [conv(8, 5, padding=2)]
     layers += [LAYERS[activation]()] if activation else []
     layers += [cc.MaxPool2D(size, stride), cc.Flatten(), cc.Affine(5, cc.Normal(0.4))]
