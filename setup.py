@@ -18,6 +18,7 @@ MODULES = {
     "_simd": SIMD,
     "_parallel": [],
     "_gemm": [],
+    "_nonzeros": [],
     "_affine": [],
     "_sparse": [],
     "_activations": [],

@@ -20,9 +20,8 @@ from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from cnn_core._bounds cimport expect
-from cnn_core._gemm cimport (
-    multiply_add, multiply_add_fetching, multiply_add_packed, packed_elements,
-)
+from cnn_core._gemm cimport multiply_add, multiply_add_packed, packed_elements
+from cnn_core._nonzeros cimport multiply_nonzeros
 from cnn_core._parallel cimport Task, kernel_t, new_task
 from cnn_core._simd cimport (
     ACTIVATION_NONE, activate, activate_backward, add, sum_rows, transpose,
@@ -63,6 +62,7 @@ cdef struct affine_args:
     void* sums           # [n_strips - 1, n_rows, n_out]: all strips but the first, whose is `out`
     Py_ssize_t n_strips
     Py_ssize_t n_groups  # of rows
+    bint zeros           # whether x is worth a look for them
     const int64_t* start # the first row of x that counts, or NULL
     const void* source   # of x: row i is source[indices[offset[0] + i]]; NULL if not known
     const int64_t* indices
@@ -127,14 +127,29 @@ cdef void column_sums(Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows, Py_ss
         add(end - begin, scratch, sums + begin)
 
 
+cdef inline void forward_nonzeros(const affine_args* a, Py_ssize_t begin, Py_ssize_t end,
+                                  const real* x, const real* W, const real* b,
+                                  real* out) noexcept nogil:
+    """`affine_forward_rows` for x that may be mostly zeros."""
+    out += begin * a.n_out
+    multiply_nonzeros(end - begin, a.n_out, a.n_in, x + begin * a.n_in, a.n_in, 1, W, a.n_out, b,
+                      out, a.n_out)
+    if a.activation != ACTIVATION_NONE:
+        activate(a.activation, a.slope, (end - begin) * a.n_out, out, out)
+
+
 cdef inline void affine_forward_columns(const affine_args* a, Py_ssize_t begin, Py_ssize_t end,
                                         const real* x, const real* W, const real* b,
                                         real* out) noexcept nogil:
     """out = f(x W + b) for begin..end times LINE_BYTES of a row of it; b may be NULL."""
     cdef Py_ssize_t line = LINE_BYTES // sizeof(real), first = begin * line, i
     cdef Py_ssize_t n = min(end * line, a.n_out) - first
-    multiply_add(a.n_rows, n, a.n_in, x, a.n_in, 1, W + first, a.n_out, False,
-                 b + first if b != NULL else b, out + first, a.n_out)
+    if a.zeros:
+        multiply_nonzeros(a.n_rows, n, a.n_in, x, a.n_in, 1, W + first, a.n_out,
+                          b + first if b != NULL else b, out + first, a.n_out)
+    else:
+        multiply_add(a.n_rows, n, a.n_in, x, a.n_in, 1, W + first, a.n_out, False,
+                     b + first if b != NULL else b, out + first, a.n_out)
     if a.activation != ACTIVATION_NONE:
         for i in range(a.n_rows):
             activate(a.activation, a.slope, n, out + i * a.n_out + first,
@@ -163,9 +178,10 @@ cdef inline void affine_strip(const affine_args* a, Py_ssize_t item, const real*
     if known:
         for i in range(m):
             ahead[i] = source + a.indices[next_row + i] * a.n_in + p
-    multiply_add_fetching(m, a.n_out, k, x + row * a.n_in + p, a.n_in, 1, W + p * a.n_out, a.n_out,
-                          False, b if strip == 0 else <const real*>NULL, out + row * a.n_out,
-                          a.n_out, ahead if known else NULL)
+    if strip > 0:
+        b = NULL
+    multiply_nonzeros(m, a.n_out, k, x + row * a.n_in + p, a.n_in, 1, W + p * a.n_out, a.n_out, b,
+                      out + row * a.n_out, a.n_out, ahead if known else NULL)
 
 
 cdef void strips_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
@@ -213,7 +229,13 @@ cdef void forward_columns_kernel(const void* args, Py_ssize_t begin,
 cdef void forward_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef const affine_args* a = <const affine_args*>args
     cdef Py_ssize_t first = a.start[0] * a.n_in if a.start != NULL else 0
-    if a.is_float:
+    if a.zeros and a.is_float:
+        forward_nonzeros(a, begin, end, <const float*>a.x + first, <const float*>a.W,
+                         <const float*>a.b, <float*>a.out)
+    elif a.zeros:
+        forward_nonzeros(a, begin, end, <const double*>a.x + first, <const double*>a.W,
+                         <const double*>a.b, <double*>a.out)
+    elif a.is_float:
         affine_forward_rows(begin, end, a.n_in, a.n_out, <const float*>a.x + first,
                             <const float*>a.W, <const float*>a.b, a.activation, a.slope,
                             <float*>a.out)
@@ -239,7 +261,15 @@ cdef void input_gradient_kernel(const void* args, Py_ssize_t begin,
 cdef void weight_gradient_kernel(const void* args, Py_ssize_t begin,
                                  Py_ssize_t end) noexcept nogil:
     cdef const affine_args* a = <const affine_args*>args
-    if a.is_float:
+    if a.zeros and a.n_out > FEW_COLUMNS and a.is_float:
+        multiply_nonzeros(end - begin, a.n_out, a.n_rows, <const float*>a.x + begin, 1, a.n_in,
+                          <const float*>a.W, a.n_out, <const float*>NULL,
+                          <float*>a.out + begin * a.n_out, a.n_out)
+    elif a.zeros and a.n_out > FEW_COLUMNS:
+        multiply_nonzeros(end - begin, a.n_out, a.n_rows, <const double*>a.x + begin, 1, a.n_in,
+                          <const double*>a.W, a.n_out, <const double*>NULL,
+                          <double*>a.out + begin * a.n_out, a.n_out)
+    elif a.is_float:
         affine_weight_gradient_rows(begin, end, a.n_rows, a.n_in, a.n_out, <const float*>a.x,
                                     <const float*>a.W, <float*>a.out)
     else:
@@ -278,13 +308,15 @@ cdef Task rows_task(kernel_t kernel, affine_args args, tuple arrays):
 
 def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[:, ::1] out,
             int activation=ACTIVATION_NONE, double slope=0.0, bint by_columns=False,
-            const int64_t[::1] start=None):
+            const int64_t[::1] start=None, bint zeros=False):
     """Task over rows, or over cache lines of a row where `by_columns`: out = f(x W + b).
 
     b may be None. start : instead of all rows of x, those from start[0] on; the caller sees to it
     that there are as many as in `out`. Not where `by_columns`.
+    zeros : whether x may be mostly zeros.
     """
     cdef affine_args args
+    args.zeros = zeros
     cdef Py_ssize_t line = LINE_BYTES // sizeof(real)
     expect(x.shape[1] == W.shape[0] and out.shape[1] == W.shape[1]
            and (b is None or b.shape[0] == W.shape[1]), "x, W, b, out")
@@ -385,9 +417,11 @@ def input_gradient(const real[:, ::1] dout, const real[::1] packed, real[:, ::1]
                      (dout.base, packed.base, dx.base, None if y is None else y.base))
 
 
-def weight_gradient(const real[:, ::1] x, const real[:, ::1] dout, real[:, ::1] dW):
-    """Task over rows of dW: dW = x^T dout."""
+def weight_gradient(const real[:, ::1] x, const real[:, ::1] dout, real[:, ::1] dW,
+                    bint zeros=False):
+    """Task over rows of dW: dW = x^T dout. zeros : whether x may be mostly zeros."""
     cdef affine_args args
+    args.zeros = zeros
     cdef Py_ssize_t most = MOST_ROWS_OF_DW
     expect(x.shape[0] == dout.shape[0] and dW.shape[0] == x.shape[1]
            and dW.shape[1] == dout.shape[1], "x, dout, dW")

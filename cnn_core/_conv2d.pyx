@@ -27,14 +27,14 @@ from cnn_core._conv2d_gradient cimport (
     run_columns, spread_args, spread_kernel, spread_size, weight_gradient_kernel,
 )
 from cnn_core._conv2d_shape cimport (
-    CACHE_BYTES, MOST_TAPS, conv_args, kernel_of_channel, packed_group, round_up,
+    CACHE_BYTES, MOST_TAPS, conv_args, kernel_of_channel, packed_group,
 )
 from cnn_core._images cimport Images, Layout, pixel
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (
     activate, activate_backward, lanes, max_columns, multiply_add_taps, transpose,
 )
-from cnn_core._types cimport real
+from cnn_core._types cimport real, round_up
 from cnn_core._winograd cimport (
     pack_winograd, row_items, takes_winograd, winograd_rows, winograd_size,
 )

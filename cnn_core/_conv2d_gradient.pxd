@@ -1,9 +1,9 @@
 """Kernels of the gradients of a convolution; the tasks are made in _conv2d.pyx."""
 
-from cnn_core._conv2d_shape cimport conv_args, round_up
+from cnn_core._conv2d_shape cimport conv_args
 from cnn_core._images cimport Layout
 from cnn_core._simd cimport lanes, max_columns
-from cnn_core._types cimport real
+from cnn_core._types cimport real, round_up
 
 
 cdef struct spread_args:

@@ -8,11 +8,11 @@ added in order.
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from cnn_core._conv2d_shape cimport CACHE_BYTES, MOST_TAPS, conv_args, round_up
+from cnn_core._conv2d_shape cimport CACHE_BYTES, MOST_TAPS, conv_args
 from cnn_core._images cimport pixel
 from cnn_core._simd cimport activate_backward, add, lanes, max_columns, multiply_add_taps, sum_rows
 from cnn_core._simd_images cimport fold_row
-from cnn_core._types cimport real
+from cnn_core._types cimport real, round_up
 from cnn_core._winograd cimport takes_winograd, winograd_weight_gradient
 
 cdef enum:

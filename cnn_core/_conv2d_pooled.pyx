@@ -21,14 +21,14 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from cnn_core._conv2d cimport Convolution, padded_layout
-from cnn_core._conv2d_shape cimport CACHE_BYTES, conv_args, round_up
+from cnn_core._conv2d_shape cimport CACHE_BYTES, conv_args
 from cnn_core._images cimport Images, Layout, pixel
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (
     activate_backward, add, add_sparse_taps, lanes, max_columns, sum_rows, transpose,
 )
 from cnn_core._simd_images cimport pick, pick_all
-from cnn_core._types cimport real
+from cnn_core._types cimport real, round_up
 from cnn_core._winograd cimport takes_winograd
 
 cdef enum:

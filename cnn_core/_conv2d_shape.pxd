@@ -2,7 +2,7 @@
 
 from cnn_core._images cimport Layout
 from cnn_core._simd cimport lanes, transpose
-from cnn_core._types cimport real
+from cnn_core._types cimport real, round_up
 
 
 cdef enum:
@@ -43,10 +43,6 @@ cdef struct conv_args:
     Py_ssize_t copy_size         # of the copy of one image that dW is made from; else 0
     bint flip
     bint is_float
-
-
-cdef inline Py_ssize_t round_up(Py_ssize_t n, Py_ssize_t unit) noexcept nogil:
-    return (n + unit - 1) // unit * unit
 
 
 cdef inline Py_ssize_t packed_group(const conv_args* a, Py_ssize_t inner, Py_ssize_t outer,

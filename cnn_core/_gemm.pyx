@@ -17,7 +17,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport lanes, max_columns, multiply_add_taps, multiply_add_tile, transpose
-from cnn_core._types cimport real
+from cnn_core._types cimport real, round_up
 
 cdef enum:
     BLOCK_K = 128
@@ -243,10 +243,6 @@ cdef inline const real* start_of(bint add, Py_ssize_t p0, const real* bias, Py_s
     if add or p0 > 0:
         return NULL
     return bias + j0 if bias != NULL else zeros
-
-
-cdef inline Py_ssize_t round_up(Py_ssize_t n, Py_ssize_t unit) noexcept nogil:
-    return (n + unit - 1) // unit * unit
 
 
 cdef inline Py_ssize_t tail_rows(Py_ssize_t left, Py_ssize_t width, Py_ssize_t b_row,

@@ -1,8 +1,8 @@
 """Winograd's convolution; the kernels of _conv2d.pyx and _conv2d_gradient.pyx call it."""
 
-from cnn_core._conv2d_shape cimport conv_args, round_up
+from cnn_core._conv2d_shape cimport conv_args
 from cnn_core._simd cimport lanes, max_columns
-from cnn_core._types cimport real
+from cnn_core._types cimport real, round_up
 
 
 cdef enum:

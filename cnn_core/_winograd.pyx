@@ -16,7 +16,7 @@ from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from cnn_core._conv2d_shape cimport conv_args, kernel_of_channel, round_up
+from cnn_core._conv2d_shape cimport conv_args, kernel_of_channel
 from cnn_core._images cimport pixel
 from cnn_core._simd cimport (
     activate, activate_backward, lanes, max_columns, multiply_add_taps, sum_rows,
@@ -25,7 +25,7 @@ from cnn_core._simd_images cimport (
     winograd_gradient, winograd_input, winograd_output, winograd_weights,
     winograd_weights_gradient,
 )
-from cnn_core._types cimport real
+from cnn_core._types cimport real, round_up
 from cnn_core._winograd cimport LINE, PLANES, plane_size
 
 cdef enum:

@@ -69,13 +69,35 @@ static void NAME(scatter_taps)(int add, ptrdiff_t windows, ptrdiff_t step, ptrdi
     else NAME(scatter_taps_as)(0, windows, step, n, taps, at, numbers, which, g, x);
 }
 
-#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
-/* values[] = the lanes of v whose bit is set, at[] those of places; returns how many. The whole vectors
- * are written. */
-static INLINE ptrdiff_t NAME(keep_lanes)(__mmask16 mask, vec v, __m512i places, REAL *values,
+#if VECTOR_BYTES == 64
+/* values[] = the lanes of v whose bit is set, at[] those of places; returns how many. Room for a whole
+ * vector of each is written to. */
+#if REAL_IS_FLOAT
+#define PLACES __m512i
+#define FIRST_PLACES _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+#define ADD_PLACES(a, b) _mm512_add_epi32(a, b)
+#define ALL_PLACES(a) _mm512_set1_epi32(a)
+#define SAME_PLACES(a, b) _mm512_cmpeq_epi32_mask(a, b)
+#define LOAD_PLACES(p, n) _mm512_maskz_loadu_epi32((__mmask16)((1u << ((n) < 16 ? (n) : 16)) - 1), p)
+#define NOT_ZERO(v) _mm512_cmp_ps_mask((__m512)(v), _mm512_setzero_ps(), _CMP_NEQ_UQ)
+#else
+#define PLACES __m256i
+#define FIRST_PLACES _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)
+#define ADD_PLACES(a, b) _mm256_add_epi32(a, b)
+#define ALL_PLACES(a) _mm256_set1_epi32(a)
+#define SAME_PLACES(a, b) _mm256_cmpeq_epi32_mask(a, b)
+#define LOAD_PLACES(p, n) _mm256_maskz_loadu_epi32((__mmask8)((1u << ((n) < 8 ? (n) : 8)) - 1), p)
+#define NOT_ZERO(v) _mm512_cmp_pd_mask((__m512d)(v), _mm512_setzero_pd(), _CMP_NEQ_UQ)
+#endif
+static INLINE ptrdiff_t NAME(keep_lanes)(unsigned mask, vec v, PLACES places, REAL *values,
                                          int32_t *at) {
-    _mm512_storeu_ps(values, _mm512_maskz_compress_ps(mask, (__m512)v));
-    _mm512_storeu_si512(at, _mm512_maskz_compress_epi32(mask, places));
+#if REAL_IS_FLOAT
+    _mm512_storeu_ps(values, _mm512_maskz_compress_ps((__mmask16)mask, (__m512)v));
+    _mm512_storeu_si512(at, _mm512_maskz_compress_epi32((__mmask16)mask, places));
+#else
+    _mm512_storeu_pd(values, _mm512_maskz_compress_pd((__mmask8)mask, (__m512d)v));
+    _mm256_storeu_si256((__m256i *)at, _mm256_maskz_compress_epi32((__mmask8)mask, places));
+#endif
     return __builtin_popcount(mask);
 }
 #elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
@@ -102,27 +124,29 @@ static INLINE ptrdiff_t NAME(keep_lanes)(int mask, __m128i v, __m128i places, RE
 }
 #endif
 
-/* The elements j with numbers[j] == number and g[j] != 0, in order; returns how many. */
+/* The elements j with g[j] != 0 and numbers[j] == number, in order; returns how many. */
 static ptrdiff_t NAME(pick)(ptrdiff_t n, int32_t number, const int32_t *numbers, const REAL *g,
                             REAL *values, int32_t *at) {
     ptrdiff_t count = 0, j = 0;
-#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
-    __m512i places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#if VECTOR_BYTES == 64
+    PLACES places = FIRST_PLACES;
     for (; j < n; j += LANES) {
         const vec v = NAME(load_n)(g + j, n - j, 0);
-        const __m512i of = (__m512i)NAME(load_numbers)(numbers + j, n - j);
-        const __mmask16 mask = _mm512_cmpeq_epi32_mask(of, _mm512_set1_epi32(number)) &
-                               _mm512_cmp_ps_mask((__m512)v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+        unsigned mask = NOT_ZERO(v);
+        if (numbers) mask &= SAME_PLACES(LOAD_PLACES(numbers + j, n - j), ALL_PLACES(number));
         count += NAME(keep_lanes)(mask, v, places, values + count, at + count);
-        places = _mm512_add_epi32(places, _mm512_set1_epi32(16));
+        places = ADD_PLACES(places, ALL_PLACES((int)LANES));
     }
 #elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
     __m128i places = _mm_setr_epi32(0, 1, 2, 3);
     for (; j + 4 <= n; j += 4) {
         const __m128 v = _mm_loadu_ps(g + j);
-        const __m128i of = _mm_loadu_si128((const __m128i *)(numbers + j));
-        const __m128 same = (__m128)_mm_cmpeq_epi32(of, _mm_set1_epi32(number));
-        const int mask = _mm_movemask_ps(_mm_and_ps(same, _mm_cmpneq_ps(v, _mm_setzero_ps())));
+        __m128 taken = _mm_cmpneq_ps(v, _mm_setzero_ps());
+        if (numbers) {
+            const __m128i of = _mm_loadu_si128((const __m128i *)(numbers + j));
+            taken = _mm_and_ps(taken, (__m128)_mm_cmpeq_epi32(of, _mm_set1_epi32(number)));
+        }
+        const int mask = _mm_movemask_ps(taken);
         count += NAME(keep_lanes)(mask, (__m128i)v, places, values + count, at + count);
         places = _mm_add_epi32(places, _mm_set1_epi32(4));
     }
@@ -130,7 +154,7 @@ static ptrdiff_t NAME(pick)(ptrdiff_t n, int32_t number, const int32_t *numbers,
     for (; j < n; j++) {
         values[count] = g[j];
         at[count] = (int32_t)j;
-        count += (numbers[j] == number) & (g[j] != 0);
+        count += (g[j] != 0) & (!numbers || numbers[j] == number);
     }
     return count;
 }
@@ -142,11 +166,9 @@ static ptrdiff_t NAME(pick_all)(ptrdiff_t n, const int32_t table[16], const int3
 #if VECTOR_BYTES == 64 && REAL_IS_FLOAT
     for (; j < n; j += LANES) {
         const vec v = NAME(load_n)(g + j, n - j, 0);
-        const __m512i of = (__m512i)NAME(load_numbers)(numbers + j, n - j);
-        const __m512i from = (__m512i)NAME(load_numbers)(places + j, n - j);
+        const __m512i of = LOAD_PLACES(numbers + j, n - j), from = LOAD_PLACES(places + j, n - j);
         const __m512i more = _mm512_permutexvar_epi32(of, _mm512_loadu_si512(table));
-        const __mmask16 mask = _mm512_cmp_ps_mask((__m512)v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-        count += NAME(keep_lanes)(mask, v, _mm512_add_epi32(from, more), values + count, at + count);
+        count += NAME(keep_lanes)(NOT_ZERO(v), v, ADD_PLACES(from, more), values + count, at + count);
     }
 #endif
     for (; j < n; j++) {
@@ -156,6 +178,15 @@ static ptrdiff_t NAME(pick_all)(ptrdiff_t n, const int32_t table[16], const int3
     }
     return count;
 }
+#if VECTOR_BYTES == 64
+#undef PLACES
+#undef FIRST_PLACES
+#undef ADD_PLACES
+#undef ALL_PLACES
+#undef SAME_PLACES
+#undef LOAD_PLACES
+#undef NOT_ZERO
+#endif
 
 /* row[q step n + j] += products[q x_row + j] for j < taps n: `fold_row` where pixels are adjacent, a
  * vector of several pixels at once. */

@@ -119,8 +119,9 @@ enum activation {
     void (*scatter_taps)(int add, ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n, ptrdiff_t taps, \
                          const ptrdiff_t *at, const int32_t *numbers, const int32_t *which,       \
                          const REAL *g, REAL *x);                                                 \
-    /* values[] = g[j], at[] = j of the elements with numbers[j] == number and g[j] != 0, in order;  \
-     * returns how many. The room for n + lanes of both may be written to. numbers >= 0. */       \
+    /* values[] = g[j], at[] = j of the elements with g[j] != 0, and numbers[j] == number where       \
+     * numbers is not NULL, in order; returns how many. The room for n + lanes of both may be     \
+     * written to. */                                                                             \
     ptrdiff_t (*pick)(ptrdiff_t n, int32_t number, const int32_t *numbers, const REAL *g,         \
                       REAL *values, int32_t *at);                                                 \
     /* The same for all numbers, which are below 16, with at[] = places[j] + table[numbers[j]]. */\

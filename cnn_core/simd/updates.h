@@ -18,7 +18,10 @@ static void NAME(sgd)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *v, REAL lr, 
 
 static void NAME(sgd_product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, ptrdiff_t x_row,
                               const REAL *dout, REAL *w, REAL lr, REAL weight_decay) {
-    for (ptrdiff_t p = 0; p < k; p++, w += n)
+    for (ptrdiff_t p = 0; p < k; p++, w += n) {
+        int used = weight_decay != 0; /* rows of inputs that are 0 stay as they are */
+        for (ptrdiff_t r = 0; r < m; r++) used |= x[r * x_row + p] != 0;
+        if (!used) continue;
         FOR_VECTORS(n) {
             vec value = NAME(load_n)(w + i, left, 0), g = {0};
             for (ptrdiff_t r = 0; r < m; r++)
@@ -26,6 +29,7 @@ static void NAME(sgd_product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL 
             if (weight_decay != 0) g += weight_decay * value;
             NAME(store_n)(w + i, left, value - lr * g);
         }
+    }
 }
 
 /* m += (1 - beta1) (g - m); v += (1 - beta2) (g^2 - v); p -= rate m / (sqrt(v) root + epsilon),

@@ -129,6 +129,8 @@ def _behind(previous: Block | None) -> tuple[Any, int, float]:
 class AffineBlock(Block):
     takes_activation = True
     layer: Affine
+    #: whether x is data, of which much may be 0
+    reads_data = False
     #: strips of the inputs and groups of rows in which a training step computes the outputs
     strips: tuple[int, int] | None = None
 
@@ -144,7 +146,7 @@ class AffineBlock(Block):
     def forward_from(self, source: Source) -> Parts:
         """The outputs of rows that lie elsewhere than in `x`."""
         params, (x, start) = self.layer.params, source
-        options = params["W"], params["b"], self.y, self.code, self.slope, False, start
+        options = params["W"], params["b"], self.y, self.code, self.slope, False, start, True
         return Parts(rows=[ops.native.affine.forward(x, *options)])
 
     def forward_strips(self, *following: Array) -> Parts:
@@ -166,12 +168,13 @@ class AffineBlock(Block):
         if self.strips is not None:
             return self.forward_strips()
         by_columns = len(self.x) < FEW_SAMPLES and W.size > WORK_TO_SHARE
-        task = ops.native.affine.forward(self.x, W, b, self.y, self.code, self.slope, by_columns)
+        options = self.y, self.code, self.slope, by_columns, None, self.reads_data
+        task = ops.native.affine.forward(self.x, W, b, *options)
         return Parts(rows=[[[task]] if by_columns else task])
 
     def backward(self, previous: Block | None) -> Parts:
         affine, W, grads = ops.native.affine, self.layer.params["W"], self.layer.grads
-        dW: Lane = [affine.weight_gradient(self.x, self.dy, grads["W"])]
+        dW: Lane = [affine.weight_gradient(self.x, self.dy, grads["W"], self.reads_data)]
         db: Lane = [affine.bias_gradient(self.dy, grads["b"])]
         factors = (self.x, self.dy) if len(self.x) < FEW_SAMPLES else None
         finished = [Finished(grads["W"], dW, factors), Finished(grads["b"], db)]

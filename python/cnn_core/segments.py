@@ -50,6 +50,8 @@ class NativeSegment:
             layers = (block.layer for block in self.blocks)
             trained = (i for i, layer in enumerate(layers) if getattr(layer, "params", None))
             self.lowest = next(trained, len(self.blocks))
+            if self.dense is not None:
+                self.dense.reads_data = True
         if gradient:
             self._lay_out_gradients(need_dx)
             first = next((b for b in self.blocks if not isinstance(b, FlattenBlock)), None)

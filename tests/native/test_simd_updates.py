@@ -122,3 +122,8 @@ def test_sgd_product_is_the_product_and_then_sgd(kernels, rng, decay):
             expected, _ = kernels.sgd(W.ravel(), grad.ravel(), None, 0.1, weight_decay=decay)
             actual = kernels.sgd_product(W, x, dout, 0.1, decay)
             assert same_bits(actual, expected.reshape(k, n)), f"m={m} k={k} n={n}"
+            x *= rng.random((1, k)) < 0.5  # inputs that are 0 in all rows
+            grad = kernels.gemm(np.ascontiguousarray(x.T), dout, zeros)
+            expected, _ = kernels.sgd(W.ravel(), grad.ravel(), None, 0.1, weight_decay=decay)
+            actual = kernels.sgd_product(W, x, dout, 0.1, decay)
+            assert same_bits(actual, expected.reshape(k, n)), f"m={m} k={k} n={n}"
