@@ -19,7 +19,8 @@ from cnn_core._types cimport real, round_up
 
 cdef extern from *:
     """
-    #define cnn_core_fetch(at) __builtin_prefetch(at)
+    /* To the second level: the first one is needed for B. */
+    #define cnn_core_fetch(at) __builtin_prefetch(at, 0, 2)
     """
     void fetch "cnn_core_fetch"(const void* at) noexcept nogil
 
