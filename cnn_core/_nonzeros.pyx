@@ -60,11 +60,13 @@ cdef bint find_room(Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, bint by_rows, Py_s
     size = room.rows * room.block
     room.memory = malloc(LINE_BYTES + (size + line) * sizeof(int32_t)
                          + (room.block * room.copied + 2 * size + line) * sizeof(real))
+    if room.memory == NULL:
+        return False
     room.copy = <char*>room.memory + (LINE_BYTES - <size_t>room.memory % LINE_BYTES)
     room.turned = <real*>room.copy + room.block * room.copied
     room.values = <real*>room.turned + size
     room.at = <int32_t*>(<real*>room.values + size + line)
-    return room.memory != NULL
+    return True
 
 
 cdef inline double most_nonzeros(Py_ssize_t n, const real* like) noexcept nogil:
