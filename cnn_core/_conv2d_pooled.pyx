@@ -67,7 +67,7 @@ cdef struct Terms:
     int32_t* ends            # of each row's terms, after a 0
     int32_t* targets         # what each row is added to
     void* reals              # for dW the gradients [F, windows], for dx the padded image
-    int32_t* numbers         # for dW those of the pixels, [F, windows], for dx the rows' windows
+    int32_t* numbers         # for dW those of the pixels, [F, windows]
     int32_t* places          # of the windows' first pixels
 
 
@@ -80,7 +80,7 @@ cdef bint find_room(const pooled_args* a, Py_ssize_t rows, Py_ssize_t reals, con
                     Terms* terms) noexcept nogil:
     """Room for so many rows with all terms of an image, and for the rest; false without memory."""
     cdef Py_ssize_t windows = a.conv.out_height * a.conv.out_width, t, w, y, x
-    cdef Py_ssize_t numbers = windows * max(a.conv.y.channels, a.area)
+    cdef Py_ssize_t numbers = windows * a.conv.y.channels
     cdef Py_ssize_t count = windows * a.conv.y.channels + lanes(like)
     terms.memory = malloc(LINE + (count + reals) * sizeof(real)
                           + (count + 2 * rows + 1 + numbers + windows) * sizeof(int32_t))
@@ -216,36 +216,26 @@ cdef void pack_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexce
         pack_filters(a, begin, end, <const double*>a.x_data, <double*>a.y_data)
 
 
-cdef inline void order_rows(const pooled_args* a, Terms* terms) noexcept nogil:
-    """The rows' windows, pixels and targets. Neighbours do not follow each other: a pixel would be
-    read while it is still being written."""
-    cdef Py_ssize_t y, x, t, first, row = 0, apart = a.conv.kw // (a.sx * a.conv.sx) + 1
-    cdef int32_t w
-    for y in range(a.conv.out_height):
+cdef inline void find_targets(const pooled_args* a, Terms* terms) noexcept nogil:
+    """Where in the padded image each window and pixel of it adds its product."""
+    cdef Py_ssize_t w, t
+    for w in range(a.conv.out_height * a.conv.out_width):
         for t in range(a.area):
-            for first in range(apart):
-                x = first
-                while x < a.conv.out_width:
-                    w = <int32_t>(y * a.conv.out_width + x)
-                    terms.numbers[row] = w
-                    terms.targets[row] = <int32_t>(
-                        (terms.places[w] + terms.pixels[t]) * a.conv.x.channels)
-                    row += 1
-                    x += apart
+            terms.targets[w * a.area + t] = <int32_t>(
+                (terms.places[w] + terms.pixels[t]) * a.conv.x.channels)
 
 
 cdef inline void find_terms(const pooled_args* a, const real* dy, const int32_t* which,
                             const Terms* terms) noexcept nogil:
     """For each window of an image and pixel of it, the filters that have their maximum there."""
-    cdef Py_ssize_t _y, t, _x, at, row = 0, count = 0, filters = a.conv.y.channels
-    for _y in range(a.conv.out_height):
+    cdef Py_ssize_t w, t, count = 0, filters = a.conv.y.channels
+    for w in range(a.conv.out_height * a.conv.out_width):
         for t in range(a.area):
-            for _x in range(a.conv.out_width):
-                at = terms.numbers[row] * filters
-                count += pick(filters, <int32_t>t, which + at, dy + at,
-                              <real*>terms.values + count, terms.at + count)
-                row += 1
-                terms.ends[row] = <int32_t>count
+            count += pick(filters, <int32_t>t, which, dy, <real*>terms.values + count,
+                          terms.at + count)
+            terms.ends[w * a.area + t + 1] = <int32_t>count
+        dy += filters
+        which += filters
 
 
 cdef inline void spread_image(const pooled_args* a, const real* weights, const Terms* terms,
@@ -281,7 +271,7 @@ cdef void input_gradient_images(const pooled_args* a, Py_ssize_t begin, Py_ssize
     cdef const real* source
     cdef real* to
     if found:
-        order_rows(a, &terms)
+        find_targets(a, &terms)
     for n in range(begin, end):
         if found:
             memset(image, 0, size * sizeof(real))
