@@ -25,7 +25,7 @@ from cnn_core._conv2d_shape cimport CACHE_BYTES, conv_args
 from cnn_core._images cimport Images, Layout, pixel
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (
-    activate_backward, add, add_sparse_taps, lanes, max_columns, sum_rows, transpose,
+    activate_backward, add, lanes, max_columns, multiply_sparse_taps, sum_rows, transpose,
 )
 from cnn_core._simd_images cimport pick, pick_all
 from cnn_core._types cimport real, round_up
@@ -128,8 +128,9 @@ cdef inline void weight_gradient_image(const pooled_args* a, const real* x, cons
             count += pick_all(n, terms.pixels, terms.numbers + f * windows + w, terms.places + w,
                               gradients + f * windows + w, values + count, terms.at + count)
             terms.ends[f + 1] = <int32_t>count
-        add_sparse_taps(filters, a.conv.kh, run, terms.ends, values, terms.at, x,
-                        a.conv.x.channels, a.conv.dy * a.conv.x.row, sums, terms.targets, run)
+        multiply_sparse_taps(filters, a.conv.kh, run, terms.ends, values, terms.at, x,
+                             a.conv.x.channels, a.conv.dy * a.conv.x.row, sums, sums,
+                             terms.targets, run)
         w += n
     sum_rows(windows, filters, dy, filters, sums + filters * elements(&a.conv))
 
@@ -248,13 +249,15 @@ cdef inline void spread_image(const pooled_args* a, const real* weights, const T
     cdef Py_ssize_t widest = max(round_up(WEIGHTS_BYTES // filter_bytes, lanes(image)),
                                  max_columns(image))    # fewer sums would wait for each other
     cdef Py_ssize_t below = a.conv.dy * a.padded_width * a.conv.x.channels
+    cdef real* to
     while r < a.conv.kh:
         taps = min(most, a.conv.kh - r)
         j = 0
         while j < run:
-            add_sparse_taps(rows, taps, min(widest, run - j), terms.ends,
-                            <const real*>terms.values, terms.at, weights + r * run + j,
-                            a.conv.kh * run, run, image + r * below + j, terms.targets, below)
+            to = image + r * below + j
+            multiply_sparse_taps(rows, taps, min(widest, run - j), terms.ends,
+                                 <const real*>terms.values, terms.at, weights + r * run + j,
+                                 a.conv.kh * run, run, to, to, terms.targets, below)
             j += widest
         r += taps
 

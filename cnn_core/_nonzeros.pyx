@@ -10,10 +10,10 @@ numbers or NaN, or they are sums of -0.
 
 from libc.stdint cimport int32_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from cnn_core._gemm cimport multiply_add, multiply_add_fetching
-from cnn_core._simd cimport add_sparse_taps, lanes, transpose
+from cnn_core._simd cimport lanes, multiply_sparse_taps, transpose
 from cnn_core._simd_images cimport pick
 from cnn_core._types cimport real, round_up
 
@@ -91,9 +91,10 @@ cdef bint seems_sparse(Py_ssize_t rows, Py_ssize_t size, const real* a, Py_ssize
 
 cdef inline bint multiply_rows(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
-    const real* b, Py_ssize_t b_row, real* c, Py_ssize_t c_row, const Room* room, double most,
+    const real* b, Py_ssize_t b_row, bint add, real* c, Py_ssize_t c_row, const Room* room,
+    double most,
 ) noexcept nogil:
-    """C += A B for a few rows and a block of terms; false if they are too dense."""
+    """C = A B, or C += A B where `add`, for a few rows and a block of terms; false if they are too dense."""
     cdef int32_t ends[ROWS + 1]
     cdef int32_t c_at[ROWS]
     cdef Py_ssize_t i, count = 0
@@ -106,16 +107,17 @@ cdef inline bint multiply_rows(
         ends[i + 1], c_at[i] = <int32_t>count, <int32_t>(i * c_row)
     if count > most * m * k:
         return False
-    add_sparse_taps(m, 1, n, ends, <const real*>room.values, room.at, b, b_row, 0, c, c_at, 0)
+    multiply_sparse_taps(m, 1, n, ends, <const real*>room.values, room.at, b, b_row, 0,
+                         c if add else <const real*>NULL, c, c_at, 0)
     return True
 
 
 cdef inline void multiply_block(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
-    const real* b, Py_ssize_t b_row, real* c, Py_ssize_t c_row, const Room* room, double most,
-    const real** ahead, Py_ssize_t p,
+    const real* b, Py_ssize_t b_row, bint add, real* c, Py_ssize_t c_row, const Room* room,
+    double most, const real** ahead, Py_ssize_t p,
 ) noexcept nogil:
-    """C += A B for a block of terms, which begins with term p of `ahead`."""
+    """The same for all rows and a block of terms, which begins with term p of `ahead`."""
     cdef Py_ssize_t i = 0, j, q, rows, copy_row = b_row, line = LINE_BYTES // sizeof(real)
     cdef const real* copy = b
     if room.copied:
@@ -125,9 +127,9 @@ cdef inline void multiply_block(
         i = 0
     while i < m:
         rows = min(room.rows, m - i)
-        if not multiply_rows(rows, n, k, a + i * a_row, a_row, a_col, copy, copy_row,
+        if not multiply_rows(rows, n, k, a + i * a_row, a_row, a_col, copy, copy_row, add,
                              c + i * c_row, c_row, room, most):
-            multiply_add(rows, n, k, a + i * a_row, a_row, a_col, b, b_row, True,
+            multiply_add(rows, n, k, a + i * a_row, a_row, a_col, b, b_row, add,
                          <const real*>NULL, c + i * c_row, c_row)
         if ahead != NULL:
             for j in range(i, i + rows):
@@ -152,18 +154,15 @@ cdef void multiply_nonzeros(
         for i in range(m):
             behind[i] = a + (m + i) * k
         ahead = behind
-    if most > 0 and c_row < MOST_COLUMNS and find_room(m, n, k, by_rows, b_row, a, &room):
+    if k > 0 and most > 0 and c_row < MOST_COLUMNS and find_room(m, n, k, by_rows, b_row, a, &room):
         if seems_sparse(m if by_rows else k, k if by_rows else m, a, a_row if by_rows else a_col,
                         &room, most):
-            for i in range(m):
-                if bias != NULL:
-                    memcpy(c + i * c_row, bias, n * sizeof(real))
-                else:
-                    memset(c + i * c_row, 0, n * sizeof(real))
+            for i in range(m if bias != NULL else 0):
+                memcpy(c + i * c_row, bias, n * sizeof(real))
             while p < k:
                 terms = min(room.block, k - p)
-                multiply_block(m, n, terms, a + p * a_col, a_row, a_col, b + p * b_row, b_row, c,
-                               c_row, &room, most, ahead, p)
+                multiply_block(m, n, terms, a + p * a_col, a_row, a_col, b + p * b_row, b_row,
+                               bias != NULL or p > 0, c, c_row, &room, most, ahead, p)
                 p += terms
             free(room.memory)
             return

@@ -235,15 +235,15 @@ cdef inline void multiply_sparse_row(
         f64.product_sparse(1, 1, n, ends, values, rows, b, b_row, 0, start, c, &at, 0)
 
 
-cdef inline void add_sparse_taps(
+cdef inline void multiply_sparse_taps(
     Py_ssize_t m, Py_ssize_t taps, Py_ssize_t n, const int32_t* ends, const real* values,
-    const int32_t* rows, const real* b, Py_ssize_t b_row, Py_ssize_t b_tap, real* c,
-    const int32_t* c_at, Py_ssize_t c_tap,
+    const int32_t* rows, const real* b, Py_ssize_t b_row, Py_ssize_t b_tap, const real* start,
+    real* c, const int32_t* c_at, Py_ssize_t c_tap,
 ) noexcept nogil:
     if real is float:
-        f32.product_sparse(m, taps, n, ends, values, rows, b, b_row, b_tap, c, c, c_at, c_tap)
+        f32.product_sparse(m, taps, n, ends, values, rows, b, b_row, b_tap, start, c, c_at, c_tap)
     else:
-        f64.product_sparse(m, taps, n, ends, values, rows, b, b_row, b_tap, c, c, c_at, c_tap)
+        f64.product_sparse(m, taps, n, ends, values, rows, b, b_row, b_tap, start, c, c_at, c_tap)
 
 
 cdef inline void activate(int kind, double slope, Py_ssize_t n, const real* x,
