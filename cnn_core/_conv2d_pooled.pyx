@@ -311,10 +311,13 @@ cdef void input_gradient_kernel(const void* args, Py_ssize_t begin, Py_ssize_t e
 cdef double cycles(const conv_args* a, Py_ssize_t area, const real* like, bint dense):
     """What dW takes per window, roughly: products of all its pixels, or of one per filter."""
     cdef double all_products = <double>area * elements(a) * a.outer / lanes(like)
-    cdef double vectors = a.kh * (round_up(a.kw * a.inner, lanes(like)) // lanes(like))
+    cdef Py_ssize_t vector = lanes(like), run = a.kw * a.inner
+    # Of AVX-512 a row may end in half a vector.
+    cdef Py_ssize_t unit = vector // 2 if vector * <Py_ssize_t>sizeof(real) == LINE else vector
+    cdef double vectors = <double>a.kh * round_up(run, unit) / vector
     if dense:
         return all_products * 4 / 9 if takes_winograd(a) else all_products
-    if a.inner % lanes(like):    # vectors lie across cache lines
+    if a.inner % vector:    # vectors lie across cache lines
         vectors *= 1.5
     return a.outer * max(vectors, TERM)
 

@@ -94,7 +94,8 @@ cdef inline bint multiply_rows(
     const real* b, Py_ssize_t b_row, bint add, real* c, Py_ssize_t c_row, const Room* room,
     double most,
 ) noexcept nogil:
-    """C = A B, or C += A B where `add`, for a few rows and a block of terms; false if they are too dense."""
+    """C = A B, or C += A B where `add`, for a few rows and a block of terms; false if they are
+    too dense."""
     cdef int32_t ends[ROWS + 1]
     cdef int32_t c_at[ROWS]
     cdef Py_ssize_t i, count = 0

@@ -162,18 +162,19 @@ static void NAME(product_taps)(ptrdiff_t m, PRODUCT_PARAMETERS) {
     ptrdiff_t n, const int32_t *ends, const REAL *values, const int32_t *rows, const REAL *b,     \
         ptrdiff_t b_row, ptrdiff_t b_tap, const REAL *start, REAL *c, const int32_t *c_at,        \
         ptrdiff_t c_tap
-#define DEFINE_SPARSE(VECTORS, TAPS)                                                              \
-    static void NAME(sparse_##TAPS##x##VECTORS)(ptrdiff_t m, SPARSE_PARAMETERS) {                 \
-        const ptrdiff_t last = n - (VECTORS - 1) * LANES;                                         \
+#define DEFINE_SPARSE(VECTORS, TAPS, P)                                                           \
+    static void NAME(sparse_##P##TAPS##x##VECTORS)(ptrdiff_t m, SPARSE_PARAMETERS) {              \
+        const ptrdiff_t at_last = (VECTORS - 1) * LANES, last = n - at_last;                      \
         for (ptrdiff_t i = 0; i < m; i++) {                                                       \
             if (ends[i] == ends[i + 1] && start == c) continue;                                   \
             vec sum[TAPS][VECTORS] = {{{0}}};                                                     \
+            P##vec part[TAPS] = {{0}};                                                            \
             if (start)                                                                            \
                 UNROLL for (int t = 0; t < TAPS; t++) {                                           \
                     const REAL *from = start + c_at[i] + t * c_tap;                               \
                     UNROLL for (int v = 0; v < VECTORS - 1; v++)                                  \
                         sum[t][v] = NAME(load)(from + v * LANES);                                 \
-                    sum[t][VECTORS - 1] = NAME(load_n)(from + (VECTORS - 1) * LANES, last, 0);    \
+                    part[t] = NAME(P##load_n)(from + at_last, last, 0);                           \
                 }                                                                                 \
             for (ptrdiff_t p = ends[i]; p < ends[i + 1]; p++) {                                   \
                 const REAL *row = b + rows[p] * b_row;                                            \
@@ -182,23 +183,24 @@ static void NAME(product_taps)(ptrdiff_t m, PRODUCT_PARAMETERS) {
                     const REAL *at = row + t * b_tap;                                             \
                     UNROLL for (int v = 0; v < VECTORS - 1; v++)                                  \
                         sum[t][v] += value * NAME(load)(at + v * LANES);                          \
-                    sum[t][VECTORS - 1] +=                                                        \
-                        value * NAME(load_n)(at + (VECTORS - 1) * LANES, last, 0);                \
+                    part[t] += NAME(P##low)(value) * NAME(P##load_n)(at + at_last, last, 0);      \
                 }                                                                                 \
             }                                                                                     \
             UNROLL for (int t = 0; t < TAPS; t++) {                                               \
                 REAL *to = c + c_at[i] + t * c_tap;                                               \
                 UNROLL for (int v = 0; v < VECTORS - 1; v++)                                      \
                     NAME(store)(to + v * LANES, sum[t][v]);                                       \
-                NAME(store_n)(to + (VECTORS - 1) * LANES, last, sum[t][VECTORS - 1]);             \
+                NAME(P##store_n)(to + at_last, last, part[t]);                                    \
             }                                                                                     \
         }                                                                                         \
     }
-UP_TO_8(DEFINE_SPARSE, 1)
-SPARSE_TAPS(DEFINE_SPARSE, 2)
-SPARSE_TAPS(DEFINE_SPARSE, 3)
-SPARSE_TAPS(DEFINE_SPARSE, 4)
-SPARSE_TAPS(DEFINE_SPARSE, 5)
+#define ALL_SPARSE(X, P)                                                                          \
+    UP_TO_8(X, 1, P) SPARSE_TAPS(X, 2, P) SPARSE_TAPS(X, 3, P) SPARSE_TAPS(X, 4, P)               \
+    SPARSE_TAPS(X, 5, P)
+ALL_SPARSE(DEFINE_SPARSE, )
+#if VECTOR_BYTES == 64
+ALL_SPARSE(DEFINE_SPARSE, half_)
+#endif
 
 /* The size of the first of the fewest parts of at most `most`, all of nearly the same size. */
 static INLINE ptrdiff_t NAME(part_of)(ptrdiff_t n, ptrdiff_t most) {
@@ -206,10 +208,10 @@ static INLINE ptrdiff_t NAME(part_of)(ptrdiff_t n, ptrdiff_t most) {
     return (n + parts - 1) / parts;
 }
 
-#define SPARSE_CASE(VECTORS, TAPS)                                                                \
+#define SPARSE_CASE(VECTORS, TAPS, P)                                                             \
     case 8 * TAPS + VECTORS - 1:                                                                  \
-        NAME(sparse_##TAPS##x##VECTORS)(m, width, ends, values, rows, b + j, b_row, b_tap,        \
-                                        start ? start + j : NULL, c + j, c_at, c_tap);            \
+        NAME(sparse_##P##TAPS##x##VECTORS)(m, width, ends, values, rows, b + j, b_row, b_tap,     \
+                                           start ? start + j : NULL, c + j, c_at, c_tap);         \
         break;
 static void NAME(product_sparse)(ptrdiff_t m, ptrdiff_t taps, SPARSE_PARAMETERS) {
     while (taps > 0) {
@@ -218,11 +220,13 @@ static void NAME(product_sparse)(ptrdiff_t m, ptrdiff_t taps, SPARSE_PARAMETERS)
             const ptrdiff_t left = (n - j + LANES - 1) / LANES;
             const ptrdiff_t vectors = NAME(part_of)(left, some == 1 ? MOST_SPARSE : MOST_VECTORS);
             width = vectors * LANES < n - j ? vectors * LANES : n - j;
-            switch (8 * some + vectors - 1) {
-                UP_TO_8(SPARSE_CASE, 1)
-                SPARSE_TAPS(SPARSE_CASE, 2) SPARSE_TAPS(SPARSE_CASE, 3)
-                SPARSE_TAPS(SPARSE_CASE, 4) SPARSE_TAPS(SPARSE_CASE, 5)
+#if VECTOR_BYTES == 64
+            if (2 * (vectors * LANES - width) >= LANES) {
+                switch (8 * some + vectors - 1) { ALL_SPARSE(SPARSE_CASE, half_) }
+                continue;
             }
+#endif
+            switch (8 * some + vectors - 1) { ALL_SPARSE(SPARSE_CASE, ) }
         }
         taps -= some;
         b += some * b_tap;
