@@ -20,7 +20,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from cnn_core._bounds cimport expect
-from cnn_core._gemm cimport multiply_add, multiply_add_packed, packed_elements
+from cnn_core._gemm cimport MOST_AHEAD, multiply_add, multiply_add_packed, packed_elements
 from cnn_core._nonzeros cimport multiply_nonzeros
 from cnn_core._parallel cimport Task, kernel_t, new_task
 from cnn_core._simd cimport (
@@ -45,7 +45,6 @@ cdef enum:
     SUM_COLUMNS = 64
     FEW_COLUMNS = 16    # of dW: they would leave a part of each vector empty
     INPUTS = 64         # rows of such a dW at once
-    MOST_AHEAD = 128    # rows of the next batch that a part fetches
 
 
 cdef struct affine_args:
@@ -127,15 +126,35 @@ cdef void column_sums(Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows, Py_ss
         add(end - begin, scratch, sums + begin)
 
 
-cdef inline void forward_nonzeros(const affine_args* a, Py_ssize_t begin, Py_ssize_t end,
-                                  const real* x, const real* W, const real* b,
-                                  real* out) noexcept nogil:
-    """`affine_forward_rows` for x that may be mostly zeros."""
+cdef inline void multiply(const affine_args* a, Py_ssize_t m, Py_ssize_t n, const real* x,
+                          const real* W, const real* b, real* out) noexcept nogil:
+    """out = x W + b for m rows and n columns."""
+    if a.zeros:
+        multiply_nonzeros(m, n, a.n_in, x, a.n_in, 1, W, a.n_out, b, out, a.n_out)
+    else:
+        multiply_add(m, n, a.n_in, x, a.n_in, 1, W, a.n_out, False, b, out, a.n_out)
+
+
+cdef inline void forward_range(const affine_args* a, Py_ssize_t begin, Py_ssize_t end,
+                               const real* x, const real* W, const real* b,
+                               real* out) noexcept nogil:
+    """`affine_forward_rows`, from row a.start on."""
+    if a.start != NULL:
+        x += a.start[0] * a.n_in
     out += begin * a.n_out
-    multiply_nonzeros(end - begin, a.n_out, a.n_in, x + begin * a.n_in, a.n_in, 1, W, a.n_out, b,
-                      out, a.n_out)
+    multiply(a, end - begin, a.n_out, x + begin * a.n_in, W, b, out)
     if a.activation != ACTIVATION_NONE:
         activate(a.activation, a.slope, (end - begin) * a.n_out, out, out)
+
+
+cdef inline void weight_gradient_range(const affine_args* a, Py_ssize_t begin, Py_ssize_t end,
+                                       const real* x, const real* dout, real* dW) noexcept nogil:
+    """`affine_weight_gradient_rows`, of inputs that may be mostly zeros too."""
+    if a.zeros and a.n_out > FEW_COLUMNS:
+        multiply_nonzeros(end - begin, a.n_out, a.n_rows, x + begin, 1, a.n_in, dout, a.n_out,
+                          <const real*>NULL, dW + begin * a.n_out, a.n_out)
+    else:
+        affine_weight_gradient_rows(begin, end, a.n_rows, a.n_in, a.n_out, x, dout, dW)
 
 
 cdef inline void affine_forward_columns(const affine_args* a, Py_ssize_t begin, Py_ssize_t end,
@@ -144,12 +163,7 @@ cdef inline void affine_forward_columns(const affine_args* a, Py_ssize_t begin, 
     """out = f(x W + b) for begin..end times LINE_BYTES of a row of it; b may be NULL."""
     cdef Py_ssize_t line = LINE_BYTES // sizeof(real), first = begin * line, i
     cdef Py_ssize_t n = min(end * line, a.n_out) - first
-    if a.zeros:
-        multiply_nonzeros(a.n_rows, n, a.n_in, x, a.n_in, 1, W + first, a.n_out,
-                          b + first if b != NULL else b, out + first, a.n_out)
-    else:
-        multiply_add(a.n_rows, n, a.n_in, x, a.n_in, 1, W + first, a.n_out, False,
-                     b + first if b != NULL else b, out + first, a.n_out)
+    multiply(a, a.n_rows, n, x, W + first, b + first if b != NULL else b, out + first)
     if a.activation != ACTIVATION_NONE:
         for i in range(a.n_rows):
             activate(a.activation, a.slope, n, out + i * a.n_out + first,
@@ -228,21 +242,12 @@ cdef void forward_columns_kernel(const void* args, Py_ssize_t begin,
 
 cdef void forward_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef const affine_args* a = <const affine_args*>args
-    cdef Py_ssize_t first = a.start[0] * a.n_in if a.start != NULL else 0
-    if a.zeros and a.is_float:
-        forward_nonzeros(a, begin, end, <const float*>a.x + first, <const float*>a.W,
-                         <const float*>a.b, <float*>a.out)
-    elif a.zeros:
-        forward_nonzeros(a, begin, end, <const double*>a.x + first, <const double*>a.W,
-                         <const double*>a.b, <double*>a.out)
-    elif a.is_float:
-        affine_forward_rows(begin, end, a.n_in, a.n_out, <const float*>a.x + first,
-                            <const float*>a.W, <const float*>a.b, a.activation, a.slope,
-                            <float*>a.out)
+    if a.is_float:
+        forward_range(a, begin, end, <const float*>a.x, <const float*>a.W, <const float*>a.b,
+                      <float*>a.out)
     else:
-        affine_forward_rows(begin, end, a.n_in, a.n_out, <const double*>a.x + first,
-                            <const double*>a.W, <const double*>a.b, a.activation, a.slope,
-                            <double*>a.out)
+        forward_range(a, begin, end, <const double*>a.x, <const double*>a.W, <const double*>a.b,
+                      <double*>a.out)
 
 
 cdef void input_gradient_kernel(const void* args, Py_ssize_t begin,
@@ -261,20 +266,11 @@ cdef void input_gradient_kernel(const void* args, Py_ssize_t begin,
 cdef void weight_gradient_kernel(const void* args, Py_ssize_t begin,
                                  Py_ssize_t end) noexcept nogil:
     cdef const affine_args* a = <const affine_args*>args
-    if a.zeros and a.n_out > FEW_COLUMNS and a.is_float:
-        multiply_nonzeros(end - begin, a.n_out, a.n_rows, <const float*>a.x + begin, 1, a.n_in,
-                          <const float*>a.W, a.n_out, <const float*>NULL,
-                          <float*>a.out + begin * a.n_out, a.n_out)
-    elif a.zeros and a.n_out > FEW_COLUMNS:
-        multiply_nonzeros(end - begin, a.n_out, a.n_rows, <const double*>a.x + begin, 1, a.n_in,
-                          <const double*>a.W, a.n_out, <const double*>NULL,
-                          <double*>a.out + begin * a.n_out, a.n_out)
-    elif a.is_float:
-        affine_weight_gradient_rows(begin, end, a.n_rows, a.n_in, a.n_out, <const float*>a.x,
-                                    <const float*>a.W, <float*>a.out)
+    if a.is_float:
+        weight_gradient_range(a, begin, end, <const float*>a.x, <const float*>a.W, <float*>a.out)
     else:
-        affine_weight_gradient_rows(begin, end, a.n_rows, a.n_in, a.n_out, <const double*>a.x,
-                                    <const double*>a.W, <double*>a.out)
+        weight_gradient_range(a, begin, end, <const double*>a.x, <const double*>a.W,
+                              <double*>a.out)
 
 
 cdef void bias_gradient_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:

@@ -5,6 +5,7 @@ from cnn_core._images cimport Images, Layout
 
 
 cdef Layout padded_layout(Images images, padding)
+cdef through_activation(conv_args* args, Images dx, Images previous, int activation, double slope)
 
 
 cdef class Convolution:

@@ -241,6 +241,16 @@ cdef Layout padded_layout(Images images, padding):
     return at
 
 
+cdef through_activation(conv_args* args, Images dx, Images previous, int activation, double slope):
+    """Note the activation before, whose derivative a gradient dx is passed through."""
+    if previous is None:
+        return
+    if previous.shape != dx.shape or previous.is_float != dx.is_float:
+        raise ValueError("previous: expected the shape and dtype of dx")
+    args.previous, args.previous_data = previous.layout, previous.data
+    args.activation, args.slope = activation, slope
+
+
 cdef class Convolution:
     """The geometry of one convolution, and its tasks.
 
@@ -436,11 +446,7 @@ cdef class Convolution:
         args.out_height, args.out_width = dy.height, dy.width
         args.x_data = dy.data
         args.is_float = dy.is_float
-        if previous is not None:
-            if previous.shape != dx.shape or previous.is_float != dx.is_float:
-                raise ValueError("previous: expected the shape and dtype of dx")
-            args.previous, args.previous_data = previous.layout, previous.data
-            args.activation, args.slope = activation, slope
+        through_activation(&args, dx, previous, activation, slope)
         return args
 
     def sums(self, Py_ssize_t n):
@@ -470,8 +476,10 @@ cdef class Convolution:
         return new_task(weight_gradient_kernel, &args, sizeof(args), args.n, per_sum, MOST_IMAGES,
                         self.work(args), (x, dy, partial.base, x_rows, y_rows))
 
-    def reduce(self, real[:, ::1] partial, real[:, :, :, ::1] dW, real[::1] db):
-        """Task over rows: dW[F, C / groups, KH, KW] and db[F] from their partial sums."""
+    def reduce(self, real[:, ::1] partial, real[:, :, :, ::1] dW, real[::1] db,
+               bint by_filters=False):
+        """Task over rows, or filters where the sums are those of _conv2d_pooled.pyx: from them
+        dW[F, C / groups, KH, KW] and db[F]."""
         cdef reduce_args args
         self.check_weights(dW.shape[0], dW.shape[1], dW.shape[2], dW.shape[3])
         if db.shape[0] != self.filters or partial.shape[1] != self.sums(1)[2] or not len(partial):
@@ -481,6 +489,10 @@ cdef class Convolution:
         args.conv.is_float = real is float
         args.n_sums = partial.shape[0]
         args.dW, args.db = &dW[0, 0, 0, 0], &db[0]
-        rows = self.shape.groups * self.shape.kh * self.shape.kw * self.shape.inner + 1
-        return new_task(reduce_kernel, &args, sizeof(args), rows, 1, 64,
-                        args.n_sums * self.shape.outer, (partial.base, dW.base, db.base))
+        args.by_filters = by_filters
+        rows = self.shape.groups * self.shape.kh * self.shape.kw * self.shape.inner
+        if by_filters:
+            rows = self.filters
+        return new_task(reduce_kernel, &args, sizeof(args), rows + 1, 1, 64,
+                        <double>args.n_sums * args.conv.partial_size / rows,
+                        (partial.base, dW.base, db.base))

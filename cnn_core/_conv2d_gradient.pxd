@@ -23,6 +23,7 @@ cdef struct spread_args:
 cdef struct reduce_args:
     conv_args conv
     Py_ssize_t n_sums
+    bint by_filters              # whether each filter's weights stand together
     void* dW
     void* db
 

@@ -10,7 +10,9 @@ from libc.string cimport memcpy, memset
 
 from cnn_core._conv2d_shape cimport CACHE_BYTES, MOST_TAPS, conv_args
 from cnn_core._images cimport pixel
-from cnn_core._simd cimport activate_backward, add, lanes, max_columns, multiply_add_taps, sum_rows
+from cnn_core._simd cimport (
+    activate_backward, add, lanes, max_columns, multiply_add_taps, sum_rows, transpose,
+)
 from cnn_core._simd_images cimport fold_row
 from cnn_core._types cimport real, round_up
 from cnn_core._winograd cimport takes_winograd, winograd_weight_gradient
@@ -319,9 +321,30 @@ cdef inline void reduce_rows(const reduce_args* a, Py_ssize_t begin, Py_ssize_t 
             dW[((g * outer + f) * a.conv.inner + c) * area + tap] = sums[f]
 
 
+cdef inline void reduce_filters(const reduce_args* a, Py_ssize_t begin, Py_ssize_t end,
+                                real* partial, real* dW, real* db) noexcept nogil:
+    """The same where each filter's weights (r, s, c) stand together: filters begin..end, and db."""
+    cdef Py_ssize_t f, k, n, filters = a.conv.outer, area = a.conv.kh * a.conv.kw
+    cdef Py_ssize_t size = area * a.conv.inner
+    cdef real* sums
+    for f in range(begin, end):
+        n = size if f < filters else filters
+        sums = partial + f * size
+        for k in range(1, a.n_sums):
+            add(n, sums + k * a.conv.partial_size, sums)
+        if f == filters:
+            memcpy(db, sums, n * sizeof(real))
+        else:
+            transpose(area, a.conv.inner, sums, a.conv.inner, dW + f * size, area)
+
+
 cdef void reduce_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef const reduce_args* a = <const reduce_args*>args
-    if a.conv.is_float:
+    if a.by_filters and a.conv.is_float:
+        reduce_filters(a, begin, end, <float*>a.conv.partial, <float*>a.dW, <float*>a.db)
+    elif a.by_filters:
+        reduce_filters(a, begin, end, <double*>a.conv.partial, <double*>a.dW, <double*>a.db)
+    elif a.conv.is_float:
         reduce_rows(a, begin, end, <float*>a.conv.partial, <float*>a.dW, <float*>a.db)
     else:
         reduce_rows(a, begin, end, <double*>a.conv.partial, <double*>a.dW, <double*>a.db)

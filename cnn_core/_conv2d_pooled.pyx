@@ -20,12 +20,12 @@ from libc.stdint cimport INT32_MAX, int32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from cnn_core._conv2d cimport Convolution, padded_layout
+from cnn_core._conv2d cimport Convolution, padded_layout, through_activation
 from cnn_core._conv2d_shape cimport CACHE_BYTES, conv_args
 from cnn_core._images cimport Images, Layout, pixel
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (
-    activate_backward, add, lanes, max_columns, multiply_sparse_taps, sum_rows, transpose,
+    activate_backward, lanes, max_columns, multiply_sparse_taps, sum_rows, transpose,
 )
 from cnn_core._simd_images cimport pick, pick_all
 from cnn_core._types cimport real, round_up
@@ -164,38 +164,6 @@ cdef void weight_gradient_kernel(const void* args, Py_ssize_t begin,
     else:
         weight_gradient_sums(a, begin, end, <const double*>a.conv.x_data,
                              <const double*>a.conv.y_data, <double*>a.conv.partial)
-
-
-cdef struct reduce_args:
-    conv_args conv
-    Py_ssize_t n_sums
-    void* dW
-    void* db
-
-
-cdef inline void reduce_filters(const reduce_args* a, Py_ssize_t begin, Py_ssize_t end,
-                                real* partial, real* dW, real* db) noexcept nogil:
-    """Filters begin..end of all partial sums, added in order; db after the last."""
-    cdef Py_ssize_t f, k, size = elements(&a.conv), filters = a.conv.outer, n
-    cdef Py_ssize_t area = a.conv.kh * a.conv.kw
-    cdef real* sums
-    for f in range(begin, end):
-        n = size if f < filters else filters
-        sums = partial + f * size
-        for k in range(1, a.n_sums):
-            add(n, sums + k * a.conv.partial_size, sums)
-        if f == filters:
-            memcpy(db, sums, n * sizeof(real))
-        else:
-            transpose(area, a.conv.inner, sums, a.conv.inner, dW + f * size, area)
-
-
-cdef void reduce_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    cdef const reduce_args* a = <const reduce_args*>args
-    if a.conv.is_float:
-        reduce_filters(a, begin, end, <float*>a.conv.partial, <float*>a.dW, <float*>a.db)
-    else:
-        reduce_filters(a, begin, end, <double*>a.conv.partial, <double*>a.dW, <double*>a.db)
 
 
 # ------------------------------------------------------------------------- gradient of the input
@@ -337,17 +305,25 @@ cdef class PooledGradients:
         if min(self.size) < 1 or stride[0] < size[0] or stride[1] < size[1]:
             raise ValueError(f"stride: expected at least the size {size}, got {stride}")
 
-    def pays(self, bint is_float):
-        """Whether these are taken, rather than all pixels' gradients. The sizes alone decide."""
+    def pays(self, Py_ssize_t height, Py_ssize_t width, bint is_float):
+        """Whether these are taken for images of this size, rather than all pixels' gradients."""
         cdef conv_args args = self.convolution.shape
         cdef const float* f32 = NULL
         cdef const double* f64 = NULL
         cdef Py_ssize_t area = self.size[0] * self.size[1]
-        if args.groups > 1 or args.dx > 1 or area > MOST_AREA:
+        if args.groups > 1 or args.dx > 1 or area > MOST_AREA or not self.counts(height, width):
             return False
         if is_float:
             return cycles(&args, area, f32, False) < cycles(&args, area, f32, True)
         return cycles(&args, area, f64, False) < cycles(&args, area, f64, True)
+
+    cdef bint counts(self, height, width):
+        """Whether pixels, gradients and weights of an image can be counted in 32 bits."""
+        cdef Convolution of = self.convolution
+        top, bottom, left, right = of.padding
+        # In Python, whose integers do not overflow.
+        most = max((height + top + bottom) * (width + left + right), of.filters * of.shape.kh)
+        return most * max(of.filters, of.channels * of.shape.kw) <= INT32_MAX
 
     cdef pooled_args bind(self, Images x, Images dy, const int32_t[::1] which):
         """The geometry of x and the gradient by the windows' outputs, checked."""
@@ -378,12 +354,13 @@ cdef class PooledGradients:
         args.padded_height = x.height + of.padding[0] + of.padding[1]
         args.padded_width = x.width + of.padding[2] + of.padding[3]
         args.which = &which[0]
-        if args.padded_height * args.padded_width > INT32_MAX // 2:
-            raise ValueError("images: pixels are counted in 32 bits")
+        if not self.counts(x.height, x.width):
+            raise ValueError("images: elements are counted in 32 bits")
         return args
 
     def weight_gradient(self, Images x, Images dy, const int32_t[::1] which, real[:, ::1] partial):
-        """Task over images, whole partial sums (see Convolution.sums): gradients of W and b."""
+        """Task over images, whole partial sums (see Convolution.sums): gradients of W and b, which
+        Convolution.reduce joins `by_filters`."""
         cdef pooled_args args = self.bind(x, dy, which)
         per_sum, n_sums, size = self.convolution.sums(x.n)
         if (partial.shape[0], partial.shape[1]) != (n_sums, size):
@@ -396,21 +373,6 @@ cdef class PooledGradients:
         args.conv.images_per_sum = per_sum
         return new_task(weight_gradient_kernel, &args, sizeof(args), x.n, per_sum, MOST_IMAGES,
                         self.convolution.work(args.conv), (x, dy, which.base, partial.base))
-
-    def reduce(self, real[:, ::1] partial, real[:, :, :, ::1] dW, real[::1] db):
-        """Task over filters, and db: dW[F, C, KH, KW] and db[F] from their partial sums."""
-        cdef reduce_args args
-        cdef Convolution of = self.convolution
-        of.check_weights(dW.shape[0], dW.shape[1], dW.shape[2], dW.shape[3])
-        if db.shape[0] != of.filters or partial.shape[1] != of.sums(1)[2] or not len(partial):
-            raise ValueError("partial, db: expected those of `weight_gradient`")
-        args.conv = of.shape
-        args.conv.partial, args.conv.partial_size = &partial[0, 0], partial.shape[1]
-        args.conv.is_float = real is float
-        args.n_sums = partial.shape[0]
-        args.dW, args.db = &dW[0, 0, 0, 0], &db[0]
-        return new_task(reduce_kernel, &args, sizeof(args), of.filters + 1, 1, 16,
-                        args.n_sums * elements(&of.shape), (partial.base, dW.base, db.base))
 
     def pack(self, const real[:, :, :, ::1] W, real[::1] packed):
         """Task over filters: W[F, C, KH, KW] as `input_gradient` reads it, in as many elements."""
@@ -431,11 +393,7 @@ cdef class PooledGradients:
             raise ValueError("packed is too small")
         if dx.is_float != (sizeof(real) == sizeof(float)):
             raise TypeError("packed: expected the images' dtype")
-        if previous is not None:
-            if previous.shape != dx.shape or previous.is_float != dx.is_float:
-                raise ValueError("previous: expected the shape and dtype of dx")
-            args.conv.previous, args.conv.previous_data = previous.layout, previous.data
-            args.conv.activation, args.conv.slope = activation, slope
+        through_activation(&args.conv, dx, previous, activation, slope)
         args.conv.weights = &packed[0]
         args.out, args.dx = dx.layout, dx.data
         return new_task(input_gradient_kernel, &args, sizeof(args), dx.n, 1, MOST_IMAGES,

@@ -4,6 +4,22 @@ from cnn_core._parallel cimport Task
 from cnn_core._types cimport real
 
 
+cdef enum:
+    MOST_AHEAD = 128     # rows that are fetched at once
+
+
+cdef inline bint rows_behind(Py_ssize_t m, Py_ssize_t k, const real* a, Py_ssize_t a_row,
+                             Py_ssize_t a_col, const real** ahead) noexcept nogil:
+    """The m rows that follow whole rows of k elements, likely to come next; false if A is no such
+    rows, or too many."""
+    cdef Py_ssize_t i
+    if m > MOST_AHEAD or a_row != k or a_col != 1:
+        return False
+    for i in range(m):
+        ahead[i] = a + (m + i) * k
+    return True
+
+
 cdef void multiply_add(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
     const real* b, Py_ssize_t b_row, bint add, const real* bias, real* c, Py_ssize_t c_row,

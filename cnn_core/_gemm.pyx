@@ -32,7 +32,6 @@ cdef enum:
     COLUMNS_THAT_PAY = 256
     LINE_BYTES = 64
     MOST_LINES = 16      # of a row in BLOCK_K terms
-    MOST_AHEAD = 128     # rows
     COPIED_K = 384       # of copied blocks: a panel of B and some rows of A in the nearer caches,
     COPIED_M = 256       # the block of A beside them,
     COPIED_N = 2048      # that of B in the farthest
@@ -46,12 +45,8 @@ cdef void multiply_add(
     nowhere past its last element. bias[n] may be NULL.
     """
     cdef const real* ahead[MOST_AHEAD]
-    cdef Py_ssize_t i
-    # Whole rows one behind the other: those that follow are likely to come next. Short ones are
-    # mostly what a layer before has just written.
-    if ROWS_THAT_PAY <= m <= MOST_AHEAD and k > BLOCK_K and a_row == k and a_col == 1:
-        for i in range(m):
-            ahead[i] = a + (m + i) * k
+    # Short rows are mostly what a layer before has just written.
+    if m >= ROWS_THAT_PAY and k > BLOCK_K and rows_behind(m, k, a, a_row, a_col, ahead):
         multiply_add_fetching(m, n, k, a, a_row, a_col, b, b_row, add, bias, c, c_row, ahead)
     else:
         multiply_add_fetching(m, n, k, a, a_row, a_col, b, b_row, add, bias, c, c_row, NULL)

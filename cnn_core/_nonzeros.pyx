@@ -12,17 +12,10 @@ from libc.stdint cimport int32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from cnn_core._gemm cimport multiply_add, multiply_add_fetching
-from cnn_core._simd cimport lanes, multiply_sparse_taps, transpose
+from cnn_core._gemm cimport MOST_AHEAD, multiply_add, multiply_add_fetching, rows_behind
+from cnn_core._simd cimport fetch, lanes, multiply_sparse_taps, transpose
 from cnn_core._simd_images cimport pick
 from cnn_core._types cimport real, round_up
-
-cdef extern from *:
-    """
-    /* To the second level: the first one is needed for B. */
-    #define cnn_core_fetch(at) __builtin_prefetch(at, 0, 2)
-    """
-    void fetch "cnn_core_fetch"(const void* at) noexcept nogil
 
 cdef enum:
     ROWS = 16            # of A at once, where they are gathered from its columns,
@@ -32,7 +25,6 @@ cdef enum:
     WIDEST_BYTES = 512   # of a row of B that a sparse product takes at once
     ROWS_THAT_PAY = 24   # for a copy of B whose rows begin at cache lines
     LINE_BYTES = 64
-    MOST_AHEAD = 128     # rows
     SAMPLES = 4          # rows that are looked at before all others
     MOST_COLUMNS = 1 << 26    # of C: those of ROWS rows are counted in 32 bits
 
@@ -151,9 +143,7 @@ cdef void multiply_nonzeros(
     cdef bint by_rows = a_col == 1
     cdef const real* behind[MOST_AHEAD]
     cdef Room room
-    if ahead == NULL and by_rows and a_row == k and m <= MOST_AHEAD:    # as in `multiply_add`
-        for i in range(m):
-            behind[i] = a + (m + i) * k
+    if ahead == NULL and rows_behind(m, k, a, a_row, a_col, behind):
         ahead = behind
     if k > 0 and most > 0 and c_row < MOST_COLUMNS and find_room(m, n, k, by_rows, b_row, a, &room):
         if seems_sparse(m if by_rows else k, k if by_rows else m, a, a_row if by_rows else a_col,

@@ -11,6 +11,8 @@ from cnn_core._types cimport real
 
 
 cdef extern from "simd/simd.h" nogil:
+    void fetch "simd_fetch"(const void* at) noexcept
+
     enum activation:
         ACTIVATION_NONE
         ACTIVATION_SIGMOID

@@ -146,8 +146,8 @@ class AffineBlock(Block):
     def forward_from(self, source: Source) -> Parts:
         """The outputs of rows that lie elsewhere than in `x`."""
         params, (x, start) = self.layer.params, source
-        options = params["W"], params["b"], self.y, self.code, self.slope, False, start, True
-        return Parts(rows=[ops.native.affine.forward(x, *options)])
+        options = self.y, self.code, self.slope, False, start, self.reads_data
+        return Parts(rows=[ops.native.affine.forward(x, params["W"], params["b"], *options)])
 
     def forward_strips(self, *following: Array) -> Parts:
         """The outputs in strips.
@@ -210,7 +210,7 @@ class ConvBlock(Block):
             return
         size, stride, _ = behind.window
         gradients = ops.native.conv2d_pooled.PooledGradients(self.convolution, size, stride)
-        if gradients.pays(self.x.dtype == np.float32):
+        if gradients.pays(self.x.height, self.x.width, self.x.dtype == np.float32):
             self.pool, self.gradients, behind.joined = behind, gradients, True
 
     def packed(self, backward: bool) -> tuple[Array, Packing]:
@@ -251,7 +251,7 @@ class ConvBlock(Block):
         W, grads, gradients = self.layer.params["W"], self.layer.grads, self.gradients
         parts = Parts(
             rows=[gradients.weight_gradient(self.x, pool.dy, pool.which, partial)],
-            reduce=[[gradients.reduce(partial, grads["W"], grads["b"])]],
+            reduce=[[self.convolution.reduce(partial, grads["W"], grads["b"], True)]],
         )
         if self.dx is not None:
             packed = _memory.empty(W.size, W.dtype)

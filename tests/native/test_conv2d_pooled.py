@@ -73,7 +73,7 @@ class Case:
         partial, dW, db = arrays
         _parallel.run(
             self.gradients.weight_gradient(x.images, dy.images, self.numbers(), partial),
-            self.gradients.reduce(partial, dW, db),
+            self.convolution.reduce(partial, dW, db, True),
         )
         for check in (x.check, dy.check, *checks):
             check()
@@ -212,8 +212,8 @@ def test_what_does_not_fit_is_refused(kernels, rng):
             lambda: gradients.input_gradient(dy, which, packed, images(case.x_shape, dtype=other)),
         ),
         ("previous", lambda: gradients.input_gradient(dy, which, packed, x, dy, 3)),
-        ("db", lambda: gradients.reduce(partial, np.zeros_like(case.W), np.zeros(4, dtype))),
-        ("dW|W", lambda: gradients.reduce(partial, case.W[1:].copy(), np.zeros(3, dtype))),
+        ("db", lambda: case.convolution.reduce(partial, np.zeros_like(case.W), np.zeros(4, dtype))),
+        ("dW|W", lambda: case.convolution.reduce(partial, case.W[1:].copy(), np.zeros(3, dtype))),
     ]
     for text, call in wrong:
         with pytest.raises((ValueError, TypeError), match=text):
@@ -223,13 +223,14 @@ def test_what_does_not_fit_is_refused(kernels, rng):
 def test_taken_where_most_products_would_be_of_zeros():
     """By the sizes alone; not for groups, dilated columns, or windows of many pixels."""
 
-    def pays(channels, filters, kernel=3, groups=1, dilation=(1, 1), size=(2, 2)):
+    def pays(channels, filters, kernel=3, groups=1, dilation=(1, 1), size=(2, 2), image=(28, 28)):
         convolution = _conv2d.Convolution(
             channels, filters, (kernel,) * 2, (1, 1), (1,) * 4, dilation, groups, np.empty
         )
-        return _conv2d_pooled.PooledGradients(convolution, size, size).pays(True)
+        return _conv2d_pooled.PooledGradients(convolution, size, size).pays(*image, True)
 
     assert pays(16, 16) and pays(64, 64) and pays(6, 16, 5) and pays(16, 32, dilation=(2, 1))
     assert not pays(16, 16, size=(1, 1)) and not pays(16, 16, groups=2)
     assert not pays(16, 16, dilation=(1, 2))
     assert not pays(16, 16, size=(5, 4))
+    assert pays(16, 16, image=(2**13, 2**12)) and not pays(16, 16, image=(2**14, 2**13))
