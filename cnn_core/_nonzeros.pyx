@@ -13,7 +13,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from cnn_core._gemm cimport MOST_AHEAD, multiply_add, multiply_add_fetching, rows_behind
-from cnn_core._simd cimport fetch, lanes, multiply_sparse_taps, transpose
+from cnn_core._simd cimport fetch, lanes, multiply_nonzero_terms, transpose
 from cnn_core._simd_images cimport pick
 from cnn_core._types cimport real, round_up
 
@@ -33,8 +33,7 @@ cdef struct Room:
     void* memory
     void* copy           # of a block's rows of B
     void* turned         # some rows of a block, if they are columns of A
-    void* values         # of their nonzeros
-    int32_t* at
+    int32_t* at          # their nonzeros
     Py_ssize_t block     # terms
     Py_ssize_t rows
     Py_ssize_t copied    # elements from row to row of the copy, 0 for none
@@ -50,14 +49,13 @@ cdef bint find_room(Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, bint by_rows, Py_s
     room.rows = FEW_ROWS if by_rows else ROWS
     room.copied = wide if narrow and m >= ROWS_THAT_PAY and b_row % line != 0 else 0
     size = room.rows * room.block
-    room.memory = malloc(LINE_BYTES + (size + line) * sizeof(int32_t)
-                         + (room.block * room.copied + 2 * size + line) * sizeof(real))
+    room.memory = malloc(LINE_BYTES + (size + room.rows + 1 + line) * sizeof(int32_t)
+                         + (room.block * room.copied + size) * sizeof(real))
     if room.memory == NULL:
         return False
     room.copy = <char*>room.memory + (LINE_BYTES - <size_t>room.memory % LINE_BYTES)
     room.turned = <real*>room.copy + room.block * room.copied
-    room.values = <real*>room.turned + size
-    room.at = <int32_t*>(<real*>room.values + size + line)
+    room.at = <int32_t*>(<real*>room.turned + size)
     return True
 
 
@@ -76,7 +74,7 @@ cdef bint seems_sparse(Py_ssize_t rows, Py_ssize_t size, const real* a, Py_ssize
         p = 0
         while p < size:
             count += pick(min(size - p, room.block), 0, NULL, a + i * rows // samples * row + p,
-                          <real*>room.values, room.at)
+                          <real*>NULL, room.at)
             p += room.block
     return count <= most * samples * size
 
@@ -88,21 +86,11 @@ cdef inline bint multiply_rows(
 ) noexcept nogil:
     """C = A B, or C += A B where `add`, for a few rows and a block of terms; false if they are
     too dense."""
-    cdef int32_t ends[ROWS + 1]
-    cdef int32_t c_at[ROWS]
-    cdef Py_ssize_t i, count = 0
     if a_col != 1:
         transpose(k, m, a, a_col, <real*>room.turned, room.block)
         a, a_row = <const real*>room.turned, room.block
-    ends[0] = 0
-    for i in range(m):
-        count += pick(k, 0, NULL, a + i * a_row, <real*>room.values + count, room.at + count)
-        ends[i + 1], c_at[i] = <int32_t>count, <int32_t>(i * c_row)
-    if count > most * m * k:
-        return False
-    multiply_sparse_taps(m, 1, n, ends, <const real*>room.values, room.at, b, b_row, 0,
-                         c if add else <const real*>NULL, c, c_at, 0)
-    return True
+    return multiply_nonzero_terms(m, n, k, a, a_row, b, b_row, c if add else <const real*>NULL, c,
+                                  c_row, <Py_ssize_t>(most * m * k), room.at)
 
 
 cdef inline void multiply_block(

@@ -30,6 +30,9 @@ cdef extern from "simd/simd.h" nogil:
         void (*product_sparse)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const int32_t*, const float*,
                                const int32_t*, const float*, Py_ssize_t, Py_ssize_t,
                                const float*, float*, const int32_t*, Py_ssize_t) noexcept nogil
+        bint (*product_nonzeros)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
+                                 const float*, Py_ssize_t, const float*, float*, Py_ssize_t,
+                                 Py_ssize_t, int32_t*) noexcept nogil
         void (*activate)(int, float, Py_ssize_t, const float*, float*) noexcept nogil
         void (*activate_backward)(int, float, Py_ssize_t, const float*, const float*,
                                   float*) noexcept nogil
@@ -107,6 +110,9 @@ cdef extern from "simd/simd.h" nogil:
         void (*product_sparse)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const int32_t*, const double*,
                                const int32_t*, const double*, Py_ssize_t, Py_ssize_t,
                                const double*, double*, const int32_t*, Py_ssize_t) noexcept nogil
+        bint (*product_nonzeros)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
+                                 const double*, Py_ssize_t, const double*, double*, Py_ssize_t,
+                                 Py_ssize_t, int32_t*) noexcept nogil
         void (*activate)(int, double, Py_ssize_t, const double*, double*) noexcept nogil
         void (*activate_backward)(int, double, Py_ssize_t, const double*, const double*,
                                   double*) noexcept nogil
@@ -246,6 +252,16 @@ cdef inline void multiply_sparse_taps(
         f32.product_sparse(m, taps, n, ends, values, rows, b, b_row, b_tap, start, c, c_at, c_tap)
     else:
         f64.product_sparse(m, taps, n, ends, values, rows, b, b_row, b_tap, start, c, c_at, c_tap)
+
+
+cdef inline bint multiply_nonzero_terms(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, const real* b,
+    Py_ssize_t b_row, const real* start, real* c, Py_ssize_t c_row, Py_ssize_t most, int32_t* at,
+) noexcept nogil:
+    if real is float:
+        return f32.product_nonzeros(m, n, k, a, a_row, b, b_row, start, c, c_row, most, at)
+    else:
+        return f64.product_nonzeros(m, n, k, a, a_row, b, b_row, start, c, c_row, most, at)
 
 
 cdef inline void activate(int kind, double slope, Py_ssize_t n, const real* x,

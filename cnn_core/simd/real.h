@@ -1,6 +1,7 @@
 /* All kernels for one element type. */
 #include "vector.h"
 #include "product.h"
+#include "sparse.h"
 #include "elementwise.h"
 #include "images.h"
 #include "winograd.h"

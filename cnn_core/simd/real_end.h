@@ -29,6 +29,13 @@
 #undef MOST_SPARSE_TAPS
 #undef SPARSE_TAPS
 #undef SPARSE_PARAMETERS
+#undef SPARSE_ARGUMENTS
+#undef VALUE_sparse
+#undef VALUE_nonzeros
+#undef PLACE_sparse
+#undef PLACE_nonzeros
+#undef CASE_sparse
+#undef CASE_nonzeros
 #undef DEFINE_SPARSE
 #undef ALL_SPARSE
 #undef SPARSE_CASE

@@ -58,6 +58,12 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
                            const REAL *values, const int32_t *rows, const REAL *b,                \
                            ptrdiff_t b_row, ptrdiff_t b_tap, const REAL *start, REAL *c,          \
                            const int32_t *c_at, ptrdiff_t c_tap);                                 \
+    /* C[m, n] = start + A[m, k] B[k, n] without the terms of A's zeros; start is as C or NULL: 0.\
+     * Returns 0, and leaves C, where A has more than `most` other elements. `at` is written to:  \
+     * m + 1 + m k + lanes numbers. */                                                            \
+    int (*product_nonzeros)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,                 \
+                            ptrdiff_t a_row, const REAL *b, ptrdiff_t b_row, const REAL *start,   \
+                            REAL *c, ptrdiff_t c_row, ptrdiff_t most, int32_t *at);               \
                                                                                                   \
     /* y = f(x); x may be y. */                                                                   \
     void (*activate)(int activation, REAL slope, ptrdiff_t n, const REAL *x, REAL *y);            \

@@ -1,0 +1,244 @@
+/* Elements that are not 0, and products with them alone. Included once per type, after product.h. */
+
+#if VECTOR_BYTES == 64
+/* values[] = the lanes of v whose bit is set, at[] those of places; returns how many. Room for a whole
+ * vector of each is written to. Here and in the functions below no values are kept where that is NULL:
+ * half the work. */
+#if REAL_IS_FLOAT
+#define PLACES __m512i
+#define FIRST_PLACES _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+#define ADD_PLACES(a, b) _mm512_add_epi32(a, b)
+#define ALL_PLACES(a) _mm512_set1_epi32(a)
+#define SAME_PLACES(a, b) _mm512_cmpeq_epi32_mask(a, b)
+#define LOAD_PLACES(p, n) _mm512_maskz_loadu_epi32((__mmask16)((1u << ((n) < 16 ? (n) : 16)) - 1), p)
+#define NOT_ZERO(v) _mm512_cmp_ps_mask((__m512)(v), _mm512_setzero_ps(), _CMP_NEQ_UQ)
+#else
+#define PLACES __m256i
+#define FIRST_PLACES _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)
+#define ADD_PLACES(a, b) _mm256_add_epi32(a, b)
+#define ALL_PLACES(a) _mm256_set1_epi32(a)
+#define SAME_PLACES(a, b) _mm256_cmpeq_epi32_mask(a, b)
+#define LOAD_PLACES(p, n) _mm256_maskz_loadu_epi32((__mmask8)((1u << ((n) < 8 ? (n) : 8)) - 1), p)
+#define NOT_ZERO(v) _mm512_cmp_pd_mask((__m512d)(v), _mm512_setzero_pd(), _CMP_NEQ_UQ)
+#endif
+static INLINE ptrdiff_t NAME(keep_lanes)(unsigned mask, vec v, PLACES places, REAL *values,
+                                         int32_t *at) {
+#if REAL_IS_FLOAT
+    if (values) _mm512_storeu_ps(values, _mm512_maskz_compress_ps((__mmask16)mask, (__m512)v));
+    _mm512_storeu_si512(at, _mm512_maskz_compress_epi32((__mmask16)mask, places));
+#else
+    if (values) _mm512_storeu_pd(values, _mm512_maskz_compress_pd((__mmask8)mask, (__m512d)v));
+    _mm256_storeu_si256((__m256i *)at, _mm256_maskz_compress_epi32((__mmask8)mask, places));
+#endif
+    return __builtin_popcount(mask);
+}
+#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+/* The same for four lanes: bytes of the lanes whose bit is set. */
+#define LANE(i) 4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3
+#define NONE 0, 0, 0, 0
+static const int8_t NAME(kept_lanes)[16][16] = {
+    {NONE, NONE, NONE, NONE},          {LANE(0), NONE, NONE, NONE},
+    {LANE(1), NONE, NONE, NONE},       {LANE(0), LANE(1), NONE, NONE},
+    {LANE(2), NONE, NONE, NONE},       {LANE(0), LANE(2), NONE, NONE},
+    {LANE(1), LANE(2), NONE, NONE},    {LANE(0), LANE(1), LANE(2), NONE},
+    {LANE(3), NONE, NONE, NONE},       {LANE(0), LANE(3), NONE, NONE},
+    {LANE(1), LANE(3), NONE, NONE},    {LANE(0), LANE(1), LANE(3), NONE},
+    {LANE(2), LANE(3), NONE, NONE},    {LANE(0), LANE(2), LANE(3), NONE},
+    {LANE(1), LANE(2), LANE(3), NONE}, {LANE(0), LANE(1), LANE(2), LANE(3)}};
+#undef LANE
+#undef NONE
+static INLINE ptrdiff_t NAME(keep_lanes)(int mask, __m128i v, __m128i places, REAL *values,
+                                         int32_t *at) {
+    const __m128i order = _mm_loadu_si128((const __m128i *)NAME(kept_lanes)[mask]);
+    if (values) _mm_storeu_si128((__m128i *)values, _mm_shuffle_epi8(v, order));
+    _mm_storeu_si128((__m128i *)at, _mm_shuffle_epi8(places, order));
+    return __builtin_popcount((unsigned)mask);
+}
+#endif
+
+/* The elements j with g[j] != 0 and numbers[j] == number, in order; returns how many. */
+static INLINE ptrdiff_t NAME(pick_as)(ptrdiff_t n, int32_t number, const int32_t *numbers,
+                                      const REAL *g, REAL *values, int32_t *at) {
+    ptrdiff_t count = 0, j = 0;
+#if VECTOR_BYTES == 64
+    PLACES places = FIRST_PLACES;
+    for (; j < n; j += LANES) {
+        const vec v = NAME(load_n)(g + j, n - j, 0);
+        unsigned mask = NOT_ZERO(v);
+        if (numbers) mask &= SAME_PLACES(LOAD_PLACES(numbers + j, n - j), ALL_PLACES(number));
+        count += NAME(keep_lanes)(mask, v, places, values ? values + count : NULL, at + count);
+        places = ADD_PLACES(places, ALL_PLACES((int)LANES));
+    }
+#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+    __m128i places = _mm_setr_epi32(0, 1, 2, 3);
+    for (; j + 4 <= n; j += 4) {
+        const __m128 v = _mm_loadu_ps(g + j);
+        __m128 taken = _mm_cmpneq_ps(v, _mm_setzero_ps());
+        if (numbers) {
+            const __m128i of = _mm_loadu_si128((const __m128i *)(numbers + j));
+            taken = _mm_and_ps(taken, (__m128)_mm_cmpeq_epi32(of, _mm_set1_epi32(number)));
+        }
+        const int mask = _mm_movemask_ps(taken);
+        REAL *to = values ? values + count : NULL;
+        count += NAME(keep_lanes)(mask, (__m128i)v, places, to, at + count);
+        places = _mm_add_epi32(places, _mm_set1_epi32(4));
+    }
+#endif
+    for (; j < n; j++) {
+        if (values) values[count] = g[j];
+        at[count] = (int32_t)j;
+        count += (g[j] != 0) & (!numbers || numbers[j] == number);
+    }
+    return count;
+}
+
+static ptrdiff_t NAME(pick)(ptrdiff_t n, int32_t number, const int32_t *numbers, const REAL *g,
+                            REAL *values, int32_t *at) {
+    return NAME(pick_as)(n, number, numbers, g, values, at);
+}
+
+/* The elements with g[j] != 0, in order, at places[j] + table[numbers[j]]; returns how many. */
+static ptrdiff_t NAME(pick_all)(ptrdiff_t n, const int32_t table[16], const int32_t *numbers,
+                                const int32_t *places, const REAL *g, REAL *values, int32_t *at) {
+    ptrdiff_t count = 0, j = 0;
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+    for (; j < n; j += LANES) {
+        const vec v = NAME(load_n)(g + j, n - j, 0);
+        const __m512i of = LOAD_PLACES(numbers + j, n - j), from = LOAD_PLACES(places + j, n - j);
+        const __m512i more = _mm512_permutexvar_epi32(of, _mm512_loadu_si512(table));
+        count += NAME(keep_lanes)(NOT_ZERO(v), v, ADD_PLACES(from, more), values + count, at + count);
+    }
+#endif
+    for (; j < n; j++) {
+        values[count] = g[j];
+        at[count] = places[j] + table[numbers[j]];
+        count += g[j] != 0;
+    }
+    return count;
+}
+#if VECTOR_BYTES == 64
+#undef PLACES
+#undef FIRST_PLACES
+#undef ADD_PLACES
+#undef ALL_PLACES
+#undef SAME_PLACES
+#undef LOAD_PLACES
+#undef NOT_ZERO
+#endif
+
+
+/* Sparse rows times B_t: the sums of some vectors of columns and some taps stay in registers while the
+ * rows of B that the values of a row choose pass by. The values stand one after the other, and the rows
+ * of C where c_at says (`sparse`), or both in the rows of matrices (`nonzeros`). */
+#define MOST_SPARSE 8
+#define MOST_SPARSE_TAPS 5
+#define SPARSE_PARAMETERS                                                                         \
+    ptrdiff_t n, const int32_t *ends, const REAL *values, ptrdiff_t a_row, const int32_t *rows,   \
+        const REAL *b, ptrdiff_t b_row, ptrdiff_t b_tap, const REAL *start, REAL *c,              \
+        const int32_t *c_at, ptrdiff_t c_row, ptrdiff_t c_tap
+#define SPARSE_ARGUMENTS(J)                                                                       \
+    width, ends, values, a_row, rows, b + J, b_row, b_tap, start ? start + J : NULL, c + J, c_at, \
+        c_row, c_tap
+#define VALUE_sparse values[p]
+#define VALUE_nonzeros values[i * a_row + rows[p]]
+#define PLACE_sparse c_at[i]
+#define PLACE_nonzeros i * c_row
+#define DEFINE_SPARSE(VECTORS, TAPS, P, KIND)                                                     \
+    static void NAME(KIND##_##P##TAPS##x##VECTORS)(ptrdiff_t m, SPARSE_PARAMETERS) {              \
+        const ptrdiff_t at_last = (VECTORS - 1) * LANES, last = n - at_last;                      \
+        for (ptrdiff_t i = 0; i < m; i++) {                                                       \
+            if (ends[i] == ends[i + 1] && start == c) continue;                                   \
+            const ptrdiff_t place = PLACE_##KIND;                                                 \
+            vec sum[TAPS][VECTORS] = {{{0}}};                                                     \
+            P##vec part[TAPS] = {{0}};                                                            \
+            if (start)                                                                            \
+                UNROLL for (int t = 0; t < TAPS; t++) {                                           \
+                    const REAL *from = start + place + t * c_tap;                                 \
+                    UNROLL for (int v = 0; v < VECTORS - 1; v++)                                  \
+                        sum[t][v] = NAME(load)(from + v * LANES);                                 \
+                    part[t] = NAME(P##load_n)(from + at_last, last, 0);                           \
+                }                                                                                 \
+            for (ptrdiff_t p = ends[i]; p < ends[i + 1]; p++) {                                   \
+                const REAL *row = b + rows[p] * b_row;                                            \
+                const vec value = NAME(splat)(VALUE_##KIND);                                      \
+                UNROLL for (int t = 0; t < TAPS; t++) {                                           \
+                    const REAL *at = row + t * b_tap;                                             \
+                    UNROLL for (int v = 0; v < VECTORS - 1; v++)                                  \
+                        sum[t][v] += value * NAME(load)(at + v * LANES);                          \
+                    part[t] += NAME(P##low)(value) * NAME(P##load_n)(at + at_last, last, 0);      \
+                }                                                                                 \
+            }                                                                                     \
+            UNROLL for (int t = 0; t < TAPS; t++) {                                               \
+                REAL *to = c + place + t * c_tap;                                                 \
+                UNROLL for (int v = 0; v < VECTORS - 1; v++)                                      \
+                    NAME(store)(to + v * LANES, sum[t][v]);                                       \
+                NAME(P##store_n)(to + at_last, last, part[t]);                                    \
+            }                                                                                     \
+        }                                                                                         \
+    }
+#define ALL_SPARSE(X, P)                                                                          \
+    UP_TO_8(X, 1, P, nonzeros) UP_TO_8(X, 1, P, sparse) SPARSE_TAPS(X, 2, P, sparse)              \
+    SPARSE_TAPS(X, 3, P, sparse) SPARSE_TAPS(X, 4, P, sparse) SPARSE_TAPS(X, 5, P, sparse)
+ALL_SPARSE(DEFINE_SPARSE, )
+#if VECTOR_BYTES == 64
+ALL_SPARSE(DEFINE_SPARSE, half_)
+#endif
+
+/* The size of the first of the fewest parts of at most `most`, all of nearly the same size. */
+static INLINE ptrdiff_t NAME(part_of)(ptrdiff_t n, ptrdiff_t most) {
+    const ptrdiff_t parts = (n + most - 1) / most;
+    return (n + parts - 1) / parts;
+}
+
+/* All columns, some vectors at a time. A case: the kind, the number of taps, that of vectors. */
+#define CASE_sparse 0
+#define CASE_nonzeros 64
+#define SPARSE_CASE(VECTORS, TAPS, P, KIND)                                                       \
+    case CASE_##KIND + 8 * TAPS + VECTORS - 1:                                                    \
+        NAME(KIND##_##P##TAPS##x##VECTORS)(m, SPARSE_ARGUMENTS(j)); break;
+static void NAME(sparse_columns)(int kind, ptrdiff_t taps, ptrdiff_t m, SPARSE_PARAMETERS) {
+    for (ptrdiff_t j = 0, width; j < n; j += width) {
+        const ptrdiff_t left = (n - j + LANES - 1) / LANES;
+        const ptrdiff_t vectors = NAME(part_of)(left, taps == 1 ? MOST_SPARSE : MOST_VECTORS);
+        width = vectors * LANES < n - j ? vectors * LANES : n - j;
+#if VECTOR_BYTES == 64
+        if (2 * (vectors * LANES - width) >= LANES) {
+            switch (kind + 8 * taps + vectors - 1) { ALL_SPARSE(SPARSE_CASE, half_) }
+            continue;
+        }
+#endif
+        switch (kind + 8 * taps + vectors - 1) { ALL_SPARSE(SPARSE_CASE, ) }
+    }
+}
+
+static void NAME(product_sparse)(ptrdiff_t m, ptrdiff_t taps, ptrdiff_t n, const int32_t *ends,
+                                 const REAL *values, const int32_t *rows, const REAL *b,
+                                 ptrdiff_t b_row, ptrdiff_t b_tap, const REAL *start, REAL *c,
+                                 const int32_t *c_at, ptrdiff_t c_tap) {
+    while (taps > 0) {
+        const ptrdiff_t some = NAME(part_of)(taps, MOST_SPARSE_TAPS);
+        NAME(sparse_columns)(CASE_sparse, some, m, n, ends, values, 0, rows, b, b_row, b_tap, start,
+                             c, c_at, 0, c_tap);
+        taps -= some;
+        b += some * b_tap;
+        c += some * c_tap;
+        if (start) start += some * c_tap;
+    }
+}
+
+static int NAME(product_nonzeros)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,
+                                  ptrdiff_t a_row, const REAL *b, ptrdiff_t b_row,
+                                  const REAL *start, REAL *c, ptrdiff_t c_row, ptrdiff_t most,
+                                  int32_t *at) {
+    int32_t *ends = at, count = 0;
+    at += m + 1;
+    for (ptrdiff_t i = 0; i < m; i++) {
+        ends[i] = count;
+        count += (int32_t)NAME(pick_as)(k, 0, NULL, a + i * a_row, NULL, at + count);
+    }
+    ends[m] = count;
+    if (count > most) return 0;
+    NAME(sparse_columns)(CASE_nonzeros, 1, m, n, ends, a, a_row, at, b, b_row, 0, start, c, NULL,
+                         c_row, 0);
+    return 1;
+}
