@@ -26,7 +26,6 @@ cdef enum:
     ROWS_THAT_PAY = 24   # for a copy of B whose rows begin at cache lines
     LINE_BYTES = 64
     SAMPLES = 4          # rows that are looked at before all others
-    MOST_COLUMNS = 1 << 26    # of C: those of ROWS rows are counted in 32 bits
 
 
 cdef struct Room:
@@ -67,15 +66,16 @@ cdef inline double most_nonzeros(Py_ssize_t n, const real* like) noexcept nogil:
 
 
 cdef bint seems_sparse(Py_ssize_t rows, Py_ssize_t size, const real* a, Py_ssize_t row,
-                       const Room* room, double most) noexcept nogil:
+                       double most) noexcept nogil:
     """Whether some rows of A as they lie in memory, `size` elements each, are mostly zeros."""
+    cdef int32_t at[BLOCK_K + LINE_BYTES]
     cdef Py_ssize_t i, p, count = 0, samples = min(SAMPLES, rows)
     for i in range(samples):
         p = 0
         while p < size:
-            count += pick(min(size - p, room.block), 0, NULL, a + i * rows // samples * row + p,
-                          <real*>NULL, room.at)
-            p += room.block
+            count += pick(min(size - p, BLOCK_K), 0, NULL, a + i * rows // samples * row + p,
+                          <real*>NULL, at)
+            p += BLOCK_K
     return count <= most * samples * size
 
 
@@ -133,19 +133,19 @@ cdef void multiply_nonzeros(
     cdef Room room
     if ahead == NULL and rows_behind(m, k, a, a_row, a_col, behind):
         ahead = behind
-    if k > 0 and most > 0 and c_row < MOST_COLUMNS and find_room(m, n, k, by_rows, b_row, a, &room):
-        if seems_sparse(m if by_rows else k, k if by_rows else m, a, a_row if by_rows else a_col,
-                        &room, most):
-            for i in range(m if bias != NULL else 0):
-                memcpy(c + i * c_row, bias, n * sizeof(real))
-            while p < k:
-                terms = min(room.block, k - p)
-                multiply_block(m, n, terms, a + p * a_col, a_row, a_col, b + p * b_row, b_row,
-                               bias != NULL or p > 0, c, c_row, &room, most, ahead, p)
-                p += terms
-            free(room.memory)
-            return
+    if (k > 0 and most > 0
+            and seems_sparse(m if by_rows else k, k if by_rows else m, a,
+                             a_row if by_rows else a_col, most)
+            and find_room(m, n, k, by_rows, b_row, a, &room)):
+        for i in range(m if bias != NULL else 0):
+            memcpy(c + i * c_row, bias, n * sizeof(real))
+        while p < k:
+            terms = min(room.block, k - p)
+            multiply_block(m, n, terms, a + p * a_col, a_row, a_col, b + p * b_row, b_row,
+                           bias != NULL or p > 0, c, c_row, &room, most, ahead, p)
+            p += terms
         free(room.memory)
+        return
     if ahead == NULL:
         multiply_add(m, n, k, a, a_row, a_col, b, b_row, False, bias, c, c_row)
     else:

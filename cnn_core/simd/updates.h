@@ -16,18 +16,39 @@ static void NAME(sgd)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *v, REAL lr, 
     }
 }
 
+#define INPUTS_AT_ONCE 256
+/* Those of k inputs that are not 0 in all m rows of x, or all inputs; returns how many. */
+static INLINE ptrdiff_t NAME(used_inputs)(ptrdiff_t m, ptrdiff_t k, const REAL *x, ptrdiff_t x_row,
+                                          int all, int32_t *at) {
+    if (m == 1 && !all) return NAME(pick_as)(k, 0, NULL, x, NULL, at);
+    ptrdiff_t count = 0;
+    for (ptrdiff_t p = 0; p < k; p++) {
+        int used = all;
+        for (ptrdiff_t r = 0; r < m; r++) used |= x[r * x_row + p] != 0;
+        at[count] = (int32_t)p;
+        count += used;
+    }
+    return count;
+}
+
 static void NAME(sgd_product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, ptrdiff_t x_row,
                               const REAL *dout, REAL *w, REAL lr, REAL weight_decay) {
-    for (ptrdiff_t p = 0; p < k; p++, w += n) {
-        int used = weight_decay != 0; /* rows of inputs that are 0 stay as they are */
-        for (ptrdiff_t r = 0; r < m; r++) used |= x[r * x_row + p] != 0;
-        if (!used) continue;
-        FOR_VECTORS(n) {
-            vec value = NAME(load_n)(w + i, left, 0), g = {0};
-            for (ptrdiff_t r = 0; r < m; r++)
-                g += NAME(splat)(x[r * x_row + p]) * NAME(load_n)(dout + r * n + i, left, 0);
-            if (weight_decay != 0) g += weight_decay * value;
-            NAME(store_n)(w + i, left, value - lr * g);
+    int32_t at[INPUTS_AT_ONCE + 64];
+    for (ptrdiff_t begin = 0; begin < k; begin += INPUTS_AT_ONCE) {
+        const ptrdiff_t left_k = k - begin < INPUTS_AT_ONCE ? k - begin : INPUTS_AT_ONCE;
+        const ptrdiff_t count = NAME(used_inputs)(m, left_k, x + begin, x_row, weight_decay != 0, at);
+        for (ptrdiff_t q = 0; q < count; q++) {
+            const REAL *element = x + begin + at[q];
+            REAL *row = w + (begin + at[q]) * n;
+            const REAL *soon = w + (begin + at[q + 1 < count ? q + 1 : q]) * n;
+            FOR_VECTORS(n) {
+                vec value = NAME(load_n)(row + i, left, 0), g = {0};
+                __builtin_prefetch(soon + i);
+                for (ptrdiff_t r = 0; r < m; r++)
+                    g += NAME(splat)(element[r * x_row]) * NAME(load_n)(dout + r * n + i, left, 0);
+                if (weight_decay != 0) g += weight_decay * value;
+                NAME(store_n)(row + i, left, value - lr * g);
+            }
         }
     }
 }
