@@ -126,7 +126,7 @@ def sgd_of_product(const real[:, ::1] x, const real[:, ::1] dout, real[:, ::1] W
     args.weight_decay = weight_decay
     args.is_float = real is float
     return new_task(sgd_product_kernel, &args, sizeof(args), args.n_in, 1,
-                    max(CHUNK // args.n_out, 1), <double>args.n_rows * args.n_out / 8,
+                    max(4 * CHUNK // args.n_out, 1), <double>args.n_rows * args.n_out / 8,
                     (x.base, dout.base, W.base, lr.base))
 
 
