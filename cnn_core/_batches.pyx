@@ -138,3 +138,23 @@ def gather_labels(const int64_t[::1] source, const int64_t[::1] indices,
     args.out = &out[0]
     return new_task(labels_kernel, &args, sizeof(args), out.shape[0], 1, MOST_ROWS, 1,
                     (source.base, indices.base, offset.base, out.base))
+
+
+cdef struct next_args:
+    int64_t* offset
+    int64_t rows
+    int64_t* steps
+
+
+cdef void next_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const next_args* a = <const next_args*>args
+    a.offset[0] += a.rows
+    a.steps[0] += 1
+
+
+def next_batch(int64_t[::1] offset, int64_t rows, int64_t[::1] steps):
+    """Task of one item, behind all that reads them: offset[0] += rows, steps[0] += 1."""
+    cdef next_args args
+    expect(offset.shape[0] == 1 and steps.shape[0] == 1, "offset, steps")
+    args.offset, args.rows, args.steps = &offset[0], rows, &steps[0]
+    return new_task(next_kernel, &args, sizeof(args), 1, 1, 1, 1, (offset.base, steps.base))

@@ -203,6 +203,7 @@ cdef struct total_args:
     const double* row_losses
     const int64_t* correct
     double scale
+    double weight
     double* totals
 
 
@@ -219,15 +220,15 @@ cdef void total_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexc
             hits += a.correct[i]
         a.totals[1] = hits
     # Running sums, until the caller sets them to 0.
-    a.totals[2] += a.totals[0] * a.n
+    a.totals[2] += a.totals[0] * a.weight
     a.totals[3] += hits
 
 
-def total(const double[::1] row_losses, const int64_t[::1] correct, double scale,
+def total(const double[::1] row_losses, const int64_t[::1] correct, double scale, double weight,
           double[::1] totals):
     """Task of one item: totals[0] = scale sum(row_losses), totals[1] = sum(correct).
 
-    totals[2] and totals[3] grow by N totals[0] and totals[1]: sums over the batches of an epoch.
+    totals[2] grows by weight totals[0], and totals[3] by totals[1]: sums over batches.
     """
     cdef total_args args
     expect((correct is None or correct.shape[0] == row_losses.shape[0]) and totals.shape[0] == 4,
@@ -237,7 +238,7 @@ def total(const double[::1] row_losses, const int64_t[::1] correct, double scale
     args.correct = NULL
     if correct is not None:
         args.correct = &correct[0]
-    args.scale = scale
+    args.scale, args.weight = scale, weight
     args.totals = &totals[0]
     return new_task(total_kernel, &args, sizeof(args), 1, 1, 1, 2 * args.n,
                     (row_losses.base, None if correct is None else correct.base, totals.base))

@@ -243,28 +243,38 @@ cdef struct TeamWork:
     Py_ssize_t n_stages
     Claim* claims
     int threads
+    int times
 
 
 cdef void run_member(void* work, int thread) noexcept nogil:
     cdef const TeamWork* w = <const TeamWork*>work
     cdef unsigned long mode = flush_begin()
-    cdef Py_ssize_t s
-    for s in range(w.n_stages):
-        if s > 0:
-            team_barrier()
-        run_stage(&w.stages[s], w.claims + s * w.threads, thread, w.threads)
+    cdef Py_ssize_t s, stages = w.n_stages
+    cdef Claim* ended
+    cdef int turn
+    for turn in range(w.times):
+        for s in range(stages):
+            if turn + s > 0:
+                team_barrier()    # the stage that has ended may be run again
+                ended = &w.claims[(s + stages - 1) % stages * w.threads + thread]
+                ended.next = ended.begin
+            if stages == 1 and turn > 0:
+                team_barrier()
+            run_stage(&w.stages[s], w.claims + s * w.threads, thread, w.threads)
     flush_end(mode)
 
 
-cdef void run_serial(const Stage* stages, Py_ssize_t n_stages) noexcept nogil:
+cdef void run_serial(const Stage* stages, Py_ssize_t n_stages, int times) noexcept nogil:
     cdef unsigned long mode = flush_begin()
     cdef Py_ssize_t s, i, chunk, total
-    for s in range(n_stages):
-        total = 0
-        for i in range(stages[s].n_lanes):
-            total += count_chunks(&stages[s].lanes[i], 1)
-        for chunk in range(total):
-            run_chunk(&stages[s], chunk, 1, 0)
+    cdef int _turn
+    for _turn in range(times):
+        for s in range(n_stages):
+            total = 0
+            for i in range(stages[s].n_lanes):
+                total += count_chunks(&stages[s].lanes[i], 1)
+            for chunk in range(total):
+                run_chunk(&stages[s], chunk, 1, 0)
     flush_end(mode)
 
 
@@ -391,8 +401,8 @@ cdef class Program:
         free(self.claims)
         free(self.orders)
 
-    cpdef void run(self):
-        """Run all stages with the present number of threads, without the GIL."""
+    cpdef void run(self, int times=1):
+        """Run all stages, `times` times, with the present number of threads, without the GIL."""
         global denied
         cdef int threads = get_num_threads()
         cdef double enough = self.work / WORK_PER_THREAD
@@ -403,9 +413,9 @@ cdef class Program:
             if threads > 1 and not team_possible(threads, stack):
                 threads, denied = 1, True
             if threads == 1 or team_inside() or not self.make_claims(threads):
-                run_serial(self.stages, self.n_stages)
+                run_serial(self.stages, self.n_stages, times)
             else:
-                work = TeamWork(self.stages, self.n_stages, self.claims, threads)
+                work = TeamWork(self.stages, self.n_stages, self.claims, threads, times)
                 team_run(run_member, &work, threads)
 
     cdef bint make_claims(self, int threads) noexcept nogil:

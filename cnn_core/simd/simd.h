@@ -131,7 +131,7 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
                          const REAL *g, REAL *x);                                                 \
     /* values[] = g[j], at[] = j of the elements with g[j] != 0, and numbers[j] == number where       \
      * numbers is not NULL, in order; returns how many. The room for n + lanes of both may be     \
-     * written to. */                                                                             \
+     * written to; values may be NULL. */                                                                             \
     ptrdiff_t (*pick)(ptrdiff_t n, int32_t number, const int32_t *numbers, const REAL *g,         \
                       REAL *values, int32_t *at);                                                 \
     /* The same for all numbers, which are below 16, with at[] = places[j] + table[numbers[j]]. */\

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -21,7 +21,7 @@ from cnn_core._weights import ClassWeight
 from cnn_core.callbacks import Callback
 from cnn_core.layers import Layer, positive
 from cnn_core.ops.sparse import Rows
-from cnn_core.parts import Lane, Parts, flat
+from cnn_core.parts import Finished, Lane, Parts, flat
 from cnn_core.plan import Plan
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ History = dict[str, list[float]]
 Sampling = Literal["shuffle", "replacement", "sequential"]
 Report = Literal["running", "book"]
 
+SECONDS_AT_ONCE = 0.001  # of updates between two looks whether to stop
 ROWS_HASHED = 1000  # of each array of the data, evenly spread
 
 
@@ -101,7 +102,7 @@ class Fit:
         self.resumed_from: str | None = None
         self._optimizer = trainer.optimizer.get_config()
         self.deferral = Deferral()
-        self.compiled: dict[int, tuple[Plan, list[Callable[[], None]]]] = {}
+        self.compiled: dict[int, tuple[Plan, list[Callable[..., None]]]] = {}
         self.watched = bool(_listening("on_step_end", trainer))
         self.saving = _listening("on_safe_point", trainer)
 
@@ -119,8 +120,11 @@ class Fit:
             raise type(error)(f"validation_data: {error}") from None
         return x, np.asarray(data[1]), weights
 
-    def steps(self, n: int) -> tuple[Plan, list[Callable[[], None]]]:
-        """The plan for batches of n rows, and its steps with the gathering of the batch."""
+    def steps(self, n: int) -> tuple[Plan, list[Callable[..., None]]]:
+        """The plan for batches of n rows, and what to call for a step with the gathering of it.
+
+        A single call is a program, which can make several steps, batch after batch.
+        """
         if n not in self.compiled:
             sparse = isinstance(self.x, Rows)
             plan = self.network.plan(n, self.kind, True, True, self.weights is not None, sparse)
@@ -135,7 +139,12 @@ class Fit:
             if plan.weights is not None and self.weights is not None:
                 column, out = self.weights[:, np.newaxis], plan.weights[:, np.newaxis]
                 targets.append(batches.gather_rows(column, *at, 1.0, out))
-            update = partial(self.trainer.update_parts, keep_gradients=self.watched)
+            count = batches.next_batch(self.start, n, self.network.step)
+
+            def update(finished: list[Finished]) -> Parts:
+                parts = self.trainer.update_parts(finished, keep_gradients=self.watched)
+                return parts + Parts(after=[[count]])
+
             read = Parts(before=[targets]) + read
             calls = plan.steps(True, read, update, keep_outputs=self.watched)
             self.compiled[n] = plan, [*before, *calls, *after]
@@ -215,23 +224,29 @@ class Fit:
         trainer, network = self.trainer, self.network
         batch_size, rows = self.batch_size, len(self.indices)
         number, loss, correct = self.number, self.loss, self.correct
-        mean = network.loss_function.reduction == "mean"
+        at_once = 1
         try:
             while number < end:
                 self.start[0] = begin = number * batch_size
                 n = min(batch_size, rows - begin)
                 with network.locked():
                     plan, calls = self.steps(n)
-                    for call in calls:
-                        call()
-                    network.step[0] += 1
-                    last_loss = float(plan.totals[0])
-                    loss += last_loss * (n if mean else 1)
-                    correct += float(plan.totals[1])
-                number += 1
-                progress.advance()
+                    plan.totals[2:] = loss, correct
+                    began = time.perf_counter()
+                    if len(calls) == 1:
+                        at_once = max(min(at_once, end - number, (rows - begin) // batch_size), 1)
+                        calls[0](at_once)
+                    else:
+                        at_once = 1
+                        for call in calls:
+                            call()
+                    took = time.perf_counter() - began
+                    last_loss, _, loss, correct = plan.totals.tolist()
+                number += at_once
+                progress.advance(at_once)
                 if trainer.stop or self.deferral.pending is not None:
                     break
+                at_once = max(min(2 * at_once, int(at_once * SECONDS_AT_ONCE / max(took, 1e-9))), 1)
         finally:
             if number > self.number:
                 trainer.last_loss = last_loss
@@ -241,7 +256,7 @@ class Fit:
 
     def first_not_finite(self) -> Layer | tuple[str, int] | None:
         """Of the last update: x or t and the row in it, or the layer, or None if it is neither."""
-        rows = self.indices[int(self.start[0]) :][: self.batch_size]
+        rows = self.indices[(self.number - 1) * self.batch_size :][: self.batch_size]
         if len(rows) not in self.compiled:  # the update was made before the fit was resumed
             return None
         plan, x = self.compiled[len(rows)][0], self.x
@@ -322,9 +337,9 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
 
-    def advance(self) -> None:
+    def advance(self, steps: int) -> None:
         if self.bar is not None:
-            self.bar.update()
+            self.bar.update(steps)
 
     def line(self, epoch: int, history: History) -> None:
         if not self.verbose:

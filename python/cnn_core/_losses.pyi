@@ -19,5 +19,5 @@ def rows(
     weights: _Float64 | None = ...,
 ) -> Task: ...
 def total(
-    row_losses: _Float64, correct: _Int64 | None, scale: float, totals: _Float64
+    row_losses: _Float64, correct: _Int64 | None, scale: float, weight: float, totals: _Float64
 ) -> Task: ...

@@ -80,8 +80,9 @@ class Plan:
         self.y = self.segments[-1].y if self.segments else self.x
         self.correct = np.zeros(n, np.int64)
         self.row_losses = np.zeros(n)
-        #: loss and number of correct rows of the last batch; sums of n loss and correct
+        #: loss and number of correct rows of the last batch; sums of both, of a mean loss times n
         self.totals = np.zeros(4)
+        self._weight = n if loss.reduction == "mean" else 1
         self.labels: Array | None = np.zeros(n, np.int64) if targets == "labels" else None
         self.target: Array | None = np.zeros(self.y.shape, dtype) if targets == "rows" else None
         self.weights: Array | None = np.ones(n) if weighted else None
@@ -144,7 +145,8 @@ class Plan:
             None if dy is None else flat(dy),
             self.weights,
         )
-        total = losses.total(self.row_losses, self.correct, scale, self.totals)
+        sums = scale, self._weight, self.totals
+        total = losses.total(self.row_losses, self.correct, *sums)
         return Parts(rows=[rows], after=[[total]])
 
     def _python_loss(self, dy: Array | None) -> None:
@@ -161,7 +163,7 @@ class Plan:
         else:
             right = y.argmax(axis=1) == rows.argmax(axis=1)
         self.totals[:2] = loss, np.count_nonzero(right)
-        self.totals[2:] += loss * self.n, self.totals[1]
+        self.totals[2:] += loss * self._weight, self.totals[1]
 
     def fill_targets(self, t: Array, weights: Array | None = None) -> None:
         target = self.labels if self.target is None else self.target

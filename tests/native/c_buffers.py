@@ -109,3 +109,7 @@ class Memory:
         for buffer in self.buffers:
             buffer.array = np.array(buffer.array)
             buffer.free()
+
+
+def address(buffer):
+    return 0 if buffer is None else buffer.address

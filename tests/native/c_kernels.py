@@ -5,7 +5,8 @@ The results are new arrays; a call that writes where it must not, or to an input
 
 import numpy as np
 
-from native.c_buffers import Guarded, Memory
+from native.c_buffers import Guarded, Memory, address
+from native.c_sparse import SparseKernels
 
 NONE, SIGMOID, TANH, RELU, LEAKY_RELU = range(5)
 ACTIVATIONS = {"sigmoid": SIGMOID, "tanh": TANH, "relu": RELU, "leaky_relu": LEAKY_RELU}
@@ -30,18 +31,7 @@ def term_by_term(a, b, c):
     return sums
 
 
-def compressed(x):
-    """The entries of x that are not 0 as sparse rows: indptr, columns, values."""
-    rows, columns = np.nonzero(x)
-    indptr = np.concatenate([[0], np.bincount(rows, minlength=len(x)).cumsum()]).astype(np.int64)
-    return indptr, columns.astype(np.int32), x[rows, columns]
-
-
-def address(buffer):
-    return 0 if buffer is None else buffer.address
-
-
-class Kernels:
+class Kernels(SparseKernels):
     """The kernels of one instruction set and element type."""
 
     def __init__(self, c_level, isa, dtype, store=Guarded):
@@ -281,18 +271,6 @@ class Kernels:
             self.call("scatter_taps", add, windows, step, len(g) // windows, len(at), *args)
         return x_.array
 
-    def pick(self, number, numbers, g, table=None, places=None):
-        with self.memory() as m:
-            numbers_, g_ = m.input(numbers).address, m.input(g).address
-            values = m.inout(np.full(len(g) + self.lanes, np.nan, self.dtype))
-            at = m.inout(np.full(len(g) + self.lanes, -7, np.int32))
-            name, args = "pick", (number, numbers_)
-            if table is not None:
-                args = m.input(table).address, numbers_, m.input(places).address
-                name = "pick_all"
-            count = self.call(name, len(g), *args, g_, values.address, at.address)
-        return values.array[:count], at.array[:count]
-
     def dropout(self, x, key, stream, threshold, scale, *, in_place=False, masked=False):
         """y, or y and the mask."""
         with self.memory() as m:
@@ -443,57 +421,3 @@ class Kernels:
             args = (x_.address, sums.address, scratch.address)
             self.call("sum_columns", begin, end, *x.shape, *args)
         return sums.array
-
-    # ---- sparse rows -----------------------------------------------------------------------------
-
-    def product_sparse(self, values, rows, b, start=None, *, b_gap=0):
-        """start + the sum of values[p] b[rows[p]]."""
-        n, ends = b.shape[1], np.array([0, len(values)], np.int32)
-        with self.memory() as m:
-            values_, rows_, b_ = m.input(values), m.input(rows.astype(np.int32)), m.input(b, b_gap)
-            start_ = None if start is None else m.input(start)
-            ends_, at, c = m.input(ends), m.input(ends[:1]), m.output(n, self.dtype)
-            args = (ends_.address, values_.address, rows_.address, b_.address, b_.row, 0)
-            self.call("product_sparse", 1, 1, n, *args, address(start_), c.address, at.address, 0)
-        return c.array
-
-    def add_sparse_taps(self, taps, n, ends, values, rows, b, strides, c, c_at, c_tap):
-        """c, flat, with the products of sparse rows and B_t added; strides : of a row, of a tap."""
-        with self.memory() as m:
-            numbers = [m.input(np.array(array, np.int32)) for array in (ends, rows, c_at)]
-            ends_, rows_, at = (array.address for array in numbers)
-            values_, b_, c_ = m.input(values), m.input(b), m.inout(c)
-            args = (ends_, values_.address, rows_, b_.address, *strides, c_.address, c_.address)
-            self.call("product_sparse", len(c_at), taps, n, *args, at, c_tap)
-        return c_.array
-
-    def sparse_forward_rows(self, begin, end, x, indices, W, b, kind=NONE, slope=0.0):
-        """Rows begin..end of f(x[indices] W + b), x dense but passed on by its entries."""
-        with self.memory() as m:
-            matrix = [m.input(part).address for part in (*compressed(x), indices)]
-            W_, b_ = m.input(W), None if b is None else m.input(b)
-            out = m.output((len(indices), W.shape[1]), self.dtype)
-            args = (*matrix, W_.address, address(b_), kind, slope, out.address)
-            self.call("sparse_forward", begin, end, W.shape[1], *args)
-        return out.array
-
-    def transposed(self, x, indices, cuts):
-        """x[indices] by columns: ends, rows, values; one call for each range of columns in cuts."""
-        with self.memory() as m:
-            matrix = [m.input(part).address for part in (*compressed(x), indices)]
-            entries = np.count_nonzero(x[indices])
-            ends, values = m.inout(np.full(x.shape[1], -7)), m.output(entries, self.dtype)
-            rows = m.inout(np.full(entries, -7, np.int32))
-            for begin, end in cuts:
-                args = (*matrix, ends.address, rows.address, values.address)
-                self.call("sparse_transpose", begin, end, len(indices), *args)
-        return ends.array, rows.array, values.array
-
-    def sparse_weight_gradient_rows(self, begin, end, by_columns, dout):
-        """Rows begin..end of x^T dout, x by columns."""
-        with self.memory() as m:
-            columns = [m.input(part).address for part in by_columns]
-            dout_, dW = m.input(dout), m.output((len(by_columns[0]), dout.shape[1]), self.dtype)
-            args = (*columns, dout_.address, dW.address)
-            self.call("sparse_weight_gradient", begin, end, dout.shape[1], *args)
-        return dW.array

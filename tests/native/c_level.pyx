@@ -70,6 +70,17 @@ def product_sparse(bint single, Py_ssize_t m, Py_ssize_t taps, Py_ssize_t n, add
                            b_row, b_tap, <double*>start, <double*>c, <int32_t*>c_at, c_tap)
 
 
+def product_nonzeros(bint single, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, address a,
+                     Py_ssize_t a_row, address b, Py_ssize_t b_row, address start, address c,
+                     Py_ssize_t c_row, Py_ssize_t most, address at):
+    if single:
+        return f32.product_nonzeros(m, n, k, <float*>a, a_row, <float*>b, b_row, <float*>start,
+                                    <float*>c, c_row, most, <int32_t*>at)
+    else:
+        return f64.product_nonzeros(m, n, k, <double*>a, a_row, <double*>b, b_row, <double*>start,
+                                    <double*>c, c_row, most, <int32_t*>at)
+
+
 def activate(bint single, int kind, double slope, Py_ssize_t n, address x, address y):
     if single:
         f32.activate(kind, <float>slope, n, <float*>x, <float*>y)

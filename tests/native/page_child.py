@@ -95,6 +95,9 @@ def sparse(k, x, W, dout):
     indices = np.arange(len(x))[::-1].copy()
     yield "product_sparse", k.product_sparse, (W[:, 0].copy(), np.arange(6)[::-1], W, W[0])
     yield "product_sparse", k.product_sparse, (W[0, :0], np.arange(0), W)
+    for add in (False, True):
+        options = {"most": x.size, "add": add}
+        yield "product_nonzeros", partial(k.product_nonzeros, **options), (x, W, dout)
     b, c, n = W.ravel(), np.ones(3 * W.size, k.dtype), W.shape[1]
     rows = [0, 3, 3, 4], np.ones(4, k.dtype), [3, 0, 2, 1]
     taps = (3, n, *rows, b, (n, n), c, [0, 1, W.size - n], W.size)

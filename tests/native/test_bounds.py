@@ -59,6 +59,7 @@ CASES = {
     "softmax": (activations.softmax_forward, (real(N, I), real(N, I))),
     "softmax dx": (activations.softmax_backward, (real(N, I), real(N, I), real(N, I))),
     "rows": (batches.gather_rows, (real(9, I), whole(N), whole(1), 1.0, real(N, I))),
+    "next batch": (batches.next_batch, (whole(1), N, whole(1))),
     "labels": (batches.gather_labels, (whole(9), whole(N), whole(1), whole(N))),
     "dropout": (dropout.dropout, (real(N, I), real(N, I), 0.5, 0, 0, whole(1))),
     "sgd": (optimizers.sgd, (real(N), real(N), real(N), double(1), 1.0, 0.9, False, 0.0, 0.0)),
@@ -74,7 +75,7 @@ CASES = {
         losses.rows,
         (real(N, O), real(N, O), None, BINARY, 1.0, double(N), whole(N), real(N, O), double(N)),
     ),
-    "total": (losses.total, (double(N), whole(N), 1.0, double(4))),
+    "total": (losses.total, (double(N), whole(N), 1.0, 1.0, double(4))),
     "adam": (
         optimizers.adam,
         (*(real(N) for _ in range(4)), double(1), double(2), 1.0, 0.9, 0.99, 1e-8, 0.0, 0.0),

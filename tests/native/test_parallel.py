@@ -77,6 +77,31 @@ def test_a_program_runs_again_and_again(c_level, threads):
         assert (first.seen[:, VISITS] == times).all()
 
 
+@pytest.mark.parametrize("count", THREADS)
+@pytest.mark.parametrize("n_stages", [1, 2, 3])
+def test_a_program_that_repeats_itself(c_level, threads, n_stages, count):
+    """As many calls would: the place of a batch, read in each stage but the last, moves on."""
+    threads(count)
+    n, steps, place = 60, np.zeros(1, np.int64), np.zeros(1, np.int64)
+    source, order = np.arange(20.0 * n)[:, np.newaxis], np.arange(20 * n)
+    for times in (1, 2, 7):
+        out = np.zeros((n, 1))
+        records = [Record(c_level, 64, most=8, delay=300)]
+        for _ in range(n_stages - 1):
+            records.append(Record(c_level, 64, most=8, delay=300, after=records[-1], all_of=True))
+        stages = [[[record.task]] for record in records]
+        if n_stages > 1:
+            stages[0].append([native.batches.gather_rows(source, order, place, 1.0, out)])
+            stages[-1].append([native.batches.next_batch(place, n, steps)])
+        steps[0] = place[0] = 0
+        Program(stages).run(times)
+        for record in records:
+            assert (record.seen[:, VISITS] == times).all() and not record.violations.any()
+        if n_stages > 1:
+            assert steps[0] == times and place[0] == n * times
+            assert np.array_equal(out, source[n * (times - 1) : n * times])
+
+
 @needs_threads
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_a_team_has_as_many_threads_as_were_asked_for(c_level, threads, count):

@@ -115,7 +115,7 @@ def test_sum_squares_is_added_in_float64(kernels, rng):
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_sgd_product_is_the_product_and_then_sgd(kernels, rng, decay):
     for n in kernels.sizes():
-        for m, k in ((0, 3), (1, 0), (1, 1), (2, 5), (5, 3)):
+        for m, k in ((0, 3), (1, 0), (1, 1), (1, 257), (2, 5), (2, 256), (5, 3)):
             W, x, dout = (random_array(rng, s, kernels.dtype) for s in ((k, n), (m, k), (m, n)))
             zeros = np.zeros((k, n), kernels.dtype)
             grad = kernels.gemm(np.ascontiguousarray(x.T), dout, zeros)

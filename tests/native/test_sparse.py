@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cnn_core import _parallel, _sparse
-from native.c_kernels import ACTIVATIONS, NONE, compressed, exact_operands, term_by_term
+from native.c_kernels import ACTIVATIONS, NONE, exact_operands, term_by_term
+from native.c_sparse import compressed
 from reference import random_array, same_bits
 
 SHAPES = ((1, 1, 1), (7, 5, 3), (13, 129, 65), (49, 20, 10), (3, 784, 300))  # N, I, O
@@ -65,11 +66,33 @@ def test_rows_and_taps_that_overlap(kernels, rng, taps):
         assert same_bits(kernels.add_sparse_taps(*args), expected), f"n={n}"
 
 
+@pytest.mark.parametrize("gap", [0, 1, 70])
+def test_product_of_what_is_not_zero(kernels, rng, gap):
+    """-0 is 0. Around every number of vectors of one pass and of two, and of A's rows."""
+    most = 17 * kernels.lanes + 1
+    a, b, c = exact_operands(rng, 3, most, 60, kernels.dtype)
+    a *= rng.choice([0.0, -0.0, 1.0], a.shape)
+    gaps = {"a_gap": gap, "b_gap": gap, "c_gap": gap}
+    for n in kernels.sizes(vectors=17):
+        for m, k in ((0, 5), (1, 0), (1, 1), (2, 17), (3, kernels.lanes), (3, 60)):
+            operands = a[:m, :k].copy(), b[:k, :n].copy(), c[:m, :n].copy()
+            count = np.count_nonzero(operands[0])
+            expected = term_by_term(*operands)[-1]
+            actual = kernels.product_nonzeros(*operands, count, add=True, **gaps)
+            assert same_bits(actual, expected), f"m={m} n={n} k={k}"
+            expected = term_by_term(*operands[:2], np.zeros_like(operands[2]))[-1]
+            actual = kernels.product_nonzeros(*operands, count, **gaps)
+            assert np.array_equal(actual, expected), f"m={m} n={n} k={k}"
+            assert count == 0 or kernels.product_nonzeros(*operands, count - 1, **gaps) is None
+
+
 def test_nan_and_infinity_come_through(kernels):
     for value, expected in ((np.nan, np.nan), (np.inf, np.inf)):
         values, b = np.array([1, value], kernels.dtype), np.ones((2, 5), kernels.dtype)
         actual = kernels.product_sparse(values, np.arange(2), b)
         np.testing.assert_array_equal(actual, np.full(5, expected))
+        a, c = values[np.newaxis], np.zeros((1, 5), kernels.dtype)
+        np.testing.assert_array_equal(kernels.product_nonzeros(a, b, c, 2)[0], actual)
 
 
 # ---- rows and columns ----------------------------------------------------------------------------

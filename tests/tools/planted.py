@@ -43,7 +43,7 @@ def uninitialised(module):
 
 def index(module):
     """The address of the first element of an empty array."""
-    _losses.total(np.empty(0), None, 1.0, np.zeros(4))
+    _losses.total(np.empty(0), None, 1.0, 1.0, np.zeros(4))
 
 
 FAULTS = {f.__name__: f for f in (none, race, beyond, overflow, uninitialised, index)}

@@ -290,7 +290,7 @@ def _loss(
     task = native.losses.rows(
         as_rows(x), rows, labels, LOSSES[loss], scales[1], row_losses, None, as_rows(dx)
     )
-    run(task, native.losses.total(row_losses, None, scales[0], totals))
+    run(task, native.losses.total(row_losses, None, scales[0], 1.0, totals))
     return float(totals[0]), dx
 
 
