@@ -7,8 +7,7 @@ static INLINE vec NAME(activation)(int activation, vec slope, vec x) {
     switch (activation) {
     case ACTIVATION_SIGMOID: return NAME(sigmoid)(x);
     case ACTIVATION_TANH: return NAME(tanh)(x);
-    /* Written so that a NaN, which compares false, is kept. */
-    case ACTIVATION_RELU: return NAME(select)(x < 0, NAME(splat)(0), x);
+    case ACTIVATION_RELU: return NAME(bound_below)(x, NAME(splat)(0));
     case ACTIVATION_LEAKY_RELU: return NAME(select)(x < 0, slope * x, x);
     default: return x;
     }

@@ -89,13 +89,12 @@ static void NAME(rmsprop)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *square, 
     }
 }
 
-/* x = min(max(x, -limit), limit); written so that a NaN, which compares false, is kept. */
+/* x = min(max(x, -limit), limit); a NaN is kept. */
 static void NAME(clamp)(ptrdiff_t n, REAL limit, REAL *x) {
     const vec most = NAME(splat)(limit), least = -most;
     FOR_VECTORS(n) {
-        vec v = NAME(load_n)(x + i, left, 0);
-        v = NAME(select)(v > most, most, v);
-        NAME(store_n)(x + i, left, NAME(select)(v < least, least, v));
+        vec v = NAME(bound_above)(NAME(load_n)(x + i, left, 0), most);
+        NAME(store_n)(x + i, left, NAME(bound_below)(v, least));
     }
 }
 

@@ -137,6 +137,27 @@ static INLINE vec NAME(load_between)(const REAL *p, ptrdiff_t begin, ptrdiff_t e
 #endif
 }
 
+/* limit where x is above it, or below it, else x: a NaN, which compares false, is kept. One instruction
+ * of x86, where a comparison and a choice would be two. */
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+#define BOUND(op, x, limit) (vec) _mm512_##op##_ps((__m512)(limit), (__m512)(x))
+#elif VECTOR_BYTES == 64
+#define BOUND(op, x, limit) (vec) _mm512_##op##_pd((__m512d)(limit), (__m512d)(x))
+#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+#define BOUND(op, x, limit) (vec) _mm256_##op##_ps((__m256)(limit), (__m256)(x))
+#elif VECTOR_BYTES == 32
+#define BOUND(op, x, limit) (vec) _mm256_##op##_pd((__m256d)(limit), (__m256d)(x))
+#else
+#define IS_min >
+#define IS_max <
+#define BOUND(op, x, limit) NAME(select)((x) IS_##op (limit), limit, x)
+#endif
+static INLINE vec NAME(bound_above)(vec x, vec limit) { return BOUND(min, x, limit); }
+static INLINE vec NAME(bound_below)(vec x, vec limit) { return BOUND(max, x, limit); }
+#undef BOUND
+#undef IS_min
+#undef IS_max
+
 /* The lanes are added pairwise, in halves: a fixed order. */
 static INLINE REAL NAME(sum_lanes)(vec v) {
     REAL lane[VECTOR_BYTES / sizeof(REAL)];
@@ -199,9 +220,8 @@ static INLINE vec NAME(exp_parts)(vec x, ivec *n) {
 }
 
 static INLINE vec NAME(exp)(vec x) {
-    /* A NaN compares false and so passes through. */
-    x = NAME(select)(x < EXP_MIN, NAME(splat)(EXP_MIN), x);
-    x = NAME(select)(x > EXP_MAX, NAME(splat)(EXP_MAX), x);
+    x = NAME(bound_below)(x, NAME(splat)(EXP_MIN));
+    x = NAME(bound_above)(x, NAME(splat)(EXP_MAX));
     ivec n, half;
     vec q = NAME(exp_parts)(x, &n);
     half = n >> 1; /* in two steps, so that results below the normal numbers are right */
@@ -213,8 +233,7 @@ static INLINE vec NAME(abs)(vec x) { return (vec)((ivec)x ^ NAME(sign_bit)(x)); 
 
 /* tanh(|x|) = e / (e + 2), e = exp(2 |x|) - 1 = 2^n q + (2^n - 1), which is exact near 0. */
 static INLINE vec NAME(tanh)(vec x) {
-    vec limit = NAME(splat)(TANH_MAX), size = NAME(abs)(x);
-    size = NAME(select)(size > limit, limit, size);
+    vec size = NAME(bound_above)(NAME(abs)(x), NAME(splat)(TANH_MAX));
     ivec n;
     vec q = NAME(exp_parts)(size + size, &n);
     vec power = NAME(power_of_two)(n);
