@@ -289,14 +289,19 @@ cdef void bias_gradient_kernel(const void* args, Py_ssize_t begin, Py_ssize_t en
         begin = stop
 
 
+cdef inline double work_of(Py_ssize_t n_rows, double weights) noexcept nogil:
+    """Of so many weights, for a row. With few rows their way to another core takes longer than the
+    arithmetic."""
+    return weights / 8 if n_rows < FEW_ROWS else weights
+
+
 cdef Task rows_task(kernel_t kernel, affine_args args, tuple arrays):
     cdef double weights = <double>args.n_in * args.n_out
     cdef Py_ssize_t most = min(MOST_ROWS, max(MANY_ELEMENTS // max(args.n_in, 1), LEAST_ROWS))
     if weights > MANY_WEIGHTS:
         most = MOST_ROWS_OF_MANY
-    # With few rows the weights' way to another core takes longer than the arithmetic.
-    cdef double work = weights / 8 if args.n_rows < FEW_ROWS else weights
-    cdef Task task = new_task(kernel, &args, sizeof(args), args.n_rows, 1, most, work, arrays)
+    cdef Task task = new_task(kernel, &args, sizeof(args), args.n_rows, 1, most,
+                              work_of(args.n_rows, weights), arrays)
     if weights > FEW_WEIGHTS:
         task.least = LEAST_ROWS
     return task
@@ -380,7 +385,8 @@ def forward_strips(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b
     args.activation = activation
     args.slope = slope
     args.is_float = real is float
-    cdef double work = <double>args.n_rows * args.n_in * args.n_out / (n_strips * n_groups)
+    cdef double weights = <double>args.n_in * args.n_out
+    cdef double work = args.n_rows * work_of(args.n_rows, weights) / (n_strips * n_groups)
     arrays = (x.base, W.base, b.base, out.base, sums.base, None if source is None
               else (source.base, indices.base, offset.base))
     return (new_task(strips_kernel, &args, sizeof(args), n_strips * n_groups, 1, 1, work, arrays),
