@@ -67,7 +67,7 @@ cdef class Program:
     cdef int claimed_by         # threads
     cdef readonly double work   # multiply-adds of a run
     cdef Py_ssize_t n_lanes
-    cpdef void run(self, int times=*)
+    cpdef void run(self, int times=*, int most_threads=*)
     cdef bint make_claims(self, int threads) noexcept nogil
     cdef bint share(self, int threads) noexcept nogil
     cdef let_pass(self, images, list plan)

@@ -401,10 +401,10 @@ cdef class Program:
         free(self.claims)
         free(self.orders)
 
-    cpdef void run(self, int times=1):
+    cpdef void run(self, int times=1, int most_threads=INT_MAX):
         """Run all stages, `times` times, with the present number of threads, without the GIL."""
         global denied
-        cdef int threads = get_num_threads()
+        cdef int threads = min(get_num_threads(), most_threads)
         cdef double enough = self.work / WORK_PER_THREAD
         cdef TeamWork work
         if enough < threads:

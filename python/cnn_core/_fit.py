@@ -17,6 +17,7 @@ from cnn_core import _checks as checks
 from cnn_core import ops
 from cnn_core._inputs import Input, Samples, as_source, reading
 from cnn_core._interrupts import Deferral
+from cnn_core._pace import Pace
 from cnn_core._weights import ClassWeight
 from cnn_core.callbacks import Callback
 from cnn_core.layers import Layer, positive
@@ -231,22 +232,24 @@ class Fit:
                 n = min(batch_size, rows - begin)
                 with network.locked():
                     plan, calls = self.steps(n)
+                    pace = trainer._paces.setdefault(n, Pace())
                     plan.totals[2:] = loss, correct
                     began = time.perf_counter()
                     if len(calls) == 1:
                         at_once = max(min(at_once, end - number, (rows - begin) // batch_size), 1)
-                        calls[0](at_once)
+                        calls[0](at_once, pace.choose(ops.get_num_threads()))
                     else:
                         at_once = 1
                         for call in calls:
                             call()
-                    took = time.perf_counter() - began
+                    took = max(time.perf_counter() - began, 1e-9)
+                    pace.note(at_once, took)
                     last_loss, _, loss, correct = plan.totals.tolist()
                 number += at_once
                 progress.advance(at_once)
                 if trainer.stop or self.deferral.pending is not None:
                     break
-                at_once = max(min(2 * at_once, int(at_once * SECONDS_AT_ONCE / max(took, 1e-9))), 1)
+                at_once = max(min(2 * at_once, int(at_once * SECONDS_AT_ONCE / took)), 1)
         finally:
             if number > self.number:
                 trainer.last_loss = last_loss

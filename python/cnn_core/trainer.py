@@ -17,6 +17,7 @@ from cnn_core._files import PathLike
 from cnn_core._fit import Fit, History, Progress, Report, Sampling
 from cnn_core._inputs import Samples
 from cnn_core._optimizer import Optimizer
+from cnn_core._pace import Pace
 from cnn_core._weights import ClassWeight
 from cnn_core.callbacks import Callback
 from cnn_core.network import Sequential
@@ -81,6 +82,7 @@ class Trainer:
         self.stop = self.resumed = False
         self.last_loss = math.nan
         self._fit: Fit | None = None
+        self._paces: dict[int, Pace] = {}  # by batch size
         #: the plan and the optimizer of the last `step`, and what it runs
         self._compiled: tuple[Plan, Optimizer, list[Callable[[], None]]] | None = None
 

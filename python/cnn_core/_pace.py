@@ -1,0 +1,50 @@
+"""How many threads make steps fastest, found while they are made."""
+
+from __future__ import annotations
+
+import time
+
+TRIAL_SHARE = 0.01  # of the time, at most, goes to trials
+FASTER = 0.95  # times the seconds of a step, at most, decide for the other number
+
+
+class Pace:
+    """Seconds of steps that are always alike, and the number of threads for the next ones.
+
+    More threads are slower where cores are far apart, or busy with something else, and steps are
+    short. So some steps are made with half or twice as many threads now and then, and if they
+    were faster, those behind them too. What is computed does not depend on it, to the last bit.
+
+    Attributes
+    ----------
+    threads : the number found so far, 0 before the first step.
+    """
+
+    def __init__(self) -> None:
+        self.threads = 0
+        self._trial = 0  # the number that is being tried, or 0
+        self._upwards = False
+        self._seconds: tuple[float, float] | None = None  # of a step, in the last two calls
+        self._due = 0.0
+
+    def choose(self, most: int) -> int:
+        """The number of threads for the next call of `note`, at most so many."""
+        self.threads = min(self.threads or most, most)
+        self._trial = 0
+        if most > 1 and self._seconds is not None and time.perf_counter() >= self._due:
+            self._upwards = self.threads < most and (self._upwards or self.threads == 1)
+            self._trial = min(2 * self.threads, most) if self._upwards else self.threads // 2
+        return self._trial or self.threads
+
+    def note(self, steps: int, seconds: float) -> None:
+        """So many steps took so long with the number of threads that was chosen."""
+        each = seconds / steps
+        if not self._trial:
+            last = self._seconds[1] if self._seconds is not None else each
+            self._seconds = last, each
+            return
+        self._due = time.perf_counter() + seconds / TRIAL_SHARE
+        if self._seconds is not None and each < FASTER * min(self._seconds):
+            self.threads, self._seconds = self._trial, (each, each)
+        else:
+            self._upwards = not self._upwards

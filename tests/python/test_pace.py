@@ -1,0 +1,84 @@
+"""The number of threads that `fit` finds by itself: which one, at what cost, and that bits stay."""
+
+import numpy as np
+import pytest
+
+import cnn_core as cc
+from cnn_core import _pace
+
+
+class Machine:
+    """A clock, and steps that take as long as `seconds` says for a number of threads."""
+
+    def __init__(self, monkeypatch, seconds):
+        self.now, self.seconds, self.pace, self.used = 0.0, seconds, _pace.Pace(), []
+        monkeypatch.setattr(_pace.time, "perf_counter", lambda: self.now)
+
+    def train(self, duration, most, noise=lambda: 1.0):
+        """Steps for so long, in calls of about a millisecond; the share of time of each number."""
+        spent, end = {}, self.now + duration
+        while self.now < end:
+            threads = self.pace.choose(most)
+            steps = max(int(0.001 / self.seconds(threads)), 1)
+            took = steps * self.seconds(threads) * noise()
+            self.now += took
+            spent[threads] = spent.get(threads, 0.0) + took
+            self.pace.note(steps, took)
+        total = sum(spent.values())
+        return {threads: part / total for threads, part in spent.items()}
+
+
+@pytest.mark.parametrize("most", [1, 2, 7, 64])
+@pytest.mark.parametrize("best", [1, 3, 64])
+@pytest.mark.parametrize("step", [1e-5, 1e-4, 3e-3])
+def test_the_fastest_number_is_found_and_kept(monkeypatch, step, best, most):
+    def seconds(threads):
+        return step * (best / threads if threads <= best else 1 + 0.2 * (threads - best))
+
+    machine = Machine(monkeypatch, seconds)
+    machine.train(300 * seconds(most) / _pace.TRIAL_SHARE, most)
+    shares = machine.train(300 * seconds(1) / _pace.TRIAL_SHARE, most)
+    found = max(shares, key=shares.get)
+    near = [n for n in shares if seconds(n) < seconds(min(best, most)) * 2]
+    assert found in near and shares[found] > 0.95, shares
+    assert max(shares) <= most
+
+
+def test_it_follows_what_changes(monkeypatch):
+    """Another process takes a core for a while: each of two threads then waits for the other."""
+    seconds = {1: 1.4e-4, 2: 0.9e-4}
+    machine = Machine(monkeypatch, lambda threads: seconds[threads])
+    for seconds[2], found in ((0.9e-4, 2), (3e-4, 1), (0.9e-4, 2), (3e-4, 1)):
+        machine.train(1.0, 2)
+        assert machine.train(1.0, 2)[found] > 0.98
+
+
+def test_noise_changes_nothing_for_long(monkeypatch):
+    rng = np.random.default_rng(0)
+    machine = Machine(monkeypatch, lambda threads: 1.4e-4 / threads)
+    shares = machine.train(20.0, 2, lambda: 1 + rng.exponential(0.3))
+    assert shares[2] > 0.95
+
+
+def test_fewer_threads_than_were_found_are_enough(monkeypatch):
+    machine = Machine(monkeypatch, lambda threads: 1e-4 / threads)
+    assert set(machine.train(1.0, 1)) == {1}
+    assert max(machine.train(2.0, 8)) == 8
+    assert set(machine.train(1.0, 2)) == {1, 2}
+
+
+def test_the_bits_are_those_of_any_number(monkeypatch, threads):
+    """Of every call another number, as no machine would choose."""
+    x, t = np.random.default_rng(0).random((3000, 784), np.float32), np.arange(3000) % 10
+    results, numbers = [], [[1], [4], [1, 3, 2, 4]]
+    for choice in numbers:
+        calls = iter(range(10**6))
+        monkeypatch.setattr(
+            _pace.Pace, "choose", lambda _, most, c=choice, i=calls: c[next(i) % len(c)]
+        )
+        threads(4)
+        layers = [cc.Affine(50), cc.Sigmoid(), cc.Affine(10)]
+        net = cc.Sequential(layers, input_shape=(784,), seed=0)
+        history = cc.Trainer(net, cc.SGD(0.1)).fit(x, t, epochs=3, verbose=False)
+        results.append((net.flat_params.tobytes(), history["loss"]))
+    assert results[0] == results[1] == results[2]
