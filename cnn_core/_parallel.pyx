@@ -95,7 +95,8 @@ cpdef int get_num_threads():
 
 
 def set_num_threads(int n):
-    """Use n threads from now on; 0 returns to what OpenMP offers (OMP_NUM_THREADS)."""
+    """Use up to n threads from now on, `fit` fewer where these are faster; 0 returns to what OpenMP
+    offers (OMP_NUM_THREADS)."""
     global requested_threads, offered_then, denied
     requested_threads, offered_then, denied = n, team_offered(), False
 

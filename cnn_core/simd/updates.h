@@ -17,7 +17,7 @@ static void NAME(sgd)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *v, REAL lr, 
 }
 
 #define INPUTS_AT_ONCE 256
-/* Those of k inputs that are not 0 in all m rows of x, or all inputs; returns how many. */
+/* at[] = the inputs, of k, that are not 0 in some of m rows of x, or `all`; returns how many. */
 static INLINE ptrdiff_t NAME(used_inputs)(ptrdiff_t m, ptrdiff_t k, const REAL *x, ptrdiff_t x_row,
                                           int all, int32_t *at) {
     if (m == 1 && !all) return NAME(pick_as)(k, 0, NULL, x, NULL, at);
@@ -33,7 +33,7 @@ static INLINE ptrdiff_t NAME(used_inputs)(ptrdiff_t m, ptrdiff_t k, const REAL *
 
 static void NAME(sgd_product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, ptrdiff_t x_row,
                               const REAL *dout, REAL *w, REAL lr, REAL weight_decay) {
-    int32_t at[INPUTS_AT_ONCE + 64];
+    int32_t at[INPUTS_AT_ONCE + VECTOR_BYTES];
     for (ptrdiff_t begin = 0; begin < k; begin += INPUTS_AT_ONCE) {
         const ptrdiff_t left_k = k - begin < INPUTS_AT_ONCE ? k - begin : INPUTS_AT_ONCE;
         const ptrdiff_t count = NAME(used_inputs)(m, left_k, x + begin, x_row, weight_decay != 0, at);
