@@ -1,10 +1,10 @@
-"""The number of threads that `fit` finds by itself: which one, at what cost, and that bits stay."""
+"""Short steps: many in one call, and the number of threads that `fit` finds by itself."""
 
 import numpy as np
 import pytest
 
 import cnn_core as cc
-from cnn_core import _pace
+from cnn_core import _fit, _pace
 
 
 class Machine:
@@ -82,3 +82,36 @@ def test_the_bits_are_those_of_any_number(monkeypatch, threads):
         history = cc.Trainer(net, cc.SGD(0.1)).fit(x, t, epochs=3, verbose=False)
         results.append((net.flat_params.tobytes(), history["loss"]))
     assert results[0] == results[1] == results[2]
+
+
+class Halve(cc.Callback):
+    def on_epoch_end(self, trainer):
+        trainer.optimizer.lr *= 0.5
+
+
+class StepByStep(Halve):
+    def on_step_end(self, trainer):
+        pass
+
+
+@pytest.mark.parametrize("sampling", ["shuffle", "replacement", "sequential"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("iterations", [None, 1, 31])
+def test_updates_made_in_one_call_are_those_made_one_by_one(
+    monkeypatch, iterations, reduction, sampling
+):
+    """With a mask per step, moments, a learning rate per epoch, and a last batch of 6 rows."""
+    x, t = np.random.default_rng(0).random((101, 5)), np.arange(101) % 4
+    results = []
+    for seconds, callback in ((0.0, Halve), (1e-4, Halve), (1e9, Halve), (1e9, StepByStep)):
+        monkeypatch.setattr(_fit, "SECONDS_AT_ONCE", seconds)
+        layers = [cc.Affine(16), cc.ReLU(), cc.Dropout(0.3), cc.Affine(4)]
+        loss = cc.SoftmaxCrossEntropy(reduction=reduction)
+        net = cc.Sequential(layers, input_shape=(5,), loss=loss, dtype="float64", seed=3)
+        trainer = cc.Trainer(net, cc.Adam(0.01), callbacks=[callback()])
+        options = {"sampling": sampling, "iterations": iterations, "batch_size": 19}
+        history = trainer.fit(x, t, epochs=9, verbose=False, **options)
+        figures = history["loss"], history["accuracy"], trainer.last_loss, trainer.iteration
+        results.append((net.flat_params.tobytes(), int(net.step[0]), figures))
+    assert all(result == results[0] for result in results[1:])
+    assert results[0][1] == min(iterations or 54, 54)

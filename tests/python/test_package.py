@@ -26,6 +26,7 @@ ROOMS = [
         "_weights",
         "_files",
         "_interrupts",
+        "_pace",
         "_figures",
         "initializers",
         "datasets",

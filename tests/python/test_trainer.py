@@ -7,7 +7,6 @@ import pytest
 
 import cnn_core as cc
 import reference
-from cnn_core import _fit
 from reference import DTYPES, Unchanged, lay_out, same_bits
 from reference_network import LOSSES, TOLERANCE, Sine, make, make_batch, run
 
@@ -213,39 +212,6 @@ def test_iterations_stop_inside_an_epoch():
     assert len(history["loss"]) == 2
     more, _, _ = rows_used(25, epochs=1, iterations=50, batch_size=10)
     assert len(more) == 3  # epochs are a limit, too
-
-
-class Halve(cc.Callback):
-    def on_epoch_end(self, trainer):
-        trainer.optimizer.lr *= 0.5
-
-
-class StepByStep(Halve):
-    def on_step_end(self, trainer):
-        pass
-
-
-@pytest.mark.parametrize("sampling", SAMPLINGS)
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("iterations", [None, 1, 31])
-def test_updates_made_in_one_call_are_those_made_one_by_one(
-    monkeypatch, iterations, reduction, sampling
-):
-    """With a mask per step, moments, a learning rate per epoch, and a last batch of 6 rows."""
-    x, t = np.random.default_rng(0).random((101, 5)), np.arange(101) % 4
-    results = []
-    for seconds, callback in ((0.0, Halve), (1e-4, Halve), (1e9, Halve), (1e9, StepByStep)):
-        monkeypatch.setattr(_fit, "SECONDS_AT_ONCE", seconds)
-        layers = [cc.Affine(16), cc.ReLU(), cc.Dropout(0.3), cc.Affine(4)]
-        loss = cc.SoftmaxCrossEntropy(reduction=reduction)
-        net = cc.Sequential(layers, input_shape=(5,), loss=loss, dtype="float64", seed=3)
-        trainer = cc.Trainer(net, cc.Adam(0.01), callbacks=[callback()])
-        options = {"sampling": sampling, "iterations": iterations, "batch_size": 19}
-        history = trainer.fit(x, t, epochs=9, verbose=False, **options)
-        figures = history["loss"], history["accuracy"], trainer.last_loss, trainer.iteration
-        results.append((net.flat_params.tobytes(), int(net.step[0]), figures))
-    assert all(result == results[0] for result in results[1:])
-    assert results[0][1] == min(iterations or 54, 54)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32, np.float64, np.int64])
