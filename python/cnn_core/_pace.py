@@ -13,7 +13,8 @@ class Pace:
 
     More threads are slower where cores are far apart, or busy with something else, and steps are
     short. So some steps are made with half or twice as many threads now and then, and if they
-    were faster, those behind them too. What is computed does not depend on it, to the last bit.
+    were faster than those before and behind them, all that follow. What is computed does not
+    depend on it, to the last bit.
 
     Attributes
     ----------
@@ -23,6 +24,7 @@ class Pace:
     def __init__(self) -> None:
         self.threads = 0
         self._trial = 0  # the number that is being tried, or 0
+        self._tried: tuple[int, float] | None = None  # what the next call is compared with
         self._upwards = False
         self._seconds: tuple[float, float] | None = None  # of a step, in the last two calls
         self._due = 0.0
@@ -31,7 +33,8 @@ class Pace:
         """The number of threads for the next call of `note`, at most so many."""
         self.threads = min(self.threads or most, most)
         self._trial = 0
-        if most > 1 and self._seconds is not None and time.perf_counter() >= self._due:
+        waiting = self._seconds is None or self._tried is not None
+        if most > 1 and not waiting and time.perf_counter() >= self._due:
             self._upwards = self.threads < most and (self._upwards or self.threads == 1)
             self._trial = min(2 * self.threads, most) if self._upwards else self.threads // 2
         return self._trial or self.threads
@@ -39,12 +42,18 @@ class Pace:
     def note(self, steps: int, seconds: float) -> None:
         """So many steps took so long with the number of threads that was chosen."""
         each = seconds / steps
-        if not self._trial:
-            last = self._seconds[1] if self._seconds is not None else each
-            self._seconds = last, each
+        if self._trial or self._seconds is None:
+            self._due = time.perf_counter() + seconds / TRIAL_SHARE
+        if self._trial:
+            self._tried = self._trial, each
             return
-        self._due = time.perf_counter() + seconds / TRIAL_SHARE
-        if self._seconds is not None and each < FASTER * min(self._seconds):
-            self.threads, self._seconds = self._trial, (each, each)
-        else:
-            self._upwards = not self._upwards
+        last = self._seconds[1] if self._seconds is not None else each
+        if self._seconds is not None and self._tried is not None:
+            # Slow steps before the trial alone, the first of all for instance, decide nothing.
+            threads, tried = self._tried
+            if tried < FASTER * min(*self._seconds, each):
+                self.threads, last, each = threads, tried, tried
+            else:
+                self._upwards = not self._upwards
+            self._tried = None
+        self._seconds = last, each

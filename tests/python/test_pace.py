@@ -53,6 +53,15 @@ def test_it_follows_what_changes(monkeypatch):
         assert machine.train(1.0, 2)[found] > 0.98
 
 
+@pytest.mark.parametrize("cold", [1, 2, 3, 10])
+def test_slow_first_steps_decide_nothing(monkeypatch, cold):
+    """Of a short training all calls but those of a trial have the threads that were asked for."""
+    slow = iter([5.0] * cold)
+    machine = Machine(monkeypatch, lambda threads: 4e-3 / threads)
+    shares = machine.train(1.0, 2, lambda: next(slow, 1.0))
+    assert shares[2] > 0.95 and machine.pace.threads == 2
+
+
 def test_noise_changes_nothing_for_long(monkeypatch):
     rng = np.random.default_rng(0)
     machine = Machine(monkeypatch, lambda threads: 1.4e-4 / threads)
