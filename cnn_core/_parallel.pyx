@@ -403,7 +403,8 @@ cdef class Program:
         free(self.orders)
 
     cpdef void run(self, int times=1, int most_threads=INT_MAX):
-        """Run all stages, `times` times, with the present number of threads, without the GIL."""
+        """Run all stages, `times` times, with the present number of threads or `most_threads`, if
+        that is less, without the GIL."""
         global denied
         cdef int threads = min(get_num_threads(), most_threads)
         cdef double enough = self.work / WORK_PER_THREAD

@@ -41,3 +41,4 @@
 #undef SPARSE_CASE
 #undef FOR_VECTORS
 #undef DEFINE_SCALE
+#undef INPUTS_AT_ONCE

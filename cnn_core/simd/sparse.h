@@ -126,7 +126,6 @@ static ptrdiff_t NAME(pick_all)(ptrdiff_t n, const int32_t table[16], const int3
 #undef NOT_ZERO
 #endif
 
-
 /* Sparse rows times B_t: the sums of some vectors of columns and some taps stay in registers while the
  * rows of B that the values of a row choose pass by. The values stand one after the other, and the rows
  * of C where c_at says (`sparse`), or both in the rows of matrices (`nonzeros`). */

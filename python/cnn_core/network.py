@@ -337,8 +337,7 @@ class Sequential(FlatParameters):
         loss, correct = 0.0, 0.0
         with self._lock:
             for _, plan in self._by_parts(array, kind, target, weights):
-                weight = plan.n if self.loss_function.reduction == "mean" else 1
-                loss += float(plan.totals[0]) * weight
+                loss += float(plan.totals[0]) * plan.loss_weight
                 correct += plan.totals[1]
         if self.loss_function.reduction == "mean":
             loss /= n

@@ -82,7 +82,8 @@ class Plan:
         self.row_losses = np.zeros(n)
         #: loss and number of correct rows of the last batch; sums of both, of a mean loss times n
         self.totals = np.zeros(4)
-        self._weight = n if loss.reduction == "mean" else 1
+        #: by which a batch's loss counts in the sum
+        self.loss_weight = n if loss.reduction == "mean" else 1
         self.labels: Array | None = np.zeros(n, np.int64) if targets == "labels" else None
         self.target: Array | None = np.zeros(self.y.shape, dtype) if targets == "rows" else None
         self.weights: Array | None = np.ones(n) if weighted else None
@@ -145,7 +146,7 @@ class Plan:
             None if dy is None else flat(dy),
             self.weights,
         )
-        sums = scale, self._weight, self.totals
+        sums = scale, self.loss_weight, self.totals
         total = losses.total(self.row_losses, self.correct, *sums)
         return Parts(rows=[rows], after=[[total]])
 
@@ -163,7 +164,7 @@ class Plan:
         else:
             right = y.argmax(axis=1) == rows.argmax(axis=1)
         self.totals[:2] = loss, np.count_nonzero(right)
-        self.totals[2:] += loss * self._weight, self.totals[1]
+        self.totals[2:] += loss * self.loss_weight, self.totals[1]
 
     def fill_targets(self, t: Array, weights: Array | None = None) -> None:
         target = self.labels if self.target is None else self.target
