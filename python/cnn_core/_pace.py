@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 TRIAL_SHARE = 0.01  # of the time, at most, goes to trials
 FASTER = 0.95  # times the seconds of a step, at most, decide for the other number
 
@@ -27,14 +25,14 @@ class Pace:
         self._tried: tuple[int, float] | None = None  # what the next call is compared with
         self._upwards = False
         self._seconds: tuple[float, float] | None = None  # of a step, in the last two calls
-        self._due = 0.0
+        self._spent = self._due = 0.0  # seconds of all steps, now and when a trial is next
 
     def choose(self, most: int) -> int:
         """The number of threads for the next call of `note`, at most so many."""
         self.threads = min(self.threads or most, most)
         self._trial = 0
         waiting = self._seconds is None or self._tried is not None
-        if most > 1 and not waiting and time.perf_counter() >= self._due:
+        if most > 1 and not waiting and self._spent >= self._due:
             self._upwards = self.threads < most and (self._upwards or self.threads == 1)
             self._trial = min(2 * self.threads, most) if self._upwards else self.threads // 2
         return self._trial or self.threads
@@ -42,8 +40,9 @@ class Pace:
     def note(self, steps: int, seconds: float) -> None:
         """So many steps took so long with the number of threads that was chosen."""
         each = seconds / steps
+        self._spent += seconds
         if self._trial or self._seconds is None:
-            self._due = time.perf_counter() + seconds / TRIAL_SHARE
+            self._due = self._spent + seconds / TRIAL_SHARE
         if self._trial:
             self._tried = self._trial, each
             return

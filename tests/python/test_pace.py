@@ -8,20 +8,18 @@ from cnn_core import _fit, _pace
 
 
 class Machine:
-    """A clock, and steps that take as long as `seconds` says for a number of threads."""
+    """Steps that take as long as `seconds` says for a number of threads."""
 
-    def __init__(self, monkeypatch, seconds):
-        self.now, self.seconds, self.pace, self.used = 0.0, seconds, _pace.Pace(), []
-        monkeypatch.setattr(_pace.time, "perf_counter", lambda: self.now)
+    def __init__(self, seconds):
+        self.seconds, self.pace = seconds, _pace.Pace()
 
     def train(self, duration, most, noise=lambda: 1.0):
         """Steps for so long, in calls of about a millisecond; the share of time of each number."""
-        spent, end = {}, self.now + duration
-        while self.now < end:
+        spent = {}
+        while sum(spent.values()) < duration:
             threads = self.pace.choose(most)
             steps = max(int(0.001 / self.seconds(threads)), 1)
             took = steps * self.seconds(threads) * noise()
-            self.now += took
             spent[threads] = spent.get(threads, 0.0) + took
             self.pace.note(steps, took)
         total = sum(spent.values())
@@ -31,11 +29,11 @@ class Machine:
 @pytest.mark.parametrize("most", [1, 2, 7, 64])
 @pytest.mark.parametrize("best", [1, 3, 64])
 @pytest.mark.parametrize("step", [1e-5, 1e-4, 3e-3])
-def test_the_fastest_number_is_found_and_kept(monkeypatch, step, best, most):
+def test_the_fastest_number_is_found_and_kept(step, best, most):
     def seconds(threads):
         return step * (best / threads if threads <= best else 1 + 0.2 * (threads - best))
 
-    machine = Machine(monkeypatch, seconds)
+    machine = Machine(seconds)
     machine.train(300 * seconds(most) / _pace.TRIAL_SHARE, most)
     shares = machine.train(300 * seconds(1) / _pace.TRIAL_SHARE, most)
     found = max(shares, key=shares.get)
@@ -44,33 +42,33 @@ def test_the_fastest_number_is_found_and_kept(monkeypatch, step, best, most):
     assert max(shares) <= most
 
 
-def test_it_follows_what_changes(monkeypatch):
+def test_it_follows_what_changes():
     """Another process takes a core for a while: each of two threads then waits for the other."""
     seconds = {1: 1.4e-4, 2: 0.9e-4}
-    machine = Machine(monkeypatch, lambda threads: seconds[threads])
+    machine = Machine(lambda threads: seconds[threads])
     for seconds[2], found in ((0.9e-4, 2), (3e-4, 1), (0.9e-4, 2), (3e-4, 1)):
         machine.train(1.0, 2)
         assert machine.train(1.0, 2)[found] > 0.98
 
 
 @pytest.mark.parametrize("cold", [1, 2, 3, 10])
-def test_slow_first_steps_decide_nothing(monkeypatch, cold):
+def test_slow_first_steps_decide_nothing(cold):
     """Of a short training all calls but those of a trial have the threads that were asked for."""
     slow = iter([5.0] * cold)
-    machine = Machine(monkeypatch, lambda threads: 4e-3 / threads)
+    machine = Machine(lambda threads: 4e-3 / threads)
     shares = machine.train(1.0, 2, lambda: next(slow, 1.0))
     assert shares[2] > 0.95 and machine.pace.threads == 2
 
 
-def test_noise_changes_nothing_for_long(monkeypatch):
+def test_noise_changes_nothing_for_long():
     rng = np.random.default_rng(0)
-    machine = Machine(monkeypatch, lambda threads: 1.4e-4 / threads)
+    machine = Machine(lambda threads: 1.4e-4 / threads)
     shares = machine.train(20.0, 2, lambda: 1 + rng.exponential(0.3))
     assert shares[2] > 0.95
 
 
-def test_fewer_threads_than_were_found_are_enough(monkeypatch):
-    machine = Machine(monkeypatch, lambda threads: 1e-4 / threads)
+def test_fewer_threads_than_were_found_are_enough():
+    machine = Machine(lambda threads: 1e-4 / threads)
     assert set(machine.train(1.0, 1)) == {1}
     assert max(machine.train(2.0, 8)) == 8
     assert set(machine.train(1.0, 2)) == {1, 2}
