@@ -20,6 +20,7 @@ MODULES = {
     "_gemm": [],
     "_nonzeros": [],
     "_affine": [],
+    "_affine_gradient": [],
     "_sparse": [],
     "_activations": [],
     "_losses": [],

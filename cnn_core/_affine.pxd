@@ -1,6 +1,13 @@
 """The affine map at C level: plain pointers, contiguous rows, a range of rows per call."""
 
+from cnn_core._parallel cimport Task, kernel_t
 from cnn_core._types cimport real
+
+cdef enum:
+    FEW_ROWS = 4
+    LINE_BYTES = 64
+    MANY_WEIGHTS = 262144
+    MANY_ELEMENTS = 131072   # of rows that stay in the cache beside the weights
 
 
 cdef void affine_forward_rows(
@@ -8,15 +15,8 @@ cdef void affine_forward_rows(
     const real* W, const real* b, int activation, double slope, real* out,
 ) noexcept nogil
 
-cdef void affine_input_gradient_rows(
-    Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_in, Py_ssize_t n_out, const real* dout,
-    const real* packed_W_transposed, int activation, double slope, const real* y, real* dx,
-) noexcept nogil
+# What a product with so many weights is for a program, here and in `_affine_gradient`.
+cdef double work_of(Py_ssize_t n_rows, double weights) noexcept nogil
 
-cdef void affine_weight_gradient_rows(
-    Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows, Py_ssize_t n_in, Py_ssize_t n_out,
-    const real* x, const real* dout, real* dW,
-) noexcept nogil
-
-cdef void column_sums(Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows, Py_ssize_t n_columns,
-                      const real* x, real* sums, real* scratch) noexcept nogil
+cdef Task rows_task(kernel_t kernel, const void* args, size_t size, Py_ssize_t n_rows,
+                    Py_ssize_t n_in, Py_ssize_t n_out, tuple arrays)

@@ -1,10 +1,6 @@
-"""The affine map and its gradients.
+"""The affine map; its gradients are in `_affine_gradient.pyx`.
 
     out[N, O] = f(x[N, I] W[I, O] + b[O])        f: an activation, or nothing
-
-    dx[N, I] = (dout[N, O] W^T) f'(x)            f: the activation that made x, or nothing
-    dW[I, O] = x^T dout
-    db[O]    = sum over N of dout
 
 The inputs can be cut into strips, whose products with their rows of W are added afterwards:
 
@@ -17,43 +13,30 @@ Saito, Deep Learning from Scratch, section 5.6.
 """
 
 from libc.stdint cimport int64_t
-from libc.string cimport memset
 
 from cnn_core._bounds cimport expect
-from cnn_core._gemm cimport MOST_AHEAD, multiply_add, multiply_add_packed, packed_elements
+from cnn_core._gemm cimport MOST_AHEAD, multiply_add
 from cnn_core._nonzeros cimport multiply_nonzeros
 from cnn_core._parallel cimport Task, kernel_t, new_task
-from cnn_core._simd cimport (
-    ACTIVATION_NONE, activate, activate_backward, add, sum_rows, transpose,
-)
+from cnn_core._simd cimport ACTIVATION_NONE, activate, add
 from cnn_core._strips cimport group_begin, strip_begin
 from cnn_core._types cimport real
 
 cdef enum:
     MOST_ROWS = 96      # rows of a batch that stay in the cache from layer to layer
-    MOST_ROWS_OF_DW = 128    # of dW: they and BLOCK_K rows of x stay in the nearest cache
     LEAST_ROWS = 12     # that pay for reading weights which do not fit into the nearest caches
-    LINE_BYTES = 64
     MOST_LINES = 64
-    FEW_ROWS = 4
     FEW_WEIGHTS = 65536
-    MANY_WEIGHTS = 262144
-    MANY_ELEMENTS = 131072   # of rows that stay in the cache beside the weights
     MOST_ROWS_OF_MANY = 1024    # more, where even the farther caches do not hold the weights
-    MOST_ROWS_OF_MANY_DW = 384  # so that their update finds them in the cache
-    SUM_BLOCK = 256     # rows summed before the sum joins the total, against rounding errors
-    SUM_COLUMNS = 64
-    FEW_COLUMNS = 16    # of dW: they would leave a part of each vector empty
-    INPUTS = 64         # rows of such a dW at once
 
 
 cdef struct affine_args:
     Py_ssize_t n_rows
     Py_ssize_t n_in
     Py_ssize_t n_out
-    const void* x        # input, or dout for the gradient of the input
-    const void* W        # weights, packed transposed weights, or dout for the gradient of W
-    const void* b        # bias, or the activation's output y
+    const void* x
+    const void* W
+    const void* b
     void* out
     int activation
     double slope
@@ -81,51 +64,6 @@ cdef void affine_forward_rows(
         activate(activation, slope, (end - begin) * n_out, out, out)
 
 
-cdef void affine_input_gradient_rows(
-    Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_in, Py_ssize_t n_out, const real* dout,
-    const real* packed_W_transposed, int activation, double slope, const real* y, real* dx,
-) noexcept nogil:
-    """dx = (dout W^T) f'(y) for rows begin..end."""
-    cdef Py_ssize_t size = (end - begin) * n_in
-    dx += begin * n_in
-    multiply_add_packed(end - begin, n_in, n_out, dout + begin * n_out, n_out, 1,
-                        packed_W_transposed, False, <const real*>NULL, dx, n_in)
-    if activation != ACTIVATION_NONE:
-        activate_backward(activation, slope, size, y + begin * n_in, dx, dx)
-
-
-cdef void affine_weight_gradient_rows(
-    Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows, Py_ssize_t n_in, Py_ssize_t n_out,
-    const real* x, const real* dout, real* dW,
-) noexcept nogil:
-    """Rows begin..end of dW = x^T dout; of few columns as (dout^T x)^T, whose vectors are full."""
-    cdef Py_ssize_t width
-    cdef real turned[FEW_COLUMNS * INPUTS]
-    if n_out > FEW_COLUMNS:
-        multiply_add(end - begin, n_out, n_rows, x + begin, 1, n_in, dout, n_out, False,
-                     <const real*>NULL, dW + begin * n_out, n_out)
-        return
-    while begin < end:
-        width = min(end - begin, INPUTS)
-        multiply_add(n_out, width, n_rows, dout, 1, n_out, x + begin, n_in, False,
-                     <const real*>NULL, turned, INPUTS)
-        transpose(n_out, width, turned, INPUTS, dW + begin * n_out, n_out)
-        begin += width
-
-
-cdef void column_sums(Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows, Py_ssize_t n_columns,
-                      const real* x, real* sums, real* scratch) noexcept nogil:
-    """sums[j] = sum over rows of x[:, j] for columns begin..end; scratch[end - begin]."""
-    cdef Py_ssize_t block, first
-    memset(sums + begin, 0, (end - begin) * sizeof(real))
-    for block in range((n_rows + SUM_BLOCK - 1) // SUM_BLOCK):
-        first = block * SUM_BLOCK
-        memset(scratch, 0, (end - begin) * sizeof(real))
-        sum_rows(min(SUM_BLOCK, n_rows - first), end - begin, x + first * n_columns + begin,
-                 n_columns, scratch)
-        add(end - begin, scratch, sums + begin)
-
-
 cdef inline void multiply(const affine_args* a, Py_ssize_t m, Py_ssize_t n, const real* x,
                           const real* W, const real* b, real* out) noexcept nogil:
     """out = x W + b for m rows and n columns."""
@@ -145,16 +83,6 @@ cdef inline void forward_range(const affine_args* a, Py_ssize_t begin, Py_ssize_
     multiply(a, end - begin, a.n_out, x + begin * a.n_in, W, b, out)
     if a.activation != ACTIVATION_NONE:
         activate(a.activation, a.slope, (end - begin) * a.n_out, out, out)
-
-
-cdef inline void weight_gradient_range(const affine_args* a, Py_ssize_t begin, Py_ssize_t end,
-                                       const real* x, const real* dout, real* dW) noexcept nogil:
-    """`affine_weight_gradient_rows`, of inputs that may be mostly zeros too."""
-    if a.zeros and a.n_out > FEW_COLUMNS:
-        multiply_nonzeros(end - begin, a.n_out, a.n_rows, x + begin, 1, a.n_in, dout, a.n_out,
-                          <const real*>NULL, dW + begin * a.n_out, a.n_out)
-    else:
-        affine_weight_gradient_rows(begin, end, a.n_rows, a.n_in, a.n_out, x, dout, dW)
 
 
 cdef inline void affine_forward_columns(const affine_args* a, Py_ssize_t begin, Py_ssize_t end,
@@ -250,58 +178,19 @@ cdef void forward_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noe
                       <double*>a.out)
 
 
-cdef void input_gradient_kernel(const void* args, Py_ssize_t begin,
-                                Py_ssize_t end) noexcept nogil:
-    cdef const affine_args* a = <const affine_args*>args
-    if a.is_float:
-        affine_input_gradient_rows(begin, end, a.n_in, a.n_out, <const float*>a.x,
-                                   <const float*>a.W, a.activation, a.slope, <const float*>a.b,
-                                   <float*>a.out)
-    else:
-        affine_input_gradient_rows(begin, end, a.n_in, a.n_out, <const double*>a.x,
-                                   <const double*>a.W, a.activation, a.slope, <const double*>a.b,
-                                   <double*>a.out)
-
-
-cdef void weight_gradient_kernel(const void* args, Py_ssize_t begin,
-                                 Py_ssize_t end) noexcept nogil:
-    cdef const affine_args* a = <const affine_args*>args
-    if a.is_float:
-        weight_gradient_range(a, begin, end, <const float*>a.x, <const float*>a.W, <float*>a.out)
-    else:
-        weight_gradient_range(a, begin, end, <const double*>a.x, <const double*>a.W,
-                              <double*>a.out)
-
-
-cdef void bias_gradient_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    cdef const affine_args* a = <const affine_args*>args
-    cdef float scratch_f32[SUM_COLUMNS]
-    cdef double scratch_f64[SUM_COLUMNS]
-    cdef Py_ssize_t stop
-    while begin < end:
-        stop = min(begin + SUM_COLUMNS, end)
-        if a.is_float:
-            column_sums(begin, stop, a.n_rows, a.n_out, <const float*>a.x, <float*>a.out,
-                        scratch_f32)
-        else:
-            column_sums(begin, stop, a.n_rows, a.n_out, <const double*>a.x, <double*>a.out,
-                        scratch_f64)
-        begin = stop
-
-
-cdef inline double work_of(Py_ssize_t n_rows, double weights) noexcept nogil:
+cdef double work_of(Py_ssize_t n_rows, double weights) noexcept nogil:
     """Of so many weights, for a row. With few rows their way to another core takes longer than the
     arithmetic."""
     return weights / 8 if n_rows < FEW_ROWS else weights
 
 
-cdef Task rows_task(kernel_t kernel, affine_args args, tuple arrays):
-    cdef double weights = <double>args.n_in * args.n_out
-    cdef Py_ssize_t most = min(MOST_ROWS, max(MANY_ELEMENTS // max(args.n_in, 1), LEAST_ROWS))
+cdef Task rows_task(kernel_t kernel, const void* args, size_t size, Py_ssize_t n_rows,
+                    Py_ssize_t n_in, Py_ssize_t n_out, tuple arrays):
+    cdef double weights = <double>n_in * n_out
+    cdef Py_ssize_t most = min(MOST_ROWS, max(MANY_ELEMENTS // max(n_in, 1), LEAST_ROWS))
     if weights > MANY_WEIGHTS:
         most = MOST_ROWS_OF_MANY
-    cdef Task task = new_task(kernel, &args, sizeof(args), args.n_rows, 1, most,
-                              work_of(args.n_rows, weights), arrays)
+    cdef Task task = new_task(kernel, args, size, n_rows, 1, most, work_of(n_rows, weights), arrays)
     if weights > FEW_WEIGHTS:
         task.least = LEAST_ROWS
     return task
@@ -341,7 +230,8 @@ def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[
     arrays = (x.base, W.base, None if b is None else b.base, out.base,
               None if start is None else start.base)
     if not by_columns:
-        return rows_task(forward_kernel, args, arrays)
+        return rows_task(forward_kernel, &args, sizeof(args), args.n_rows, args.n_in, args.n_out,
+                         arrays)
     return new_task(forward_columns_kernel, &args, sizeof(args),
                     (args.n_out + line - 1) // line, 1, MOST_LINES,
                     <double>args.n_rows * args.n_in * line, arrays)
@@ -392,62 +282,3 @@ def forward_strips(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b
     return (new_task(strips_kernel, &args, sizeof(args), n_strips * n_groups, 1, 1, work, arrays),
             new_task(add_strips_kernel, &args, sizeof(args), args.n_rows, 1, MOST_ROWS,
                      n_strips * args.n_out, arrays))
-
-
-def input_gradient(const real[:, ::1] dout, const real[::1] packed, real[:, ::1] dx,
-                   const real[:, ::1] y=None, int activation=ACTIVATION_NONE, double slope=0.0):
-    """Task over rows: dx = (dout W^T) f'(y), from `_gemm.pack_transposed` of W."""
-    cdef affine_args args
-    expect(dx.shape[0] == dout.shape[0]
-           and packed.shape[0] >= packed_elements(dx.shape[1], dout.shape[1], &packed[0]),
-           "dout, packed, dx")
-    expect(activation == ACTIVATION_NONE if y is None
-           else y.shape[0] == dx.shape[0] and y.shape[1] == dx.shape[1], "y")
-    args.n_rows = dout.shape[0]
-    args.n_in = dx.shape[1]
-    args.n_out = dout.shape[1]
-    args.x = &dout[0, 0]
-    args.W = &packed[0]
-    args.b = NULL
-    if y is not None:
-        args.b = &y[0, 0]
-    args.out = &dx[0, 0]
-    args.activation = activation
-    args.slope = slope
-    args.is_float = real is float
-    return rows_task(input_gradient_kernel, args,
-                     (dout.base, packed.base, dx.base, None if y is None else y.base))
-
-
-def weight_gradient(const real[:, ::1] x, const real[:, ::1] dout, real[:, ::1] dW,
-                    bint zeros=False):
-    """Task over rows of dW: dW = x^T dout. zeros : whether x may be mostly zeros."""
-    cdef affine_args args
-    args.zeros = zeros
-    cdef Py_ssize_t most = MOST_ROWS_OF_DW
-    expect(x.shape[0] == dout.shape[0] and dW.shape[0] == x.shape[1]
-           and dW.shape[1] == dout.shape[1], "x, dout, dW")
-    args.n_rows = x.shape[0]
-    args.n_in = x.shape[1]
-    args.n_out = dout.shape[1]
-    args.x = &x[0, 0]
-    args.W = &dout[0, 0]
-    args.out = &dW[0, 0]
-    args.is_float = real is float
-    if <double>args.n_rows * args.n_out > MANY_WEIGHTS:
-        most = MOST_ROWS_OF_MANY_DW
-    return new_task(weight_gradient_kernel, &args, sizeof(args), args.n_in, 1, most,
-                    <double>args.n_rows * args.n_out, (x.base, dout.base, dW.base))
-
-
-def bias_gradient(const real[:, ::1] dout, real[::1] db):
-    """Task over columns: db = sum over the rows of dout."""
-    cdef affine_args args
-    expect(db.shape[0] == dout.shape[1], "dout, db")
-    args.n_rows = dout.shape[0]
-    args.n_out = dout.shape[1]
-    args.x = &dout[0, 0]
-    args.out = &db[0]
-    args.is_float = real is float
-    return new_task(bias_gradient_kernel, &args, sizeof(args), args.n_out, SUM_COLUMNS, SUM_COLUMNS,
-                    args.n_rows, (dout.base, db.base))

@@ -33,6 +33,8 @@ cdef extern from "simd/simd.h" nogil:
         bint (*product_nonzeros)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
                                  const float*, Py_ssize_t, const float*, float*, Py_ssize_t,
                                  Py_ssize_t, int32_t*) noexcept nogil
+        void (*dots)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const int32_t*,
+                     const float*, float*) noexcept nogil
         void (*activate)(int, float, Py_ssize_t, const float*, float*) noexcept nogil
         void (*activate_backward)(int, float, Py_ssize_t, const float*, const float*,
                                   float*) noexcept nogil
@@ -113,6 +115,8 @@ cdef extern from "simd/simd.h" nogil:
         bint (*product_nonzeros)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
                                  const double*, Py_ssize_t, const double*, double*, Py_ssize_t,
                                  Py_ssize_t, int32_t*) noexcept nogil
+        void (*dots)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, const int32_t*,
+                     const double*, double*) noexcept nogil
         void (*activate)(int, double, Py_ssize_t, const double*, double*) noexcept nogil
         void (*activate_backward)(int, double, Py_ssize_t, const double*, const double*,
                                   double*) noexcept nogil
@@ -262,6 +266,14 @@ cdef inline bint multiply_nonzero_terms(
         return f32.product_nonzeros(m, n, k, a, a_row, b, b_row, start, c, c_row, most, at)
     else:
         return f64.product_nonzeros(m, n, k, a, a_row, b, b_row, start, c, c_row, most, at)
+
+
+cdef inline void dots(Py_ssize_t m, Py_ssize_t n, const real* a, Py_ssize_t a_row,
+                      const int32_t* rows, const real* x, real* y) noexcept nogil:
+    if real is float:
+        f32.dots(m, n, a, a_row, rows, x, y)
+    else:
+        f64.dots(m, n, a, a_row, rows, x, y)
 
 
 cdef inline void activate(int kind, double slope, Py_ssize_t n, const real* x,

@@ -229,25 +229,33 @@ static void NAME(add_scaled)(ptrdiff_t n, const REAL *x, REAL a, const REAL *d, 
 }
 
 #if VECTOR_BYTES >= 32 && REAL_IS_FLOAT
-/* 8 x 8: pairs of 4 x 4 blocks, turned within their halves of a register. With m < 8 rows the last
- * one stands for those that are missing. */
-static INLINE void NAME(transpose_8x8)(ptrdiff_t m, const REAL *x, ptrdiff_t x_row, REAL *y,
-                                       ptrdiff_t y_row) {
+/* Columns first.. of 8 rows: pairs of 4 x 4 blocks, turned within their halves of a register. */
+static INLINE void NAME(columns_8x8)(const REAL *const rows[8], ptrdiff_t first, __m256 columns[8]) {
     __m256 r[8];
     UNROLL for (int i = 0; i < 8; i++) {
-        const REAL *low = x + i / 4 * 4 + (i % 4 < m ? i % 4 : m - 1) * x_row;
-        const REAL *high = x + i / 4 * 4 + (i % 4 + 4 < m ? i % 4 + 4 : m - 1) * x_row;
+        const REAL *low = rows[i % 4] + first + i / 4 * 4;
+        const REAL *high = rows[i % 4 + 4] + first + i / 4 * 4;
         r[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low)),
                                     _mm_loadu_ps(high), 1);
     }
     UNROLL for (int h = 0; h < 8; h += 4) {
         __m256 a = _mm256_unpacklo_ps(r[h], r[h + 1]), b = _mm256_unpacklo_ps(r[h + 2], r[h + 3]);
         __m256 c = _mm256_unpackhi_ps(r[h], r[h + 1]), d = _mm256_unpackhi_ps(r[h + 2], r[h + 3]);
-        _mm256_storeu_ps(y + h * y_row, _mm256_shuffle_ps(a, b, 0x44));
-        _mm256_storeu_ps(y + (h + 1) * y_row, _mm256_shuffle_ps(a, b, 0xEE));
-        _mm256_storeu_ps(y + (h + 2) * y_row, _mm256_shuffle_ps(c, d, 0x44));
-        _mm256_storeu_ps(y + (h + 3) * y_row, _mm256_shuffle_ps(c, d, 0xEE));
+        columns[h] = _mm256_shuffle_ps(a, b, 0x44);
+        columns[h + 1] = _mm256_shuffle_ps(a, b, 0xEE);
+        columns[h + 2] = _mm256_shuffle_ps(c, d, 0x44);
+        columns[h + 3] = _mm256_shuffle_ps(c, d, 0xEE);
     }
+}
+
+/* With m < 8 rows the last one stands for those that are missing. */
+static INLINE void NAME(transpose_8x8)(ptrdiff_t m, const REAL *x, ptrdiff_t x_row, REAL *y,
+                                       ptrdiff_t y_row) {
+    const REAL *rows[8];
+    __m256 columns[8];
+    UNROLL for (int i = 0; i < 8; i++) rows[i] = x + (i < m ? i : m - 1) * x_row;
+    NAME(columns_8x8)(rows, 0, columns);
+    UNROLL for (int j = 0; j < 8; j++) _mm256_storeu_ps(y + j * y_row, columns[j]);
 }
 #define TRANSPOSE_BLOCK 8
 #else
@@ -281,6 +289,56 @@ static void NAME(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x
         for (ptrdiff_t i = j < n_whole ? m_whole : 0; i < m; i++)
             y[j * y_row + i] = x[i * x_row + j];
 }
+
+/* y[i] = sum over j of a[rows[i], j] x[j], a row per lane: each sum is made term by term, as that of a
+ * product is, but A need not have been turned before. Some groups of lanes at once, whose additions do
+ * not wait for each other. */
+#define GROUPS 4
+#if TRANSPOSE_BLOCK > 1
+static INLINE void NAME(dots_of_groups)(ptrdiff_t groups, ptrdiff_t n, const REAL *a, ptrdiff_t a_row,
+                                        const int32_t *rows, const REAL *x, REAL *y) {
+    const REAL *row[8 * GROUPS];
+    __m256 sum[GROUPS] = {{0}}, columns[8];
+    ptrdiff_t j = 0;
+    for (ptrdiff_t i = 0; i < 8 * groups; i++) row[i] = a + (rows ? rows[i] : i) * a_row;
+    for (; j + 8 <= n; j += 8)
+        UNROLL for (ptrdiff_t g = 0; g < groups; g++) {
+            NAME(columns_8x8)(row + 8 * g, j, columns);
+            UNROLL for (int q = 0; q < 8; q++)
+                sum[g] = _mm256_fmadd_ps(_mm256_set1_ps(x[j + q]), columns[q], sum[g]);
+        }
+    UNROLL for (ptrdiff_t g = 0; g < groups; g++) {
+        if (j < n) NAME(columns_8x8)(row + 8 * g, n - 8, columns);
+        for (ptrdiff_t q = j; q < n; q++)
+            sum[g] = _mm256_fmadd_ps(_mm256_set1_ps(x[q]), columns[q - n + 8], sum[g]);
+        _mm256_storeu_ps(y + 8 * g, sum[g]);
+    }
+}
+#endif
+
+static void NAME(dots)(ptrdiff_t m, ptrdiff_t n, const REAL *a, ptrdiff_t a_row, const int32_t *rows,
+                       const REAL *x, REAL *y) {
+    ptrdiff_t i = 0, some;
+#if TRANSPOSE_BLOCK > 1
+    for (; m >= 8 && n >= 8 && i < m; i += some) {
+        some = i + 8 * GROUPS <= m ? 8 * GROUPS : 8;
+        const ptrdiff_t at = i + some <= m ? i : m - 8; /* the last rows begin a little earlier */
+        const REAL *first = rows ? a : a + at * a_row;
+        const int32_t *chosen = rows ? rows + at : NULL;
+        if (some > 8) NAME(dots_of_groups)(GROUPS, n, first, a_row, chosen, x, y + at);
+        else NAME(dots_of_groups)(1, n, first, a_row, chosen, x, y + at);
+    }
+#endif
+    for (; i < m; i += some) {
+        REAL sum[8] = {0};
+        some = m - i < 8 ? m - i : 8;
+        for (ptrdiff_t j = 0; j < n; j++)
+            for (ptrdiff_t r = 0; r < some; r++)
+                sum[r] += a[(rows ? rows[i + r] : i + r) * a_row + j] * x[j];
+        memcpy(y + i, sum, (size_t)some * sizeof(REAL));
+    }
+}
+#undef GROUPS
 #undef TRANSPOSE_BLOCK
 
 #define DEFINE_SCALE(SUFFIX, SOURCE)                                                              \

@@ -16,7 +16,7 @@
 #define TABLE_ENTRIES                                                                             \
     .lanes = LANES, .max_columns = MOST_VECTORS * LANES, .product_taps = NAME(product_taps),      \
     .product_sparse = NAME(product_sparse), .product_nonzeros = NAME(product_nonzeros),           \
-    .activate = NAME(activate),                           \
+    .dots = NAME(dots), .activate = NAME(activate),                                               \
     .activate_backward = NAME(activate_backward), .softmax = NAME(softmax),                       \
     .softmax_backward = NAME(softmax_backward),                                                   \
     .softmax_cross_entropy = NAME(softmax_cross_entropy),                                         \

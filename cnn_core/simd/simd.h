@@ -65,6 +65,11 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
                             ptrdiff_t a_row, const REAL *b, ptrdiff_t b_row, const REAL *start,   \
                             REAL *c, ptrdiff_t c_row, ptrdiff_t most, int32_t *at);               \
                                                                                                   \
+    /* y[i] = sum over j of a[rows[i], j] x[j], for m rows of n elements, all in turn where rows is\
+     * NULL. */                                                                                   \
+    void (*dots)(ptrdiff_t m, ptrdiff_t n, const REAL *a, ptrdiff_t a_row, const int32_t *rows,   \
+                 const REAL *x, REAL *y);                                                         \
+                                                                                                  \
     /* y = f(x); x may be y. */                                                                   \
     void (*activate)(int activation, REAL slope, ptrdiff_t n, const REAL *x, REAL *y);            \
     /* dx = dout f'(x), from y = f(x); dx may be dout. */                                         \

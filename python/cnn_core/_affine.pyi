@@ -15,13 +15,3 @@ def forward_strips(
     activation: int = ..., slope: float = ..., source: _Real | None = ...,
     indices: npt.NDArray[np.int64] | None = ..., offset: npt.NDArray[np.int64] | None = ...,
 ) -> tuple[Task, Task]: ...
-def input_gradient(
-    dout: _Real,
-    packed: _Real,
-    dx: _Real,
-    y: _Real | None = ...,
-    activation: int = ...,
-    slope: float = ...,
-) -> Task: ...
-def weight_gradient(x: _Real, dout: _Real, dW: _Real, zeros: bool = ...) -> Task: ...
-def bias_gradient(dout: _Real, db: _Real) -> Task: ...

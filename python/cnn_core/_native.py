@@ -30,6 +30,7 @@ if _ours:
 try:
     from cnn_core import _activations as activations
     from cnn_core import _affine as affine
+    from cnn_core import _affine_gradient as affine_gradient
     from cnn_core import _batch_norm as batch_norm
     from cnn_core import _batches as batches
     from cnn_core import _conv2d as conv2d
@@ -56,6 +57,7 @@ if not os.environ.get("OMP_NUM_THREADS"):
 __all__ = [
     "activations",
     "affine",
+    "affine_gradient",
     "batch_norm",
     "batches",
     "conv2d",

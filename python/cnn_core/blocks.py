@@ -24,6 +24,7 @@ from cnn_core.image_layers import (
     MaxPool2D,
 )
 from cnn_core.layers import Affine, Flatten, Layer, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from cnn_core.ops.dense import FEW_SAMPLES
 from cnn_core.ops.images import Images, as_images, new_images
 from cnn_core.parts import Finished, Lane, Packing, Parts, flat
 
@@ -37,7 +38,6 @@ STRIP = 128  # inputs, at least, of a strip
 MOST_STRIPS = 4
 GROUP = 64  # rows, at most, of a part of a strip
 MOST_SUMS = 1 << 17  # numbers that the strips' sums may have: they go from core to core
-FEW_SAMPLES = 4  # do not keep all threads busy: parts of a sample do
 WORK_TO_SHARE = 500_000  # multiply-adds of a sample; below, waiting for each other takes longer
 ACTIVATION_LAYERS = (Sigmoid, Tanh, ReLU, LeakyReLU)
 
@@ -167,24 +167,25 @@ class AffineBlock(Block):
         W, b = self.layer.params["W"], self.layer.params["b"]
         if self.strips is not None:
             return self.forward_strips()
-        by_columns = len(self.x) < FEW_SAMPLES and W.size > WORK_TO_SHARE
-        options = self.y, self.code, self.slope, by_columns, None, self.reads_data
+        few = len(self.x) < FEW_SAMPLES
+        by_columns = few and W.size > WORK_TO_SHARE
+        options = self.y, self.code, self.slope, by_columns, None, few or self.reads_data
         task = ops.native.affine.forward(self.x, W, b, *options)
         return Parts(rows=[[[task]] if by_columns else task])
 
     def backward(self, previous: Block | None) -> Parts:
-        affine, W, grads = ops.native.affine, self.layer.params["W"], self.layer.grads
+        affine, W, grads = ops.native.affine_gradient, self.layer.params["W"], self.layer.grads
         dW: Lane = [affine.weight_gradient(self.x, self.dy, grads["W"], self.reads_data)]
         db: Lane = [affine.bias_gradient(self.dy, grads["b"])]
         factors = (self.x, self.dy) if len(self.x) < FEW_SAMPLES else None
         finished = [Finished(grads["W"], dW, factors), Finished(grads["b"], db)]
         parts = Parts(after=[dW, db], finished=finished)
         if self.dx is not None:
-            packed = ops.packed_buffer(W)
-            parts.packing = [Packing(W, [ops.native.gemm.pack_transposed(W, packed)])]
             y, code, slope = _behind(previous)
-            y = None if y is None else flat(y)
-            parts.rows = [affine.input_gradient(self.dy, packed, self.dx, y, code, slope)]
+            behind = None if y is None else flat(y), code, slope
+            packing, task = ops.affine_input_gradient(self.dy, W, self.dx, *behind)
+            parts.packing = [Packing(W, packing)]
+            parts.rows = [task if packing else [[task]]]
         return parts
 
 

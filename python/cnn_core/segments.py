@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from cnn_core import _memory, ops
 from cnn_core.blocks import (
-    FEW_SAMPLES,
     NO_BORDER,
     AffineBlock,
     Block,
@@ -25,6 +24,7 @@ from cnn_core.blocks import (
 )
 from cnn_core.layers import Layer
 from cnn_core.losses import Loss
+from cnn_core.ops.dense import FEW_SAMPLES
 from cnn_core.ops.images import Images
 from cnn_core.parts import Parts
 

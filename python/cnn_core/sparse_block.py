@@ -22,7 +22,7 @@ class SparseAffineBlock(AffineBlock):
     def backward(self, previous: Block | None) -> Parts:
         sparse, grads = ops.native.sparse, self.layer.grads
         dW: Lane = [sparse.weight_gradient(self.x, self.dy, grads["W"])]
-        db: Lane = [ops.native.affine.bias_gradient(self.dy, grads["b"])]
+        db: Lane = [ops.native.affine_gradient.bias_gradient(self.dy, grads["b"])]
         return Parts(
             before=[[sparse.transpose(self.x)]],
             after=[dW, db],

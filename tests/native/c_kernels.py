@@ -186,6 +186,15 @@ class Kernels(SparseKernels):
             self.call("winograd_weights_gradient", n, *args)
         return dg.array
 
+    def dots(self, a, x, rows=None, *, gap=0):
+        with self.memory() as m:
+            count = len(a) if rows is None else len(rows)
+            rows_ = None if rows is None else m.input(np.asarray(rows, np.int32))
+            a_, x_, y = m.input(a, gap), m.input(x), m.output(count, self.dtype)
+            args = (a_.address, a_.row, address(rows_), x_.address, y.address)
+            self.call("dots", count, len(x), *args)
+        return y.array
+
     def add_scaled(self, x, a, d):
         with self.memory() as m:
             x_, d_, y = m.input(x), m.input(d), m.output(x.shape, self.dtype)
@@ -403,6 +412,15 @@ class Kernels(SparseKernels):
             dx = m.output((len(dout), len(W)), self.dtype)
             args = (dout_.address, packed_.address, kind, slope, address(y_), dx.address)
             self.call("input_gradient_rows", begin, end, *W.shape, *args)
+        return dx.array
+
+    def input_gradient_columns(self, begin, end, dout, W, y=None, kind=NONE, slope=0.0):
+        with self.memory() as m:
+            dout_, W_ = m.input(dout), m.input(W)
+            y_ = None if y is None else m.input(y)
+            dx = m.inout(np.full((len(dout), len(W)), np.nan, self.dtype))
+            args = (dout_.address, W_.address, kind, slope, address(y_), dx.address)
+            self.call("input_gradient_columns", begin, end, len(dout), *W.shape, *args)
         return dx.array
 
     def weight_gradient_rows(self, begin, end, x, dout):

@@ -12,8 +12,10 @@ from posix.mman cimport (
 from posix.unistd cimport usleep
 
 from cnn_core cimport _simd
-from cnn_core._affine cimport (
-    affine_forward_rows, affine_input_gradient_rows, affine_weight_gradient_rows, column_sums,
+from cnn_core._affine cimport affine_forward_rows
+from cnn_core._affine_gradient cimport (
+    affine_input_gradient_columns, affine_input_gradient_rows, affine_weight_gradient_rows,
+    column_sums,
 )
 from cnn_core._gemm cimport (
     multiply_add, multiply_add_packed, pack_transposed_panel, packed_elements,
@@ -157,6 +159,14 @@ def transpose(bint single, Py_ssize_t m, Py_ssize_t n, address x, Py_ssize_t x_r
         f32.transpose(m, n, <float*>x, x_row, <float*>y, y_row)
     else:
         f64.transpose(m, n, <double*>x, x_row, <double*>y, y_row)
+
+
+def dots(bint single, Py_ssize_t m, Py_ssize_t n, address a, Py_ssize_t a_row, address rows,
+         address x, address y):
+    if single:
+        f32.dots(m, n, <float*>a, a_row, <int32_t*>rows, <float*>x, <float*>y)
+    else:
+        f64.dots(m, n, <double*>a, a_row, <int32_t*>rows, <double*>x, <double*>y)
 
 
 def add_scaled(bint single, Py_ssize_t n, address x, double a, address d, address y):
@@ -331,6 +341,17 @@ def input_gradient_rows(bint single, Py_ssize_t begin, Py_ssize_t end, Py_ssize_
     else:
         affine_input_gradient_rows(begin, end, n_in, n_out, <double*>dout, <double*>packed, kind,
                                    slope, <double*>y, <double*>dx)
+
+
+def input_gradient_columns(bint single, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows,
+                           Py_ssize_t n_in, Py_ssize_t n_out, address dout, address W, int kind,
+                           double slope, address y, address dx):
+    if single:
+        affine_input_gradient_columns(begin, end, n_rows, n_in, n_out, <float*>dout, <float*>W,
+                                      kind, slope, <float*>y, <float*>dx)
+    else:
+        affine_input_gradient_columns(begin, end, n_rows, n_in, n_out, <double*>dout, <double*>W,
+                                      kind, slope, <double*>y, <double*>dx)
 
 
 def weight_gradient_rows(bint single, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows,

@@ -61,22 +61,39 @@ def test_columns_give_the_bits_of_rows(rng, n, n_out, dtype):
     assert (task.n, task.step) == (-(-n_out // line), 1)
 
 
+def input_gradient_case(rng, shape, dtype, name):
+    """dout, W, y, the number of the activation, and dx."""
+    x, W, _, dout = make(rng, shape, dtype)
+    y, expected = None, reference.affine_backward(dout, x, W)[0]
+    if name:
+        slope = (SLOPE,) if name == "leaky_relu" else ()
+        y = getattr(reference, f"{name}_forward")(x, *slope).astype(dtype)
+        expected = getattr(reference, f"{name}_backward")(expected, y, *slope)
+    return dout, W, y, ACTIVATIONS.get(name, NONE), expected
+
+
 @pytest.mark.parametrize("name", [None, *ACTIVATIONS])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_input_gradient_rows(kernels, rng, shape, name):
-    x, W, _, dout = make(rng, shape, kernels.dtype)
-    kind, y = ACTIVATIONS.get(name, NONE), None
-    expected = reference.affine_backward(dout, x, W)[0]
-    if name:
-        slope = (SLOPE,) if name == "leaky_relu" else ()
-        y = getattr(reference, f"{name}_forward")(x, *slope).astype(kernels.dtype)
-        expected = getattr(reference, f"{name}_backward")(expected, y, *slope)
-    dx = kernels.input_gradient_rows(0, len(x), dout, W, y, kind, SLOPE)
+    dout, W, y, kind, expected = input_gradient_case(rng, shape, kernels.dtype, name)
+    dx = kernels.input_gradient_rows(0, len(dout), dout, W, y, kind, SLOPE)
     size = reference.affine_magnitude(dout, W.T)
     assert_close(dx, expected, kernels.dtype, magnitude=size, terms=W.shape[1])
-    for begin, end in cuts(len(x)):
+    for begin, end in cuts(len(dout)):
         part = kernels.input_gradient_rows(begin, end, dout, W, y, kind, SLOPE)
         check_rows(dx, part, begin, end, f"rows {begin}..{end}")
+
+
+@pytest.mark.parametrize("name", [None, *ACTIVATIONS])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_input_gradient_columns(kernels, rng, shape, name):
+    """From W as it lies: what few rows are given, with the bits of many."""
+    dout, W, y, kind, _ = input_gradient_case(rng, shape, kernels.dtype, name)
+    dx = kernels.input_gradient_columns(0, len(W), dout, W, y, kind, SLOPE)
+    assert same_bits(dx, kernels.input_gradient_rows(0, len(dout), dout, W, y, kind, SLOPE))
+    for begin, end in cuts(len(W)):
+        part = kernels.input_gradient_columns(begin, end, dout, W, y, kind, SLOPE)
+        check_rows(dx.T.copy(), part.T.copy(), begin, end, f"columns {begin}..{end}")
 
 
 @pytest.mark.parametrize("shape", SHAPES)

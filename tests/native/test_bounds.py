@@ -5,6 +5,7 @@ import pytest
 
 from cnn_core import _activations as activations
 from cnn_core import _affine as affine
+from cnn_core import _affine_gradient as affine_gradient
 from cnn_core import _batches as batches
 from cnn_core import _dropout as dropout
 from cnn_core import _losses as losses
@@ -49,9 +50,13 @@ CASES = {
             *(real(9, I), whole(N), whole(1)),
         ),
     ),
-    "affine dx": (affine.input_gradient, (real(N, O), PACKED, real(N, I), real(N, I), 1)),
-    "affine dW": (affine.weight_gradient, (real(N, I), real(N, O), real(I, O))),
-    "affine db": (affine.bias_gradient, (real(N, O), real(O))),
+    "affine dx": (affine_gradient.input_gradient, (real(N, O), PACKED, real(N, I), real(N, I), 1)),
+    "affine dx of few": (
+        affine_gradient.input_gradient_of_few,
+        (real(N, O), real(I, O), real(N, I), real(N, I), 1),
+    ),
+    "affine dW": (affine_gradient.weight_gradient, (real(N, I), real(N, O), real(I, O))),
+    "affine db": (affine_gradient.bias_gradient, (real(N, O), real(O))),
     "sparse": (sparse.forward, (batch(), real(I, O), real(O), real(N, O))),
     "sparse dW": (sparse.weight_gradient, (batch(), real(N, O), real(I, O))),
     "activation": (activations.forward, (real(N, I), real(N, I), 1, 0.0)),
@@ -141,7 +146,7 @@ def test_what_must_come_together():
     with pytest.raises(ValueError, match="velocity"):
         optimizers.rmsprop(*(real(N),) * 3, None, double(1), 1.0, 0.9, 0.9, 1e-8, 0.0)
     with pytest.raises(ValueError, match="y"):
-        affine.input_gradient(real(N, O), PACKED, real(N, I), None, 1)
+        affine_gradient.input_gradient(real(N, O), PACKED, real(N, I), None, 1)
 
 
 def test_a_batch_reads_rows_that_are_there():

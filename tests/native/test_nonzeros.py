@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from cnn_core import _affine, _parallel
+from cnn_core import _affine, _affine_gradient, _parallel
 from native.c_kernels import ACTIVATIONS
 from native.image_tasks import guarded_array
 from reference import random_array, same_bits
@@ -41,7 +41,7 @@ def forward(zeros, by_columns=False, code=0):
 
 
 def weight_gradient(zeros):
-    return lambda out, x, dout: _affine.weight_gradient(x, dout, out, zeros)
+    return lambda out, x, dout: _affine_gradient.weight_gradient(x, dout, out, zeros)
 
 
 @pytest.mark.parametrize("share", SHARES)

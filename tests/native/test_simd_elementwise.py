@@ -194,6 +194,20 @@ def test_transpose(kernels, rng):
                 assert same_bits(kernels.transpose(x, gaps=gaps), x.T.copy()), f"m={m} n={n}"
 
 
+def test_dots(kernels, rng):
+    for n in kernels.sizes():
+        for m in (0, 1, 7, 8, 9, 17):
+            a, x = random_array(rng, (m, n), kernels.dtype), random_array(rng, n, kernels.dtype)
+            size = np.abs(wide(a)) @ np.abs(wide(x))
+            for gap in (0, 3):
+                y = kernels.dots(a, x, gap=gap)
+                assert_close(y, wide(a) @ wide(x), kernels.dtype, magnitude=size, terms=n)
+                for i in range(m):  # no row knows of the others
+                    assert same_bits(kernels.dots(a[i : i + 1].copy(), x), y[i : i + 1])
+                some = np.arange(m)[::-2]
+                assert same_bits(kernels.dots(a, x, some, gap=gap), y[some])
+
+
 def test_add_scaled(kernels, rng):
     for n in kernels.sizes():
         x, y = (random_array(rng, n, kernels.dtype) for _ in range(2))

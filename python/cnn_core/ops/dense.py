@@ -35,6 +35,7 @@ Reduction = Literal["mean", "sum"]
 #: Numbers of the activations in simd/simd.h; None is no activation.
 ACTIVATIONS: dict[str | None, int] = {None: 0, "sigmoid": 1, "tanh": 2, "relu": 3, "leaky_relu": 4}
 LOSSES = {"softmax_cross_entropy": 0, "binary_cross_entropy": 1, "squared_error": 2}
+FEW_SAMPLES = 4  # do not keep all threads busy, nor pay for weights in another order
 #: The native modules, for the plan and the optimizers, which bind kernels to buffers once.
 native = _native
 Program = native.parallel.Program
@@ -131,15 +132,31 @@ def affine_backward(
         dW[...] = 0
         db[...] = 0
         return dx, dW, db
-    packed = packed_buffer(W)
-    pack = native.gemm.pack_transposed(W, packed)
+    packing, input_gradient = affine_input_gradient(dout, W, dx)
     first = [
-        [pack],
-        [native.affine.weight_gradient(x, dout, dW)],
-        [native.affine.bias_gradient(dout, db)],
+        packing,
+        [native.affine_gradient.weight_gradient(x, dout, dW)],
+        [native.affine_gradient.bias_gradient(dout, db)],
     ]
-    Program([first, [[native.affine.input_gradient(dout, packed, dx)]]]).run()
+    Program([first, [[input_gradient]]]).run()
     return dx, dW, db
+
+
+def affine_input_gradient(
+    dout: Array, W: Array, dx: Array, *behind: Any
+) -> tuple[list[Task], Task]:
+    """Tasks for dx = (dout W^T) f'(y): the packing of W, none for few rows, and the product, over
+    rows, or for few of them over the columns of dx.
+
+    behind : y, activation, slope, or nothing.
+    """
+    affine = native.affine_gradient
+    if len(dout) < FEW_SAMPLES:
+        return [], affine.input_gradient_of_few(dout, W, dx, *behind)
+    size = native.gemm.packed_size(W.shape[0], W.shape[1], W.dtype == np.float32)
+    packed = _memory.empty(size, W.dtype)
+    pack = native.gemm.pack_transposed(W, packed)
+    return [pack], affine.input_gradient(dout, packed, dx, *behind)
 
 
 def outputs(out: Any, names: str) -> tuple[Any, ...]:
@@ -151,12 +168,6 @@ def outputs(out: Any, names: str) -> tuple[Any, ...]:
         got = len(out) if isinstance(out, (tuple, list)) else type(out).__name__
         raise ValueError(f"out: expected {count} arrays ({names}), got {got}")
     return tuple(out)
-
-
-def packed_buffer(W: Array) -> Array:
-    """Room for the packed panels of W^T."""
-    size = native.gemm.packed_size(W.shape[0], W.shape[1], W.dtype == np.float32)
-    return _memory.empty(size, W.dtype)
 
 
 # ----------------------------------------------------------------------------------- activations

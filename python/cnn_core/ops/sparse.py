@@ -218,6 +218,6 @@ def sparse_affine_backward(
         db[...] = 0
         return dW, db
     batch = new_batch(rows, transposed=True)
-    first = [[native.sparse.transpose(batch)], [native.affine.bias_gradient(dout, db)]]
+    first = [[native.sparse.transpose(batch)], [native.affine_gradient.bias_gradient(dout, db)]]
     Program([first, [[native.sparse.weight_gradient(batch, dout, dW)]]]).run()
     return dW, db
