@@ -229,15 +229,14 @@ static void NAME(add_scaled)(ptrdiff_t n, const REAL *x, REAL a, const REAL *d, 
 }
 
 #if VECTOR_BYTES >= 32 && REAL_IS_FLOAT
-/* Columns first.. of 8 rows: pairs of 4 x 4 blocks, turned within their halves of a register. */
-static INLINE void NAME(columns_8x8)(const REAL *const rows[8], ptrdiff_t first, __m256 columns[8]) {
-    __m256 r[8];
-    UNROLL for (int i = 0; i < 8; i++) {
-        const REAL *low = rows[i % 4] + first + i / 4 * 4;
-        const REAL *high = rows[i % 4 + 4] + first + i / 4 * 4;
-        r[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low)),
-                                    _mm_loadu_ps(high), 1);
-    }
+/* Two quarters of rows of 8 elements in a register: the first half of one, the second of another. */
+static INLINE __m256 NAME(load_halves)(const REAL *low, const REAL *high) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low)), _mm_loadu_ps(high), 1);
+}
+
+/* The columns of 8 x 8 elements from their 4 x 4 blocks, turned within the halves of a register: r holds
+ * rows 0 to 3 of the first blocks and 4 to 7 beside them, then the same of the second blocks. */
+static INLINE void NAME(columns_8x8)(const __m256 r[8], __m256 columns[8]) {
     UNROLL for (int h = 0; h < 8; h += 4) {
         __m256 a = _mm256_unpacklo_ps(r[h], r[h + 1]), b = _mm256_unpacklo_ps(r[h + 2], r[h + 3]);
         __m256 c = _mm256_unpackhi_ps(r[h], r[h + 1]), d = _mm256_unpackhi_ps(r[h + 2], r[h + 3]);
@@ -251,10 +250,13 @@ static INLINE void NAME(columns_8x8)(const REAL *const rows[8], ptrdiff_t first,
 /* With m < 8 rows the last one stands for those that are missing. */
 static INLINE void NAME(transpose_8x8)(ptrdiff_t m, const REAL *x, ptrdiff_t x_row, REAL *y,
                                        ptrdiff_t y_row) {
-    const REAL *rows[8];
-    __m256 columns[8];
-    UNROLL for (int i = 0; i < 8; i++) rows[i] = x + (i < m ? i : m - 1) * x_row;
-    NAME(columns_8x8)(rows, 0, columns);
+    __m256 r[8], columns[8];
+    UNROLL for (int i = 0; i < 8; i++) {
+        const REAL *low = x + i / 4 * 4 + (i % 4 < m ? i % 4 : m - 1) * x_row;
+        const REAL *high = x + i / 4 * 4 + (i % 4 + 4 < m ? i % 4 + 4 : m - 1) * x_row;
+        r[i] = NAME(load_halves)(low, high);
+    }
+    NAME(columns_8x8)(r, columns);
     UNROLL for (int j = 0; j < 8; j++) _mm256_storeu_ps(y + j * y_row, columns[j]);
 }
 #define TRANSPOSE_BLOCK 8
@@ -295,6 +297,14 @@ static void NAME(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x
  * not wait for each other. */
 #define GROUPS 4
 #if TRANSPOSE_BLOCK > 1
+static INLINE void NAME(columns_of_rows)(const REAL *const rows[8], ptrdiff_t first,
+                                         __m256 columns[8]) {
+    __m256 r[8];
+    UNROLL for (int i = 0; i < 8; i++)
+        r[i] = NAME(load_halves)(rows[i % 4] + first + i / 4 * 4, rows[i % 4 + 4] + first + i / 4 * 4);
+    NAME(columns_8x8)(r, columns);
+}
+
 static INLINE void NAME(dots_of_groups)(ptrdiff_t groups, ptrdiff_t n, const REAL *a, ptrdiff_t a_row,
                                         const int32_t *rows, const REAL *x, REAL *y) {
     const REAL *row[8 * GROUPS];
@@ -303,12 +313,12 @@ static INLINE void NAME(dots_of_groups)(ptrdiff_t groups, ptrdiff_t n, const REA
     for (ptrdiff_t i = 0; i < 8 * groups; i++) row[i] = a + (rows ? rows[i] : i) * a_row;
     for (; j + 8 <= n; j += 8)
         UNROLL for (ptrdiff_t g = 0; g < groups; g++) {
-            NAME(columns_8x8)(row + 8 * g, j, columns);
+            NAME(columns_of_rows)(row + 8 * g, j, columns);
             UNROLL for (int q = 0; q < 8; q++)
                 sum[g] = _mm256_fmadd_ps(_mm256_set1_ps(x[j + q]), columns[q], sum[g]);
         }
     UNROLL for (ptrdiff_t g = 0; g < groups; g++) {
-        if (j < n) NAME(columns_8x8)(row + 8 * g, n - 8, columns);
+        if (j < n) NAME(columns_of_rows)(row + 8 * g, n - 8, columns);
         for (ptrdiff_t q = j; q < n; q++)
             sum[g] = _mm256_fmadd_ps(_mm256_set1_ps(x[q]), columns[q - n + 8], sum[g]);
         _mm256_storeu_ps(y + 8 * g, sum[g]);

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from cnn_core import config, ops
 from cnn_core._commands import describe_layer, load_data, print_json
 from cnn_core._recipes import Options, build_network, build_trainer
-from cnn_core.blocks import AffineBlock, Block, ConvBlock
+from cnn_core.blocks import AffineBlock, Block
+from cnn_core.image_blocks import ConvBlock
 from cnn_core.network import Sequential
 from cnn_core.parts import Parts
 from cnn_core.plan import Plan

@@ -1,31 +1,23 @@
 """Blocks: a native layer and perhaps the activation behind it, bound to its buffers.
 
 Between blocks flow rows, arrays (N, ...) in the order of NCHW, or images with the channels
-innermost (`_images.pyx`), whose border is the padding that the next block reads. Where one block
-gives what the next does not take, a conversion stands between them.
+innermost (`_images.pyx`), whose border is the padding that the next block reads. The blocks of rows
+are here, those of images in image_blocks.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from cnn_core import _memory, ops
-from cnn_core.image_layers import (
-    AvgPool2D,
-    BatchNorm,
-    Conv2D,
-    Dropout,
-    GlobalAvgPool2D,
-    MaxPool2D,
-)
-from cnn_core.layers import Affine, Flatten, Layer, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from cnn_core.image_layers import Dropout
+from cnn_core.layers import Affine, Layer
 from cnn_core.ops.dense import FEW_SAMPLES
-from cnn_core.ops.images import Images, as_images, new_images
+from cnn_core.ops.images import Images, new_images
 from cnn_core.parts import Finished, Lane, Packing, Parts, flat
 
 Array = npt.NDArray[Any]
@@ -39,14 +31,15 @@ MOST_STRIPS = 4
 GROUP = 64  # rows, at most, of a part of a strip
 MOST_SUMS = 1 << 17  # numbers that the strips' sums may have: they go from core to core
 WORK_TO_SHARE = 500_000  # multiply-adds of a sample; below, waiting for each other takes longer
-ACTIVATION_LAYERS = (Sigmoid, Tanh, ReLU, LeakyReLU)
+MOST_IN_A_LANE = 1 << 17  # weights of a dense layer that are read for every few images
 
 
 class Block:
     """A native layer and perhaps the activation behind it.
 
     x, y : buffers of inputs and outputs, y after the activation.
-    dy : the gradient by y; after `backward` that by the value before the activation, in place.
+    dy : the gradient by y, None where none is wanted; after `backward` that by the value before the
+        activation, in place.
     dx : the gradient by x, or None where nobody needs it.
     sample_shape : of the outputs, at the interface.
     """
@@ -63,7 +56,7 @@ class Block:
 
     x: Any
     y: Any
-    dy: Any
+    dy: Any = None
     dx: Any = None
     training = False
     #: whether nobody else reads x again: y may take its place
@@ -119,7 +112,7 @@ def _sizes(sample_shape: Shape) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def _behind(previous: Block | None) -> tuple[Any, int, float]:
+def activation_of(previous: Block | None) -> tuple[Any, int, float]:
     """What a gradient of the input needs to go through the activation before it."""
     if previous is None or not previous.code:
         return None, 0, 0.0
@@ -170,8 +163,16 @@ class AffineBlock(Block):
         few = len(self.x) < FEW_SAMPLES
         by_columns = few and W.size > WORK_TO_SHARE
         options = self.y, self.code, self.slope, by_columns, None, few or self.reads_data
-        task = ops.native.affine.forward(self.x, W, b, *options)
+        task = self.in_the_lane(ops.native.affine.forward(self.x, W, b, *options))
         return Parts(rows=[[[task]] if by_columns else task])
+
+    def in_the_lane(self, task: ops.Task) -> ops.Task:
+        """In a training step, the same in chunks as small as those of the lane: what they have
+        written is read again on the way back, which costs more than the weights if it must come
+        from afar."""
+        if self.dy is not None and self.layer.params["W"].size <= MOST_IN_A_LANE:
+            task.least = 1
+        return task
 
     def backward(self, previous: Block | None) -> Parts:
         affine, W, grads = ops.native.affine_gradient, self.layer.params["W"], self.layer.grads
@@ -181,172 +182,12 @@ class AffineBlock(Block):
         finished = [Finished(grads["W"], dW, factors), Finished(grads["b"], db)]
         parts = Parts(after=[dW, db], finished=finished)
         if self.dx is not None:
-            y, code, slope = _behind(previous)
+            y, code, slope = activation_of(previous)
             behind = None if y is None else flat(y), code, slope
             packing, task = ops.affine_input_gradient(self.dy, W, self.dx, *behind)
             parts.packing = [Packing(W, packing)]
-            parts.rows = [task if packing else [[task]]]
+            parts.rows = [self.in_the_lane(task) if packing else [[task]]]
         return parts
-
-
-class ConvBlock(Block):
-    takes = gives = "images"
-    takes_activation = True
-    layer: Conv2D
-    #: see `join`
-    pool: PoolBlock | None = None
-    gradients: Any = None
-
-    def __init__(
-        self, layer: Conv2D, input_shape: Shape, sample_shape: Shape, activation: Layer | None
-    ) -> None:
-        super().__init__(layer, sample_shape, activation)
-        self.convolution = layer.convolution(input_shape)
-        self.x_border = self.convolution.padding
-        self.dy_border = self.convolution.gradient_border
-
-    def join(self, behind: Block) -> None:
-        """Take the gradient from a pool behind this block, where most pixels would have none."""
-        if not isinstance(behind, PoolBlock) or not behind.apart:
-            return
-        size, stride, _ = behind.window
-        gradients = ops.native.conv2d_pooled.PooledGradients(self.convolution, size, stride)
-        if gradients.pays(self.x.height, self.x.width, self.x.dtype == np.float32):
-            self.pool, self.gradients, behind.joined = behind, gradients, True
-
-    def packed(self, backward: bool) -> tuple[Array, Packing]:
-        W = self.layer.params["W"]
-        size = self.convolution.packed_size(backward, W.dtype == np.float32)
-        packed = _memory.empty(size, W.dtype)
-        return packed, Packing(W, [self.convolution.pack(W, packed, backward)])
-
-    def forward(self) -> Parts:
-        packed, pack = self.packed(False)
-        b = self.layer.params["b"]
-        work = self.layer.params["W"].size * self.y.height * self.y.width
-        by_rows = len(self.x) < FEW_SAMPLES and work > WORK_TO_SHARE
-        options = self.x, packed, b, self.y, self.code, self.slope, by_rows
-        task = self.convolution.forward(*options)
-        return Parts(packing=[pack], rows=[[[task]] if by_rows else task])
-
-    def backward(self, previous: Block | None) -> Parts:
-        _, n_sums, size = self.convolution.sums(len(self.x))
-        partial = _memory.empty((n_sums, size), self.x.dtype)
-        grads = self.layer.grads
-        if self.pool is not None:
-            return self.pooled_backward(self.pool, partial, previous)
-        parts = Parts(
-            rows=[self.convolution.weight_gradient(self.x, self.dy, partial)],
-            reduce=[[self.convolution.reduce(partial, grads["W"], grads["b"])]],
-        )
-        if self.dx is not None:
-            packed, pack = self.packed(True)
-            parts.packing = [pack]
-            parts.rows.append(
-                self.convolution.input_gradient(self.dy, packed, self.dx, *_behind(previous))
-            )
-        return parts
-
-    def pooled_backward(self, pool: PoolBlock, partial: Array, previous: Block | None) -> Parts:
-        """The same from the gradient by the outputs of the pool behind."""
-        W, grads, gradients = self.layer.params["W"], self.layer.grads, self.gradients
-        parts = Parts(
-            rows=[gradients.weight_gradient(self.x, pool.dy, pool.which, partial)],
-            reduce=[[self.convolution.reduce(partial, grads["W"], grads["b"], True)]],
-        )
-        if self.dx is not None:
-            packed = _memory.empty(W.size, W.dtype)
-            parts.packing = [Packing(W, [gradients.pack(W, packed)])]
-            options = pool.dy, pool.which, packed, self.dx, *_behind(previous)
-            parts.rows.append(gradients.input_gradient(*options))
-        return parts
-
-
-class PoolBlock(Block):
-    takes = gives = "images"
-    takes_activation = True
-    layer: MaxPool2D | AvgPool2D
-    #: whether the block before takes dy, not dx
-    joined = False
-
-    def __init__(self, layer: Layer, input_shape: Shape, sample_shape: Shape) -> None:
-        super().__init__(layer, sample_shape)
-        self.average = not isinstance(layer, MaxPool2D)
-        self.window = self.layer.window(input_shape)
-        self.apart = ops.native.pooling.apart(*self.window, self.average)
-        self.which: npt.NDArray[np.int32] | None = None
-
-    def input_gradient(self, border: Border) -> Any:
-        return None if self.joined else super().input_gradient(border)
-
-    def forward(self) -> Parts:
-        if not self.average and self.which is None:
-            self.which = np.zeros(len(self.x) * math.prod(self.sample_shape), np.int32)
-        pool = ops.native.pooling.forward
-        return Parts(rows=[pool(self.x, self.y, self.which, *self.window, self.average)])
-
-    def backward(self, previous: Block | None) -> Parts:
-        x, code, slope = _behind(previous)
-        if self.joined and x is not None:
-            images = ops.native.images.activation_backward
-            return Parts(rows=[images(self.y, self.dy, self.dy, code, slope)])
-        if self.dx is None:
-            return Parts()
-        values = self.y if x is not None and self.apart else x
-        options = *self.window, self.average, values, code, slope
-        return Parts(rows=[ops.native.pooling.backward(self.dy, self.dx, self.which, *options)])
-
-
-class BatchNormBlock(Block):
-    in_place = True
-    layer: BatchNorm
-
-    def __init__(self, layer: Layer, sample_shape: Shape) -> None:
-        super().__init__(layer, sample_shape)
-        self.takes = self.gives = "images" if len(sample_shape) == 3 else "rows"
-
-    def forward(self) -> Parts:
-        layer, dtype = self.layer, self.x.dtype
-        channels = len(layer.params["gamma"])
-        if not hasattr(self, "table"):
-            groups = ops.native.batch_norm.groups(len(self.x))
-            self.table = np.empty((5, channels), dtype)
-            self.partial = np.empty((groups, 2, channels), dtype)
-        stages = ops.native.batch_norm.forward(
-            as_images(self.x),
-            as_images(self.y),
-            layer.params["gamma"],
-            layer.params["beta"],
-            layer.state["running_mean"],
-            layer.state["running_var"],
-            self.table,
-            self.partial,
-            layer.momentum,
-            layer.epsilon,
-            self.training,
-        )
-        return _stages(stages)
-
-    def backward(self, previous: Block | None) -> Parts:
-        dy = as_images(self.dy)
-        return _stages(
-            ops.native.batch_norm.backward(
-                as_images(self.x),
-                dy,
-                dy,
-                self.layer.params["gamma"],
-                self.table,
-                self.partial,
-                self.layer.grads["gamma"],
-                self.layer.grads["beta"],
-                self.training,
-            )
-        )
-
-
-def _stages(tasks: Sequence[ops.Task]) -> Parts:
-    """All but the last task as stages of their own, the last over the samples."""
-    return Parts(rows=[*([[task]] for task in tasks[:-1]), tasks[-1]])
 
 
 class DropoutBlock(Block):
@@ -419,78 +260,3 @@ class FlattenBlock(Block):
 
     def backward(self, previous: Block | None) -> Parts:
         return Parts()
-
-
-class ToImages(Block):
-    """Rows in the order of NCHW to images."""
-
-    gives = "images"
-
-    def forward(self) -> Parts:
-        return Parts(rows=[ops.native.images.from_rows(flat(self.x), self.y)])
-
-    def backward(self, previous: Block | None) -> Parts:
-        if self.dx is None:
-            return Parts()
-        return Parts(rows=[ops.native.images.to_rows(self.dy, flat(self.dx))])
-
-
-class ToRows(Block):
-    """Images to rows in the order of NCHW."""
-
-    takes = "images"
-    spare_y = True
-    takes_activation = True
-
-    def forward(self) -> Parts:
-        return Parts(rows=[ops.native.images.to_rows(self.x, flat(self.y))])
-
-    def backward(self, previous: Block | None) -> Parts:
-        if self.dx is None:
-            return Parts()
-        task = ops.native.images.from_rows(flat(self.dy), self.dx, *_behind(previous))
-        return Parts(rows=[task])
-
-
-def native_block(layer: Layer, behind: Layer | None, before: Shape, after: Shape) -> Block | None:
-    """The block of a layer, with the activation behind it if it takes it; None if not native.
-
-    A subclass of a native layer is not native: its methods may be its own.
-    """
-    activation = behind if type(behind) in ACTIVATION_LAYERS else None
-    kind = type(layer)
-    if kind is Affine:
-        return AffineBlock(layer, after, activation)
-    if kind is Conv2D:
-        return ConvBlock(layer, before, after, activation)  # type: ignore[arg-type]
-    if kind in (MaxPool2D, AvgPool2D, GlobalAvgPool2D):
-        return PoolBlock(layer, before, after)
-    if kind is BatchNorm:
-        return BatchNormBlock(layer, after)
-    if kind is Dropout:
-        return DropoutBlock(layer, after)
-    if kind in ACTIVATION_LAYERS:
-        return ActivationBlock(layer, after)
-    if kind is Softmax and len(after) == 1:
-        return SoftmaxBlock(layer, after)
-    if kind is Flatten:
-        return FlattenBlock(layer, after)
-    return None
-
-
-def convert(blocks: list[Block], input_shape: Shape) -> list[Block]:
-    """The blocks with conversions between rows and images where they are needed; ends in rows."""
-    result: list[Block] = []
-    kind, shape = "rows", input_shape
-    for block in blocks:
-        if block.takes == "images" and kind == "rows":
-            result.append(ToImages(None, shape))
-        elif block.takes == "rows" and kind == "images":
-            result.append(ToRows(None, shape))
-        if block.takes != "any":
-            kind = block.gives
-        result.append(block)
-        shape = block.sample_shape
-    if kind == "images":
-        result.append(ToRows(None, shape))
-    return result

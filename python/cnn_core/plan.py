@@ -17,13 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import _memory, ops
-from cnn_core.blocks import AffineBlock, Block, Shape, Source, native_block
+from cnn_core.blocks import AffineBlock, Block, Shape, Source
 from cnn_core.layers import Layer
 from cnn_core.losses import Loss
 from cnn_core.ops.images import Images, to_array
 from cnn_core.ops.sparse import Batch
 from cnn_core.parts import Finished, Parts, flat
-from cnn_core.segments import NativeSegment, PythonSegment, copy_result, read_only
+from cnn_core.segments import (
+    NativeSegment,
+    PythonSegment,
+    copy_result,
+    native_block,
+    read_only,
+)
 from cnn_core.sparse_block import SparseAffineBlock
 
 Array = npt.NDArray[Any]

@@ -14,21 +14,32 @@ import numpy.typing as npt
 from cnn_core import _memory, ops
 from cnn_core.blocks import (
     NO_BORDER,
+    ActivationBlock,
     AffineBlock,
     Block,
-    ConvBlock,
+    DropoutBlock,
     FlattenBlock,
     Shape,
+    SoftmaxBlock,
     Source,
-    convert,
 )
-from cnn_core.layers import Layer
+from cnn_core.image_blocks import BatchNormBlock, ConvBlock, PoolBlock, ToImages, ToRows
+from cnn_core.image_layers import (
+    AvgPool2D,
+    BatchNorm,
+    Conv2D,
+    Dropout,
+    GlobalAvgPool2D,
+    MaxPool2D,
+)
+from cnn_core.layers import Affine, Flatten, Layer, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 from cnn_core.losses import Loss
 from cnn_core.ops.dense import FEW_SAMPLES
 from cnn_core.ops.images import Images
 from cnn_core.parts import Parts
 
 Array = npt.NDArray[Any]
+ACTIVATION_LAYERS = (Sigmoid, Tanh, ReLU, LeakyReLU)
 
 
 class NativeSegment:
@@ -190,3 +201,47 @@ def copy_result(layer: Layer | Loss, method: str, result: Any, buffer: Array) ->
             f" got {np.shape(result)}"
         )
     np.copyto(buffer, result, casting="same_kind")
+
+
+def native_block(layer: Layer, behind: Layer | None, before: Shape, after: Shape) -> Block | None:
+    """The block of a layer, with the activation behind it if it takes it; None if not native.
+
+    A subclass of a native layer is not native: its methods may be its own.
+    """
+    activation = behind if type(behind) in ACTIVATION_LAYERS else None
+    kind = type(layer)
+    if kind is Affine:
+        return AffineBlock(layer, after, activation)
+    if kind is Conv2D:
+        return ConvBlock(layer, before, after, activation)  # type: ignore[arg-type]
+    if kind in (MaxPool2D, AvgPool2D, GlobalAvgPool2D):
+        return PoolBlock(layer, before, after)
+    if kind is BatchNorm:
+        return BatchNormBlock(layer, after)
+    if kind is Dropout:
+        return DropoutBlock(layer, after)
+    if kind in ACTIVATION_LAYERS:
+        return ActivationBlock(layer, after)
+    if kind is Softmax and len(after) == 1:
+        return SoftmaxBlock(layer, after)
+    if kind is Flatten:
+        return FlattenBlock(layer, after)
+    return None
+
+
+def convert(blocks: list[Block], input_shape: Shape) -> list[Block]:
+    """The blocks with conversions between rows and images where they are needed; ends in rows."""
+    result: list[Block] = []
+    kind, shape = "rows", input_shape
+    for block in blocks:
+        if block.takes == "images" and kind == "rows":
+            result.append(ToImages(None, shape))
+        elif block.takes == "rows" and kind == "images":
+            result.append(ToRows(None, shape))
+        if block.takes != "any":
+            kind = block.gives
+        result.append(block)
+        shape = block.sample_shape
+    if kind == "images":
+        result.append(ToRows(None, shape))
+    return result

@@ -35,7 +35,7 @@ ROOMS = [
     {"ops"},
     {"losses", "layers", "image_layers", "_optimizer", "optimizers", "config"},
     {"book"},
-    {"parts", "blocks", "sparse_block", "segments", "plan", "gradient_check"},
+    {"parts", "blocks", "image_blocks", "sparse_block", "segments", "plan", "gradient_check"},
     {"_inputs"},
     {"network"},
     {

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import cnn_core as cc
 from cnn_core import blocks, network, plan
+from cnn_core.segments import native_block
 from reference import DTYPES, same_bits
 from reference_network import LOSSES, Sine, assert_gradients, make, make_batch, one_by_one
 
@@ -102,7 +103,7 @@ def test_a_subclass_is_never_taken_for_its_base():
     net = make(["doubled 4", "shifted"])
     shapes = net._shapes
     for index, layer in enumerate(net.layers):
-        assert blocks.native_block(layer, None, shapes[index], shapes[index + 1]) is None
+        assert native_block(layer, None, shapes[index], shapes[index + 1]) is None
     made = net.plan(2, "rows")
     assert [segment.layer for segment in made.segments] == net.layers
 

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import cnn_core as cc
-from cnn_core import _images, blocks
+from cnn_core import _images, blocks, image_blocks
 from reference import DTYPES, same_bits
 from reference_network import LOSSES, Sine, assert_gradients, make_batch, one_by_one
 
@@ -350,10 +350,10 @@ def test_no_gradient_of_the_input_where_nobody_needs_it():
     found = [(type(block), block.dx is not None) for block in segment.blocks]
     assert found == [
         (blocks.ActivationBlock, False),
-        (blocks.ToImages, False),
-        (blocks.ConvBlock, False),
-        (blocks.ConvBlock, True),
-        (blocks.ToRows, True),
+        (image_blocks.ToImages, False),
+        (image_blocks.ConvBlock, False),
+        (image_blocks.ConvBlock, True),
+        (image_blocks.ToRows, True),
         (blocks.FlattenBlock, True),
     ]
 
@@ -363,7 +363,7 @@ def test_images_stay_images_between_layers_that_take_them():
     plan = net.plan(4, "rows", True, True)
     assert plan.native and len(plan.segments[0].blocks) == 8
     kinds = [type(block) for block in plan.segments[0].blocks]
-    assert kinds.count(blocks.ToImages) == kinds.count(blocks.ToRows) == 1
+    assert kinds.count(image_blocks.ToImages) == kinds.count(image_blocks.ToRows) == 1
 
 
 def test_a_plan_that_was_run_in_parts_still_gives_the_gradient():

@@ -1,0 +1,209 @@
+"""Blocks of images, and the conversions between rows and images; see blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cnn_core import _memory, ops
+from cnn_core.blocks import WORK_TO_SHARE, Array, Block, Border, Shape, activation_of
+from cnn_core.image_layers import AvgPool2D, BatchNorm, Conv2D, MaxPool2D
+from cnn_core.layers import Layer
+from cnn_core.ops.dense import FEW_SAMPLES
+from cnn_core.ops.images import as_images
+from cnn_core.parts import Packing, Parts, flat
+
+
+class ConvBlock(Block):
+    takes = gives = "images"
+    takes_activation = True
+    layer: Conv2D
+    #: see `join`
+    pool: PoolBlock | None = None
+    gradients: Any = None
+
+    def __init__(
+        self, layer: Conv2D, input_shape: Shape, sample_shape: Shape, activation: Layer | None
+    ) -> None:
+        super().__init__(layer, sample_shape, activation)
+        self.convolution = layer.convolution(input_shape)
+        self.x_border = self.convolution.padding
+        self.dy_border = self.convolution.gradient_border
+
+    def join(self, behind: Block) -> None:
+        """Take the gradient from a pool behind this block, where most pixels would have none."""
+        if not isinstance(behind, PoolBlock) or not behind.apart:
+            return
+        size, stride, _ = behind.window
+        gradients = ops.native.conv2d_pooled.PooledGradients(self.convolution, size, stride)
+        if gradients.pays(self.x.height, self.x.width, self.x.dtype == np.float32):
+            self.pool, self.gradients, behind.joined = behind, gradients, True
+
+    def packed(self, backward: bool) -> tuple[Array, Packing]:
+        W = self.layer.params["W"]
+        size = self.convolution.packed_size(backward, W.dtype == np.float32)
+        packed = _memory.empty(size, W.dtype)
+        return packed, Packing(W, [self.convolution.pack(W, packed, backward)])
+
+    def forward(self) -> Parts:
+        packed, pack = self.packed(False)
+        b = self.layer.params["b"]
+        work = self.layer.params["W"].size * self.y.height * self.y.width
+        by_rows = len(self.x) < FEW_SAMPLES and work > WORK_TO_SHARE
+        options = self.x, packed, b, self.y, self.code, self.slope, by_rows
+        task = self.convolution.forward(*options)
+        return Parts(packing=[pack], rows=[[[task]] if by_rows else task])
+
+    def backward(self, previous: Block | None) -> Parts:
+        _, n_sums, size = self.convolution.sums(len(self.x))
+        partial = _memory.empty((n_sums, size), self.x.dtype)
+        grads = self.layer.grads
+        if self.pool is not None:
+            return self.pooled_backward(self.pool, partial, previous)
+        parts = Parts(
+            rows=[self.convolution.weight_gradient(self.x, self.dy, partial)],
+            reduce=[[self.convolution.reduce(partial, grads["W"], grads["b"])]],
+        )
+        if self.dx is not None:
+            packed, pack = self.packed(True)
+            parts.packing = [pack]
+            parts.rows.append(
+                self.convolution.input_gradient(self.dy, packed, self.dx, *activation_of(previous))
+            )
+        return parts
+
+    def pooled_backward(self, pool: PoolBlock, partial: Array, previous: Block | None) -> Parts:
+        """The same from the gradient by the outputs of the pool behind."""
+        W, grads, gradients = self.layer.params["W"], self.layer.grads, self.gradients
+        parts = Parts(
+            rows=[gradients.weight_gradient(self.x, pool.dy, pool.which, partial)],
+            reduce=[[self.convolution.reduce(partial, grads["W"], grads["b"], True)]],
+        )
+        if self.dx is not None:
+            packed = _memory.empty(W.size, W.dtype)
+            parts.packing = [Packing(W, [gradients.pack(W, packed)])]
+            options = pool.dy, pool.which, packed, self.dx, *activation_of(previous)
+            parts.rows.append(gradients.input_gradient(*options))
+        return parts
+
+
+class PoolBlock(Block):
+    takes = gives = "images"
+    takes_activation = True
+    layer: MaxPool2D | AvgPool2D
+    #: whether the block before takes dy, not dx
+    joined = False
+
+    def __init__(self, layer: Layer, input_shape: Shape, sample_shape: Shape) -> None:
+        super().__init__(layer, sample_shape)
+        self.average = not isinstance(layer, MaxPool2D)
+        self.window = self.layer.window(input_shape)
+        self.apart = ops.native.pooling.apart(*self.window, self.average)
+        self.which: npt.NDArray[np.int32] | None = None
+
+    def input_gradient(self, border: Border) -> Any:
+        return None if self.joined else super().input_gradient(border)
+
+    def forward(self) -> Parts:
+        if not self.average and self.which is None:
+            self.which = np.zeros(len(self.x) * math.prod(self.sample_shape), np.int32)
+        pool = ops.native.pooling.forward
+        return Parts(rows=[pool(self.x, self.y, self.which, *self.window, self.average)])
+
+    def backward(self, previous: Block | None) -> Parts:
+        x, code, slope = activation_of(previous)
+        if self.joined and x is not None:
+            images = ops.native.images.activation_backward
+            return Parts(rows=[images(self.y, self.dy, self.dy, code, slope)])
+        if self.dx is None:
+            return Parts()
+        values = self.y if x is not None and self.apart else x
+        options = *self.window, self.average, values, code, slope
+        return Parts(rows=[ops.native.pooling.backward(self.dy, self.dx, self.which, *options)])
+
+
+class BatchNormBlock(Block):
+    in_place = True
+    layer: BatchNorm
+
+    def __init__(self, layer: Layer, sample_shape: Shape) -> None:
+        super().__init__(layer, sample_shape)
+        self.takes = self.gives = "images" if len(sample_shape) == 3 else "rows"
+
+    def forward(self) -> Parts:
+        layer, dtype = self.layer, self.x.dtype
+        channels = len(layer.params["gamma"])
+        if not hasattr(self, "table"):
+            groups = ops.native.batch_norm.groups(len(self.x))
+            self.table = np.empty((5, channels), dtype)
+            self.partial = np.empty((groups, 2, channels), dtype)
+        stages = ops.native.batch_norm.forward(
+            as_images(self.x),
+            as_images(self.y),
+            layer.params["gamma"],
+            layer.params["beta"],
+            layer.state["running_mean"],
+            layer.state["running_var"],
+            self.table,
+            self.partial,
+            layer.momentum,
+            layer.epsilon,
+            self.training,
+        )
+        return _stages(stages)
+
+    def backward(self, previous: Block | None) -> Parts:
+        dy = as_images(self.dy)
+        return _stages(
+            ops.native.batch_norm.backward(
+                as_images(self.x),
+                dy,
+                dy,
+                self.layer.params["gamma"],
+                self.table,
+                self.partial,
+                self.layer.grads["gamma"],
+                self.layer.grads["beta"],
+                self.training,
+            )
+        )
+
+
+def _stages(tasks: Sequence[ops.Task]) -> Parts:
+    """All but the last task as stages of their own, the last over the samples."""
+    return Parts(rows=[*([[task]] for task in tasks[:-1]), tasks[-1]])
+
+
+class ToImages(Block):
+    """Rows in the order of NCHW to images."""
+
+    gives = "images"
+
+    def forward(self) -> Parts:
+        return Parts(rows=[ops.native.images.from_rows(flat(self.x), self.y)])
+
+    def backward(self, previous: Block | None) -> Parts:
+        if self.dx is None:
+            return Parts()
+        return Parts(rows=[ops.native.images.to_rows(self.dy, flat(self.dx))])
+
+
+class ToRows(Block):
+    """Images to rows in the order of NCHW."""
+
+    takes = "images"
+    spare_y = True
+    takes_activation = True
+
+    def forward(self) -> Parts:
+        return Parts(rows=[ops.native.images.to_rows(self.x, flat(self.y))])
+
+    def backward(self, previous: Block | None) -> Parts:
+        if self.dx is None:
+            return Parts()
+        task = ops.native.images.from_rows(flat(self.dy), self.dx, *activation_of(previous))
+        return Parts(rows=[task])
