@@ -87,6 +87,19 @@ def test_an_activation_joins_the_affine_before_it(text):
     assert len(found) == BLOCKS[text]
 
 
+def test_a_wide_layer_wants_no_rows_of_its_own_where_the_way_back_follows():
+    """There its outputs are still in the cache; forward alone, more rows pay for its weights."""
+    net = make(["affine 7000", "tanh", "affine 10"])
+
+    def least(gradient):
+        block = net.plan(5, "rows", training=True, gradient=gradient).segments[0].blocks[1]
+        parts = [block.forward(), block.backward(None)] if gradient else [block.forward()]
+        return [task.least for part in parts for task in part.rows]
+
+    assert least(True) == [1, 1]
+    assert least(False)[0] > 1
+
+
 def test_compiled_layers_are_one_program_and_a_python_layer_cuts_it():
     def segments(words, loss="sum_squared_error"):
         made = make(words, loss=loss).plan(4, "rows", training=True, gradient=True)
