@@ -117,9 +117,10 @@ def by_rows(seconds: float) -> list[list[Any]]:
     for n in ROWS:
         with tempfile.TemporaryDirectory() as folder:
             x = np.memmap(Path(folder) / "x", np.uint8, "w+", shape=(n, 784))
-            few, many, t = 10, int(seconds / 1e-4), np.arange(n) % 10
+            few, t = 10, np.arange(n) % 10
             trainer = dense(50)
-            fit_seconds(trainer, x, t, 100, few)
+            # Steps enough that they are most of the time.
+            many = int(max(seconds, 4 * fit_seconds(trainer, x, t, 100, few)) / 1e-4)
             taken = [min(fit_seconds(trainer, x, t, 100, k) for _ in range(3)) for k in (few, many)]
             step = (taken[1] - taken[0]) / (many - few)
             rows.append([n, step, taken[0] - few * step])

@@ -113,7 +113,7 @@ cdef inline void affine_strip(const affine_args* a, Py_ssize_t item, const real*
         out = sums + (strip - 1) * a.n_rows * a.n_out
     cdef const real* ahead[MOST_AHEAD]
     cdef Py_ssize_t next_row, i
-    cdef bint known = a.source != NULL and FEW_ROWS <= m <= MOST_AHEAD
+    cdef bint known = a.source != NULL and m <= MOST_AHEAD
     if known:
         next_row = a.offset[0] + a.n_rows + row
         known = next_row + m <= a.n_indices
