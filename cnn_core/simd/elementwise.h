@@ -229,7 +229,7 @@ static void NAME(add_scaled)(ptrdiff_t n, const REAL *x, REAL a, const REAL *d, 
 }
 
 #if VECTOR_BYTES >= 32 && REAL_IS_FLOAT
-/* Two quarters of rows of 8 elements in a register: the first half of one, the second of another. */
+/* Four elements of one row and four of another in a register. */
 static INLINE __m256 NAME(load_halves)(const REAL *low, const REAL *high) {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low)), _mm_loadu_ps(high), 1);
 }
