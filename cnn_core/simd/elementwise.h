@@ -314,13 +314,11 @@ static INLINE void NAME(dots_of_groups)(ptrdiff_t groups, ptrdiff_t n, const REA
     for (; j + 8 <= n; j += 8)
         UNROLL for (ptrdiff_t g = 0; g < groups; g++) {
             NAME(columns_of_rows)(row + 8 * g, j, columns);
-            UNROLL for (int q = 0; q < 8; q++)
-                sum[g] = _mm256_fmadd_ps(_mm256_set1_ps(x[j + q]), columns[q], sum[g]);
+            UNROLL for (int q = 0; q < 8; q++) sum[g] += _mm256_set1_ps(x[j + q]) * columns[q];
         }
     UNROLL for (ptrdiff_t g = 0; g < groups; g++) {
         if (j < n) NAME(columns_of_rows)(row + 8 * g, n - 8, columns);
-        for (ptrdiff_t q = j; q < n; q++)
-            sum[g] = _mm256_fmadd_ps(_mm256_set1_ps(x[q]), columns[q - n + 8], sum[g]);
+        for (ptrdiff_t q = j; q < n; q++) sum[g] += _mm256_set1_ps(x[q]) * columns[q - n + 8];
         _mm256_storeu_ps(y + 8 * g, sum[g]);
     }
 }
