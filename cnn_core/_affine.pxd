@@ -4,7 +4,6 @@ from cnn_core._parallel cimport Task, kernel_t
 from cnn_core._types cimport real
 
 cdef enum:
-    FEW_ROWS = 4
     LINE_BYTES = 64
     MANY_WEIGHTS = 262144
     MANY_ELEMENTS = 131072   # of rows that stay in the cache beside the weights
@@ -15,8 +14,7 @@ cdef void affine_forward_rows(
     const real* W, const real* b, int activation, double slope, real* out,
 ) noexcept nogil
 
-# What a product with so many weights is for a program, here and in `_affine_gradient`.
+# For `_affine_gradient` too: the work of a row, and a task over rows.
 cdef double work_of(Py_ssize_t n_rows, double weights) noexcept nogil
-
 cdef Task rows_task(kernel_t kernel, const void* args, size_t size, Py_ssize_t n_rows,
                     Py_ssize_t n_in, Py_ssize_t n_out, tuple arrays)

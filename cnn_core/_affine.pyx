@@ -26,6 +26,7 @@ cdef enum:
     MOST_ROWS = 96      # rows of a batch that stay in the cache from layer to layer
     LEAST_ROWS = 12     # that pay for reading weights which do not fit into the nearest caches
     MOST_LINES = 64
+    FEW_ROWS = 4
     FEW_WEIGHTS = 65536
     MOST_ROWS_OF_MANY = 1024    # more, where even the farther caches do not hold the weights
 

@@ -223,8 +223,9 @@ def input_gradient_of_few(const real[:, ::1] dout, const real[:, ::1] W, real[:,
     cdef gradient_args args = input_gradient_args(dout, y, dx, activation, slope)
     expect(W.shape[0] == args.n_in and W.shape[1] == args.n_out, "W")
     args.x = &W[0, 0]
+    cdef double work = args.n_rows * work_of(args.n_rows, args.n_out)
     return new_task(input_gradient_columns_kernel, &args, sizeof(args), args.n_in, 1,
-                    max(MANY_ELEMENTS // args.n_out, 1), work_of(1, args.n_rows * args.n_out),
+                    max(MANY_ELEMENTS // args.n_out, 1), work,
                     (dout.base, W.base, dx.base, None if y is None else y.base))
 
 

@@ -31,7 +31,7 @@ def elementwise(k, n):
         yield "argmax", k.argmax, (x,)
     yield "binary_cross_entropy", k.binary_cross_entropy, (x, t)
     yield "squared_error", k.squared_error, (x, t)
-    for rows in (1, 8):
+    for rows in (1, 8, 65):
         yield "dots", k.dots, (np.ones((rows, n), k.dtype), x)
         yield "some dots", k.dots, (np.ones((rows, n), k.dtype), x, np.arange(rows)[::-2])
     yield "add", k.add, (x, t)

@@ -196,7 +196,7 @@ def test_transpose(kernels, rng):
 
 def test_dots(kernels, rng):
     for n in kernels.sizes():
-        for m in (0, 1, 7, 8, 9, 17):
+        for m in (0, 1, 7, 8, 9, 31, 32, 33, 65):
             a, x = random_array(rng, (m, n), kernels.dtype), random_array(rng, n, kernels.dtype)
             size = np.abs(wide(a)) @ np.abs(wide(x))
             for gap in (0, 3):
