@@ -30,6 +30,7 @@ MODULES = {
     "_images": [],
     "_conv2d": [],
     "_conv2d_gradient": [],
+    "_conv2d_pairs": [],
     "_conv2d_pooled": [],
     "_winograd": [],
     "_pooling": [],

@@ -1,4 +1,5 @@
-"""2D convolution with the channels innermost: direct, or by the tiles of _winograd.pyx.
+"""2D convolution with the channels innermost: direct, by the tiles of _winograd.pyx, or, of one
+channel, by the pairs of _conv2d_pairs.pyx.
 
     y[n, oy, ox, f] = act(b[f] + sum over r, s, c of
                           x[n, oy sy + r dy, ox sx + s dx, c] W[f, c, r, s])
@@ -20,19 +21,20 @@ for deep learning (2016).
 """
 
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from cnn_core._conv2d_gradient cimport (
     pack_spread_kernel, padded_columns, panel_columns, plan_rows, reduce_args, reduce_kernel,
     run_columns, spread_args, spread_kernel, spread_size, weight_gradient_kernel,
 )
+from cnn_core._conv2d_pairs cimport convolve_pairs, takes_pairs
 from cnn_core._conv2d_shape cimport (
     CACHE_BYTES, MOST_TAPS, conv_args, kernel_of_channel, packed_group,
 )
 from cnn_core._images cimport Images, Layout, pixel
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (
-    activate, activate_backward, lanes, max_columns, multiply_add_taps, transpose,
+    activate, activate_backward, lanes, max_columns, multiply_add_taps,
 )
 from cnn_core._types cimport real, round_up
 from cnn_core._winograd cimport (
@@ -43,8 +45,6 @@ cdef enum:
     MOST_IMAGES = 4
     OUTPUT_BYTES = 16 << 10       # for which one part of the weights is used
     MOST_GROUPS_OF_IMAGES = 32    # partial sums of dW: the most threads that it can use
-    FEW_FILTERS = 8               # of y: at most half of a vector
-    PLANES = 8 * 64               # FEW_FILTERS, and columns of a tile
     FEW_CHANNELS = 12             # of dx: less than a vector
 
 
@@ -98,26 +98,19 @@ cdef void conv_row_range(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, c
     they are in the cache."""
     cdef Py_ssize_t n, oy, i, count, block = rows_at_once(a, weights)
     cdef Py_ssize_t size = a.out_width * a.y.channels
-    cdef Py_ssize_t plane = plane_size(a, x)
-    cdef bint by_pixels = pixels_in_lanes(a, x)
-    cdef real planes[PLANES]
     cdef real* row
     if takes_winograd(a):
         winograd_rows(a, begin, end, x, weights, b, previous, y)
         return
-    if by_pixels:
-        block = 1
-        for i in range(a.outer * plane):
-            planes[i] = b[i // plane] if b != NULL else 0
+    if (previous == NULL and takes_pairs(a)
+            and convolve_pairs(a, NULL, begin, end, x, weights, b, y)):
+        return
     while begin < end:
         n = begin // a.out_height
         oy = begin - n * a.out_height
         count = min(min(block, a.out_height - oy), end - begin)
         row = <real*>pixel(y, &a.y, n, oy, 0)
-        if by_pixels:
-            conv_row_of_pixels(a, pixel(x, &a.x, n, oy * a.sy, 0), weights, planes, row)
-        else:
-            conv_rows(a, pixel(x, &a.x, n, oy * a.sy, 0), weights, b, row, count)
+        conv_rows(a, pixel(x, &a.x, n, oy * a.sy, 0), weights, b, row, count)
         for i in range(count):
             if previous != NULL:
                 activate_backward(a.activation, a.slope, size,
@@ -152,42 +145,6 @@ cdef inline void conv_rows(const conv_args* a, const real* x, const real* weight
                        b + g * a.outer + j0 if b != NULL else zeros, y + g * a.outer + j0, count)
             j0 += widest
         weights += packed_group(a, a.inner, a.outer, weights)
-
-
-cdef inline bint pixels_in_lanes(const conv_args* a, const real* like) noexcept nogil:
-    """Whether the pixels of a row fill vectors that the filters would leave half empty.
-
-    They are neighbours in memory where x has one channel.
-    """
-    return (a.groups == 1 and a.x.channels == 1 and a.sx == 1 and a.dx == 1
-            and a.taps <= MOST_TAPS and a.outer <= min(lanes(like) // 2, FEW_FILTERS)
-            and 2 * a.out_width > lanes(like))
-
-
-cdef inline Py_ssize_t plane_size(const conv_args* a, const real* like) noexcept nogil:
-    """Columns that a filter's pixels take in `conv_row_of_pixels`."""
-    return round_up(min(a.out_width, max_columns(like)), lanes(like))
-
-
-cdef void conv_row_of_pixels(const conv_args* a, const real* x, const real* weights,
-                             const real* begin, real* y) noexcept nogil:
-    """One row of output pixels: y^T[f, ox] = b[f] + sum of W[f, r, s] x[oy + r, ox + s].
-
-    begin : b[f] for each pixel of a plane.
-    """
-    cdef Py_ssize_t widest = max_columns(x), stride = round_up(a.outer, lanes(x)), j0 = 0, t, width
-    cdef Py_ssize_t size = plane_size(a, x)
-    cdef Py_ssize_t w_taps[MOST_TAPS]
-    cdef real planes[PLANES]
-    for t in range(a.taps):
-        w_taps[t] = t * a.k * stride
-    while j0 < a.out_width:
-        width = min(widest, a.out_width - j0)
-        memcpy(planes, begin, a.outer * size * sizeof(real))
-        multiply_add_taps(a.outer, width, a.k, a.taps, weights, w_taps, 1, stride, x + j0,
-                          a.x_taps, 1, <const real*>NULL, planes, size)
-        transpose(a.outer, width, planes, size, y + j0 * a.outer, a.outer)
-        j0 += widest
 
 
 cdef inline void conv_panel(const conv_args* a, const real* x, const real* weights,

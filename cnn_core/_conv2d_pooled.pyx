@@ -1,4 +1,5 @@
-"""Gradients of a convolution behind which a maximum is taken of windows that lie apart.
+"""A convolution behind which a maximum is taken of windows that lie apart: both in one pass, and
+their gradients.
 
 Of the pixels of a window one has a gradient, that of the window's output, and the others have none.
 For window w and filter f, let g be that gradient, after the derivative of an activation between,
@@ -10,22 +11,23 @@ For window w and filter f, let g be that gradient, after the derivative of an ac
 
 Products with sparse rows: for dW, one row per filter with one term per window; for dx, one row per
 window and pixel of it with one term per filter that has its maximum there. Gradients that are 0,
-as behind a ReLU, are no terms either. Images are summed in fixed groups, as in
-_conv2d_gradient.pyx.
+as behind a ReLU, are no terms either, nor those of windows that have seen nothing but zeros. Images
+are summed in fixed groups, as in _conv2d_gradient.pyx.
 
 Saito, Deep Learning from Scratch, sections 7.3 and 7.4.
 """
 
-from libc.stdint cimport INT32_MAX, int32_t
+from libc.stdint cimport INT32_MAX, int32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from cnn_core._conv2d cimport Convolution, padded_layout, through_activation
+from cnn_core._conv2d_pairs cimport MOST_AREA, Windows, convolve_pairs, takes_pairs
 from cnn_core._conv2d_shape cimport CACHE_BYTES, conv_args
-from cnn_core._images cimport Images, Layout, pixel
+from cnn_core._images cimport Images, Layout, fill_nan, pixel
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (
-    activate_backward, lanes, max_columns, multiply_sparse_taps, sum_rows, transpose,
+    activate_backward, lanes, least_lanes, max_columns, multiply_sparse_taps, sum_rows, transpose,
 )
 from cnn_core._simd_images cimport pick, pick_all
 from cnn_core._types cimport real, round_up
@@ -33,10 +35,9 @@ from cnn_core._winograd cimport takes_winograd
 
 cdef enum:
     MOST_IMAGES = 4
-    MOST_AREA = 16           # pixels of a window
     WEIGHTS_BYTES = 16 << 10      # of the weights that all windows of an image meet in turn
     LINE = 64                # bytes of a cache line
-
+    BITS = 64                # columns of x, at most, of which zeros are noted
 
 cdef double TERM = 5         # cycles that a term of dW takes at least
 
@@ -69,6 +70,8 @@ cdef struct Terms:
     void* reals              # for dW the gradients [F, windows], for dx the padded image
     int32_t* numbers         # for dW those of the pixels, [F, windows]
     int32_t* places          # of the windows' first pixels
+    int32_t* seen            # the same, or -1 where a window has seen nothing but zeros
+    uint64_t* nonzeros       # of each row of x, a bit per column
 
 
 cdef inline Py_ssize_t elements(const conv_args* a) noexcept nogil:
@@ -82,17 +85,20 @@ cdef bint find_room(const pooled_args* a, Py_ssize_t rows, Py_ssize_t reals, con
     cdef Py_ssize_t windows = a.conv.out_height * a.conv.out_width, t, w, y, x
     cdef Py_ssize_t numbers = windows * a.conv.y.channels
     cdef Py_ssize_t count = windows * a.conv.y.channels + lanes(like)
-    terms.memory = malloc(LINE + (count + reals) * sizeof(real)
-                          + (count + 2 * rows + 1 + numbers + windows) * sizeof(int32_t))
+    terms.memory = malloc(LINE + (count + round_up(reals, lanes(like))) * sizeof(real)
+                          + a.padded_height * sizeof(uint64_t)
+                          + (count + 2 * rows + 1 + numbers + 2 * windows) * sizeof(int32_t))
     if terms.memory == NULL:
         return False
     terms.reals = <char*>terms.memory + (LINE - <size_t>terms.memory % LINE)
-    terms.values = <real*>terms.reals + reals
+    terms.nonzeros = <uint64_t*>(<real*>terms.reals + round_up(reals, lanes(like)))
+    terms.values = terms.nonzeros + a.padded_height
     terms.at = <int32_t*>(<real*>terms.values + count)
     terms.ends = terms.at + count
     terms.targets = terms.ends + rows + 1
     terms.numbers = terms.targets + rows
     terms.places = terms.numbers + numbers
+    terms.seen = terms.places + windows
     terms.ends[0] = 0
     memset(terms.pixels, 0, sizeof(terms.pixels))
     for t in range(a.area):
@@ -102,10 +108,34 @@ cdef bint find_room(const pooled_args* a, Py_ssize_t rows, Py_ssize_t reals, con
         y = w // a.conv.out_width
         x = w - y * a.conv.out_width
         terms.places[w] = <int32_t>(y * a.sy * a.conv.sy * a.padded_width + x * a.sx * a.conv.sx)
+    memcpy(terms.seen, terms.places, windows * sizeof(int32_t))
     return True
 
 
 # -------------------------------------------------------------------------- gradients of W and b
+
+
+cdef inline void find_seen(const pooled_args* a, const real* x, const Terms* terms) noexcept nogil:
+    """Windows that have seen more than zeros, of one channel and at most BITS columns; or all."""
+    cdef Py_ssize_t y, column, oy, ox, w = 0, step = a.sx * a.conv.sx
+    cdef Py_ssize_t width = (a.columns - 1) * a.conv.sx + a.conv.kw
+    cdef Py_ssize_t columns = (a.conv.out_width - 1) * step + width
+    cdef Py_ssize_t height = (a.area // a.columns - 1) * a.conv.sy + (a.conv.kh - 1) * a.conv.dy + 1
+    cdef uint64_t bits, window
+    if columns > BITS:
+        return
+    window = ~<uint64_t>0 >> (BITS - width)
+    for y in range(a.padded_height):
+        terms.nonzeros[y] = 0
+        for column in range(columns):
+            terms.nonzeros[y] |= <uint64_t>(x[y * a.conv.x.row + column] != 0) << column
+    for oy in range(a.conv.out_height):
+        bits = 0
+        for y in range(oy * a.sy * a.conv.sy, oy * a.sy * a.conv.sy + height):
+            bits |= terms.nonzeros[y]
+        for ox in range(a.conv.out_width):
+            terms.seen[w] = terms.places[w] if bits >> (ox * step) & window else -1
+            w += 1
 
 
 cdef inline void weight_gradient_image(const pooled_args* a, const real* x, const real* dy,
@@ -119,13 +149,15 @@ cdef inline void weight_gradient_image(const pooled_args* a, const real* x, cons
         a.sy * a.conv.sy * a.conv.x.row * sizeof(real)), 1)
     cdef real* values = <real*>terms.values
     cdef real* gradients = <real*>terms.reals
+    if a.conv.x.channels == 1:
+        find_seen(a, x, terms)
     transpose(windows, filters, dy, filters, gradients, windows)
     # Only moved, whatever they are.
     transpose(windows, filters, <const float*>which, filters, <float*>terms.numbers, windows)
     while w < windows:
         n, count = min(most, windows - w), 0
         for f in range(filters):
-            count += pick_all(n, terms.pixels, terms.numbers + f * windows + w, terms.places + w,
+            count += pick_all(n, terms.pixels, terms.numbers + f * windows + w, terms.seen + w,
                               gradients + f * windows + w, values + count, terms.at + count)
             terms.ends[f + 1] = <int32_t>count
         multiply_sparse_taps(filters, a.conv.kh, run, terms.ends, values, terms.at, x,
@@ -273,6 +305,30 @@ cdef void input_gradient_kernel(const void* args, Py_ssize_t begin, Py_ssize_t e
                               <double*>a.dx)
 
 
+# ----------------------------------------------------------------------------------- both forward
+
+
+cdef struct forward_args:
+    conv_args conv           # y: of the maxima
+    Windows windows
+
+
+cdef void forward_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const forward_args* a = <const forward_args*>args
+    cdef const conv_args* c = &a.conv
+    cdef Py_ssize_t rows = c.out_height
+    cdef bint done
+    if c.is_float:
+        done = convolve_pairs(c, &a.windows, begin * rows, end * rows, <const float*>c.x_data,
+                              <const float*>c.weights, <const float*>c.b, <float*>c.y_data)
+    else:
+        done = convolve_pairs(c, &a.windows, begin * rows, end * rows, <const double*>c.x_data,
+                              <const double*>c.weights, <const double*>c.b, <double*>c.y_data)
+    if not done:    # no memory: NaN is seen, a wrong number is not
+        fill_nan(&c.y, a.windows.out_height, a.windows.out_width, begin, end, c.y_data,
+                 sizeof(float) if c.is_float else sizeof(double))
+
+
 # ------------------------------------------------------------------------------------------ tasks
 
 
@@ -280,9 +336,7 @@ cdef double cycles(const conv_args* a, Py_ssize_t area, const real* like, bint d
     """What dW takes per window, roughly: products of all its pixels, or of one per filter."""
     cdef double all_products = <double>area * elements(a) * a.outer / lanes(like)
     cdef Py_ssize_t vector = lanes(like), run = a.kw * a.inner
-    # Of AVX-512 a row may end in half a vector.
-    cdef Py_ssize_t unit = vector // 2 if vector * <Py_ssize_t>sizeof(real) == LINE else vector
-    cdef double vectors = <double>a.kh * round_up(run, unit) / vector
+    cdef double vectors = <double>a.kh * round_up(run, least_lanes(like)) / vector
     if dense:
         return all_products * 4 / 9 if takes_winograd(a) else all_products
     if a.inner % vector:    # vectors lie across cache lines
@@ -290,7 +344,7 @@ cdef double cycles(const conv_args* a, Py_ssize_t area, const real* like, bint d
     return a.outer * max(vectors, TERM)
 
 
-cdef class PooledGradients:
+cdef class PooledConvolution:
     """The tasks of one convolution and the windows behind it.
 
     size, stride : of the windows, pairs (vertical, horizontal); they lie apart, without padding.
@@ -305,8 +359,54 @@ cdef class PooledGradients:
         if min(self.size) < 1 or stride[0] < size[0] or stride[1] < size[1]:
             raise ValueError(f"stride: expected at least the size {size}, got {stride}")
 
+    @property
+    def takes_forward(self):
+        """Whether there is a `forward`."""
+        cdef conv_args args = self.convolution.shape
+        args.x.channels = self.convolution.channels
+        return takes_pairs(&args) and self.size[0] * self.size[1] <= MOST_AREA
+
+    def forward(self, Images x, real[::1] packed, const real[::1] b, Images y, int32_t[::1] which,
+                int activation, double slope):
+        """Task over images: y = maxima of f(conv(x) + b), and which[N OH OW F] if not None."""
+        cdef forward_args args
+        cdef Convolution of = self.convolution
+        memset(&args, 0, sizeof(args))
+        height, width = of.output_size(x.height, x.width)
+        size = self.outputs(height, width)
+        if x.channels != of.channels or y.channels != of.filters or not self.takes_forward:
+            raise ValueError("images: wrong number of channels")
+        if (y.height, y.width) != size or x.n != y.n or x.is_float != y.is_float:
+            raise ValueError(f"images: expected {x.n} of {size}, got {y.n} of "
+                             f"{(y.height, y.width)}, of one dtype")
+        of.check_packed(False, packed.shape[0], sizeof(real) == sizeof(float), x.is_float)
+        if b.shape[0] != of.filters:
+            raise ValueError(f"b: expected {of.filters} elements, got {b.shape[0]}")
+        args.conv = of.shape
+        args.conv.n, args.conv.out_height, args.conv.out_width = x.n, height, width
+        args.conv.x, args.conv.x_data = padded_layout(x, of.padding), x.data
+        args.conv.y, args.conv.y_data = y.layout, y.data
+        args.conv.weights, args.conv.b = &packed[0], &b[0]
+        args.conv.activation, args.conv.slope = activation, slope
+        args.conv.is_float = x.is_float
+        args.windows.height, args.windows.width = self.size
+        args.windows.sy, args.windows.sx = self.stride
+        args.windows.out_height, args.windows.out_width = size
+        if which is not None:
+            if which.shape[0] < y.n * y.height * y.width * y.channels:
+                raise ValueError("which is too small")
+            args.windows.which = &which[0]
+        return new_task(forward_kernel, &args, sizeof(args), x.n, 1, MOST_IMAGES,
+                        of.work(args.conv),
+                        (x, packed.base, b.base, y, None if which is None else which.base))
+
+    def outputs(self, height, width):
+        """How many windows there are, of images of the convolution's outputs."""
+        return ((height - self.size[0]) // self.stride[0] + 1,
+                (width - self.size[1]) // self.stride[1] + 1)
+
     def pays(self, Py_ssize_t height, Py_ssize_t width, bint is_float):
-        """Whether these are taken for images of this size, rather than all pixels' gradients."""
+        """Whether the gradients below are taken for images of this size, not all pixels'."""
         cdef conv_args args = self.convolution.shape
         cdef const float* f32 = NULL
         cdef const double* f64 = NULL
@@ -330,9 +430,7 @@ cdef class PooledGradients:
         cdef pooled_args args
         cdef Convolution of = self.convolution
         memset(&args, 0, sizeof(args))
-        height, width = of.output_size(x.height, x.width)
-        size = ((height - self.size[0]) // self.stride[0] + 1,
-                (width - self.size[1]) // self.stride[1] + 1)
+        size = self.outputs(*of.output_size(x.height, x.width))
         if x.channels != of.channels or dy.channels != of.filters or of.shape.groups > 1:
             raise ValueError("images: wrong number of channels")
         if (dy.height, dy.width) != size or x.n != dy.n or x.is_float != dy.is_float:

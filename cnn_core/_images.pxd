@@ -1,5 +1,7 @@
 """Images with the channels innermost and a border, as the convolutions read and write them."""
 
+from libc.string cimport memset
+
 from cnn_core._types cimport real
 
 
@@ -24,3 +26,13 @@ cdef class Images:
 cdef inline const real* pixel(const real* data, const Layout* at, Py_ssize_t n, Py_ssize_t y,
                               Py_ssize_t x) noexcept nogil:
     return data + at.offset + n * at.image + y * at.row + x * at.channels
+
+
+cdef inline void fill_nan(const Layout* at, Py_ssize_t height, Py_ssize_t width, Py_ssize_t begin,
+                          Py_ssize_t end, void* data, Py_ssize_t size) noexcept nogil:
+    """Images begin..end that could not be computed; `size` bytes an element."""
+    cdef Py_ssize_t n, y
+    for n in range(begin, end):
+        for y in range(height):
+            memset(<char*>data + (at.offset + n * at.image + y * at.row) * size, 0xFF,
+                   width * at.channels * size)

@@ -15,7 +15,7 @@ from libc.stdint cimport INT32_MAX, int32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from cnn_core._images cimport Images, Layout, pixel
+from cnn_core._images cimport Images, Layout, fill_nan, pixel
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport activate_backward, add_scaled
 from cnn_core._simd_images cimport max_taps, scatter_taps
@@ -163,15 +163,6 @@ cdef void backward_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end, 
                 activate_backward(a.activation, a.slope, a.width * c,
                                   pixel(values, &a.values, n, oy, 0), image + oy * a.x.row,
                                   image + oy * a.x.row)
-
-
-cdef void fill_nan(const Layout* at, Py_ssize_t height, Py_ssize_t width, Py_ssize_t begin,
-                   Py_ssize_t end, char* data, Py_ssize_t size) noexcept nogil:
-    cdef Py_ssize_t n, y
-    for n in range(begin, end):
-        for y in range(height):
-            memset(data + (at.offset + n * at.image + y * at.row) * size, 0xFF,
-                   width * at.channels * size)
 
 
 cdef void run_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end,

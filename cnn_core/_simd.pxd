@@ -21,8 +21,7 @@ cdef extern from "simd/simd.h" nogil:
         ACTIVATION_LEAKY_RELU
 
     ctypedef struct simd_f32:
-        Py_ssize_t lanes
-        Py_ssize_t max_columns
+        Py_ssize_t lanes, least_lanes, max_columns
         void (*product_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*,
                              const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const float*,
                              const Py_ssize_t*, Py_ssize_t, const float*, float*,
@@ -74,6 +73,11 @@ cdef extern from "simd/simd.h" nogil:
                            int32_t*) noexcept nogil
         Py_ssize_t (*pick_all)(Py_ssize_t, const int32_t*, const int32_t*, const int32_t*,
                                const float*, float*, int32_t*) noexcept nogil
+        Py_ssize_t (*pick_pairs)(Py_ssize_t, const float*, float*, int32_t*) noexcept nogil
+        void (*spread_pairs)(Py_ssize_t, const int32_t*, const float*, Py_ssize_t, Py_ssize_t,
+                             Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t, float**,
+                             Py_ssize_t) noexcept nogil
+        void (*copy_rows)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*) noexcept nogil
         void (*winograd_input)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t,
                                Py_ssize_t, float*, Py_ssize_t) noexcept nogil
         void (*winograd_output)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const float*,
@@ -103,8 +107,7 @@ cdef extern from "simd/simd.h" nogil:
         double (*sum_squares)(Py_ssize_t, const float*) noexcept nogil
 
     ctypedef struct simd_f64:
-        Py_ssize_t lanes
-        Py_ssize_t max_columns
+        Py_ssize_t lanes, least_lanes, max_columns
         void (*product_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*,
                              const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const double*,
                              const Py_ssize_t*, Py_ssize_t, const double*, double*,
@@ -157,6 +160,11 @@ cdef extern from "simd/simd.h" nogil:
                            int32_t*) noexcept nogil
         Py_ssize_t (*pick_all)(Py_ssize_t, const int32_t*, const int32_t*, const int32_t*,
                                const double*, double*, int32_t*) noexcept nogil
+        Py_ssize_t (*pick_pairs)(Py_ssize_t, const double*, double*, int32_t*) noexcept nogil
+        void (*spread_pairs)(Py_ssize_t, const int32_t*, const double*, Py_ssize_t, Py_ssize_t,
+                             Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t, double**,
+                             Py_ssize_t) noexcept nogil
+        void (*copy_rows)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*) noexcept nogil
         void (*winograd_input)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t,
                                Py_ssize_t, double*, Py_ssize_t) noexcept nogil
         void (*winograd_output)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, const double*,
@@ -203,6 +211,13 @@ cdef inline Py_ssize_t lanes(const real* like) noexcept nogil:
         return f32.lanes
     else:
         return f64.lanes
+
+
+cdef inline Py_ssize_t least_lanes(const real* like) noexcept nogil:
+    if real is float:
+        return f32.least_lanes
+    else:
+        return f64.least_lanes
 
 
 cdef inline Py_ssize_t max_columns(const real* like) noexcept nogil:

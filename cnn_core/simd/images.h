@@ -22,26 +22,71 @@ static INLINE void NAME(store_numbers)(int32_t *p, ptrdiff_t n, ivec v) {
 #endif
 }
 
+/* A vector may end in the rows that follow, which are written later. */
+static void NAME(copy_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y) {
+    for (ptrdiff_t row = 0; row < m; row++, x += x_row, y += n)
+        FOR_VECTORS(n) NAME(store_n)(y + i, (m - row) * n - i, NAME(load_n)(x + i, left, 0));
+}
+
+/* LARGER: the lanes in which v takes the place of `most`: it is larger, or the first NaN. */
+#if VECTOR_BYTES == 64
+#if REAL_IS_FLOAT
+#define LANE_MASK __mmask16
+#define COMPARE(name, ...) _mm512_##name##_ps_mask(__VA_ARGS__)
+#define CHOOSE(mask, yes, no) (vec)_mm512_mask_blend_ps(mask, (__m512)(no), (__m512)(yes))
+#define CHOOSE_NUMBERS(mask, yes, no) (ivec)_mm512_mask_blend_epi32(mask, (__m512i)(no), (__m512i)(yes))
+#define REGISTER __m512
+#else
+#define LANE_MASK __mmask8
+#define COMPARE(name, ...) _mm512_##name##_pd_mask(__VA_ARGS__)
+#define CHOOSE(mask, yes, no) (vec)_mm512_mask_blend_pd(mask, (__m512d)(no), (__m512d)(yes))
+#define CHOOSE_NUMBERS(mask, yes, no) (ivec)_mm512_mask_blend_epi64(mask, (__m512i)(no), (__m512i)(yes))
+#define REGISTER __m512d
+#endif
+#define LARGER(v, most)                                                                           \
+    COMPARE(mask_cmp, COMPARE(cmp, (REGISTER)(most), (REGISTER)(most), _CMP_ORD_Q), (REGISTER)(v), \
+            (REGISTER)(most), _CMP_NLE_UQ)
+#else
+#define LANE_MASK ivec
+#define CHOOSE NAME(select)
+#define CHOOSE_NUMBERS(mask, yes, no) (((yes) & (mask)) | ((no) & ~(mask)))
+#define LARGER(v, most) (~((v) <= (most)) & ((most) == (most)))
+#endif
+
 /* best = the largest of the taps, which = its number; the first of equals, the first NaN of all. */
-static void NAME(max_taps)(ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n, ptrdiff_t taps,
-                           const REAL *x, const ptrdiff_t *at, const int32_t *numbers, REAL *best,
-                           int32_t *which) {
+static INLINE void NAME(max_taps_as)(int numbered, ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n,
+                                     ptrdiff_t taps, const REAL *x, const ptrdiff_t *at,
+                                     const int32_t *numbers, REAL *best, int32_t *which) {
     FOR_VECTORS(n) {
         for (ptrdiff_t w = 0; w < windows; w++) {
             const REAL *from = x + w * step + i;
             vec most = NAME(load_n)(from + at[0], left, 0);
             ivec number = (ivec){0} + (lane_int)numbers[0];
             for (ptrdiff_t t = 1; t < taps; t++) {
-                vec v = NAME(load_n)(from + at[t], left, 0);
-                ivec larger = (v > most) | ((v != v) & (most == most));
-                most = NAME(select)(larger, v, most);
-                number = (((ivec){0} + (lane_int)numbers[t]) & larger) | (number & ~larger);
+                const vec v = NAME(load_n)(from + at[t], left, 0);
+                const LANE_MASK larger = LARGER(v, most);
+                most = CHOOSE(larger, v, most);
+                if (numbered)
+                    number = CHOOSE_NUMBERS(larger, (ivec){0} + (lane_int)numbers[t], number);
             }
             NAME(store_n)(best + w * n + i, left, most);
-            if (which) NAME(store_numbers)(which + w * n + i, left, number);
+            if (numbered) NAME(store_numbers)(which + w * n + i, left, number);
         }
     }
 }
+
+static void NAME(max_taps)(ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n, ptrdiff_t taps,
+                           const REAL *x, const ptrdiff_t *at, const int32_t *numbers, REAL *best,
+                           int32_t *which) {
+    if (which) NAME(max_taps_as)(1, windows, step, n, taps, x, at, numbers, best, which);
+    else NAME(max_taps_as)(0, windows, step, n, taps, x, at, numbers, best, which);
+}
+#undef LANE_MASK
+#undef COMPARE
+#undef CHOOSE
+#undef CHOOSE_NUMBERS
+#undef REGISTER
+#undef LARGER
 
 /* x[at[t] + j] (+)= g[j] for the tap t whose number is which[j], (+)= 0 for the others. */
 static INLINE void NAME(scatter_taps_as)(int add, ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n,

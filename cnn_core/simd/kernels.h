@@ -14,8 +14,8 @@
 #define PASTE(a, b) PASTE_(a, b)
 
 #define TABLE_ENTRIES                                                                             \
-    .lanes = LANES, .max_columns = MOST_VECTORS * LANES, .product_taps = NAME(product_taps),      \
-    .product_sparse = NAME(product_sparse), .product_nonzeros = NAME(product_nonzeros),           \
+    .lanes = LANES, .least_lanes = LEAST_LANES, .max_columns = MOST_VECTORS * LANES,              \
+    .product_taps = NAME(product_taps), .product_sparse = NAME(product_sparse), .product_nonzeros = NAME(product_nonzeros),           \
     .dots = NAME(dots), .activate = NAME(activate),                                               \
     .activate_backward = NAME(activate_backward), .softmax = NAME(softmax),                       \
     .softmax_backward = NAME(softmax_backward),                                                   \
@@ -28,7 +28,8 @@
     .sgd_product = NAME(sgd_product), .cross_entropy_columns = NAME(cross_entropy_columns),       \
     .add_scaled = NAME(add_scaled), .max_taps = NAME(max_taps),                                   \
     .scatter_taps = NAME(scatter_taps), .pick = NAME(pick), .pick_all = NAME(pick_all),           \
-    .dropout = NAME(dropout),                                                                     \
+    .pick_pairs = NAME(pick_pairs), .spread_pairs = NAME(spread_pairs),                           \
+    .copy_rows = NAME(copy_rows), .dropout = NAME(dropout),                                       \
     .keep = NAME(keep), .add_squares = NAME(add_squares), .add_products = NAME(add_products),     \
     .winograd_input = NAME(winograd_input), .winograd_output = NAME(winograd_output),             \
     .winograd_weights = NAME(winograd_weights), .winograd_gradient = NAME(winograd_gradient),     \

@@ -3,6 +3,7 @@
 #undef REAL_IS_FLOAT
 #undef NAME
 #undef LANES
+#undef LEAST_LANES
 #undef SQRT
 #undef vec
 #undef ivec
@@ -39,6 +40,10 @@
 #undef DEFINE_SPARSE
 #undef ALL_SPARSE
 #undef SPARSE_CASE
+#undef SPREAD_PARAMETERS
+#undef DEFINE_SPREAD
+#undef ALL_SPREAD
+#undef SPREAD_CASE
 #undef FOR_VECTORS
 #undef DEFINE_SCALE
 #undef INPUTS_AT_ONCE

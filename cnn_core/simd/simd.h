@@ -27,8 +27,9 @@ enum activation {
 static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
 
 #define SIMD_TABLE(REAL)                                                                          \
-    /* Elements in one vector register, and the most columns that `product_taps` takes at once. */\
-    ptrdiff_t lanes, max_columns;                                                                 \
+    /* Elements in one vector register, in the smallest part of one that kernels take, and the     \
+     * most columns that `product_taps` takes at once. */                                         \
+    ptrdiff_t lanes, least_lanes, max_columns;                                                                \
                                                                                                   \
     /* C[m, n] += sum over taps t of A_t[m, k] B_t[k, n]: a convolution's taps, the rows of an    \
      * image, or one tap for a plain product.                                                     \
@@ -139,9 +140,23 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
      * written to; values may be NULL. */                                                                             \
     ptrdiff_t (*pick)(ptrdiff_t n, int32_t number, const int32_t *numbers, const REAL *g,         \
                       REAL *values, int32_t *at);                                                 \
-    /* The same for all numbers, which are below 16, with at[] = places[j] + table[numbers[j]]. */\
+    /* The same for all numbers, which are below 16, with at[] = places[j] + table[numbers[j]], of \
+     * the elements with places[j] >= 0. */                                                       \
     ptrdiff_t (*pick_all)(ptrdiff_t n, const int32_t table[16], const int32_t *numbers,           \
                           const int32_t *places, const REAL *g, REAL *values, int32_t *at);       \
+    /* values[2 i] and values[2 i + 1] = x[at[i]] and its neighbour, of the elements 0 and 1, 2 and   \
+     * 3 ... of x[n] those that are not both 0, in order; returns how many. Behind an odd n is a 0.   \
+     * Room for (n + 1) / 2 + lanes of at, and twice as many values, may be written to. */            \
+    ptrdiff_t (*pick_pairs)(ptrdiff_t n, const REAL *x, REAL *values, int32_t *at);               \
+    /* For r < rows, both elements e of each such pair, s < taps <= 8, j < n:                         \
+     * sums[r][(at[i] + e + taps - 1 - s) step + j] += values[2 i + e] w[r w_row + s w_tap + j],      \
+     * first of pair i and s, and so on. All of step, n rounded up to least_lanes, is read and         \
+     * written, with whatever of w stands there. */                                                   \
+    void (*spread_pairs)(ptrdiff_t count, const int32_t *at, const REAL *values, ptrdiff_t taps,  \
+                         ptrdiff_t rows, ptrdiff_t n, const REAL *w, ptrdiff_t w_row,             \
+                         ptrdiff_t w_tap, REAL *const *sums, ptrdiff_t step);                     \
+    /* y[i n + j] = x[i x_row + j], i < m, j < n. */                                              \
+    void (*copy_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y);         \
     /* row[p row_step + j] += sum over s < taps of products[q x_row + s n + j], j < n, for the    \
      * window q < windows with q step + s = p, if there is one; p < pixels. */                    \
     void (*fold_row)(ptrdiff_t pixels, ptrdiff_t windows, ptrdiff_t taps, ptrdiff_t n,            \

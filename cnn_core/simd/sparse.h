@@ -97,7 +97,8 @@ static ptrdiff_t NAME(pick)(ptrdiff_t n, int32_t number, const int32_t *numbers,
     return NAME(pick_as)(n, number, numbers, g, values, at);
 }
 
-/* The elements with g[j] != 0, in order, at places[j] + table[numbers[j]]; returns how many. */
+/* The elements with g[j] != 0 and places[j] >= 0, in order, at places[j] + table[numbers[j]]; returns how
+ * many. */
 static ptrdiff_t NAME(pick_all)(ptrdiff_t n, const int32_t table[16], const int32_t *numbers,
                                 const int32_t *places, const REAL *g, REAL *values, int32_t *at) {
     ptrdiff_t count = 0, j = 0;
@@ -106,13 +107,14 @@ static ptrdiff_t NAME(pick_all)(ptrdiff_t n, const int32_t table[16], const int3
         const vec v = NAME(load_n)(g + j, n - j, 0);
         const __m512i of = LOAD_PLACES(numbers + j, n - j), from = LOAD_PLACES(places + j, n - j);
         const __m512i more = _mm512_permutexvar_epi32(of, _mm512_loadu_si512(table));
-        count += NAME(keep_lanes)(NOT_ZERO(v), v, ADD_PLACES(from, more), values + count, at + count);
+        const unsigned mask = NOT_ZERO(v) & (unsigned)_mm512_cmpge_epi32_mask(from, (__m512i){0});
+        count += NAME(keep_lanes)(mask, v, ADD_PLACES(from, more), values + count, at + count);
     }
 #endif
     for (; j < n; j++) {
         values[count] = g[j];
         at[count] = places[j] + table[numbers[j]];
-        count += g[j] != 0;
+        count += (g[j] != 0) & (places[j] >= 0);
     }
     return count;
 }
@@ -185,6 +187,7 @@ ALL_SPARSE(DEFINE_SPARSE, half_)
 
 /* The size of the first of the fewest parts of at most `most`, all of nearly the same size. */
 static INLINE ptrdiff_t NAME(part_of)(ptrdiff_t n, ptrdiff_t most) {
+    if (n <= most) return n; /* divisions take longer than a short row */
     const ptrdiff_t parts = (n + most - 1) / most;
     return (n + parts - 1) / parts;
 }

@@ -83,6 +83,7 @@ static INLINE void NAME(store_n)(REAL *p, ptrdiff_t n, vec v) {
 }
 
 #if VECTOR_BYTES == 64
+#define LEAST_LANES (LANES / 2)
 /* Half a register: processors whose units are half as wide take such operations at twice the rate. */
 typedef REAL NAME(half_vec) __attribute__((vector_size(VECTOR_BYTES / 2)));
 typedef REAL NAME(half_unaligned)
@@ -101,6 +102,7 @@ typedef REAL NAME(half_unaligned)
 static INLINE half_vec NAME(half_load)(const REAL *p) {
     return *(const NAME(half_unaligned) *)p;
 }
+static INLINE void NAME(half_store)(REAL *p, half_vec v) { *(NAME(half_unaligned) *)p = v; }
 static INLINE half_vec NAME(half_load_n)(const REAL *p, ptrdiff_t n, REAL fill) {
     const HALF_REGISTER others = HALF_SUFFIXED(_mm256_set1)(fill);
     return (half_vec)HALF_SUFFIXED(_mm256_mask_loadu)(others, (__mmask8)((1u << n) - 1), p);
@@ -112,6 +114,8 @@ static INLINE half_vec NAME(half_low)(vec v) { return (half_vec)HALF_LOW(v); }
 #undef HALF_SUFFIXED
 #undef HALF_REGISTER
 #undef HALF_LOW
+#else
+#define LEAST_LANES LANES
 #endif
 static INLINE vec NAME(low)(vec v) { return v; }
 

@@ -8,12 +8,25 @@ from cnn_core._parallel import Task
 _Real = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 _Pair = tuple[int, int]
 
-class PooledGradients:
+class PooledConvolution:
     def __init__(self, convolution: Convolution, size: _Pair, stride: _Pair) -> None: ...
     @property
     def size(self) -> _Pair: ...
     @property
     def stride(self) -> _Pair: ...
+    @property
+    def takes_forward(self) -> bool: ...
+    def forward(
+        self,
+        x: Images,
+        packed: _Real,
+        b: _Real,
+        y: Images,
+        which: npt.NDArray[np.int32] | None,
+        activation: int,
+        slope: float,
+    ) -> Task: ...
+    def outputs(self, height: int, width: int) -> _Pair: ...
     def pays(self, height: int, width: int, is_float: bool) -> bool: ...
     def weight_gradient(
         self, x: Images, dy: Images, which: npt.NDArray[np.int32], partial: _Real

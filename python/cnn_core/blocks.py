@@ -59,6 +59,8 @@ class Block:
     dy: Any = None
     dx: Any = None
     training = False
+    #: whether there will be a backward pass
+    gradient = False
     #: whether nobody else reads x again: y may take its place
     spare_x = False
     #: the border that x and dy must have, where they are images
@@ -89,6 +91,10 @@ class Block:
 
     def forward(self) -> Parts:
         raise NotImplementedError
+
+    def forward_with(self, behind: Block) -> Parts | None:
+        """The outputs of the block behind, without those between; None where that is not done."""
+        return None
 
     def backward(self, previous: Block | None) -> Parts:
         """Gradients by x and by the parameters, from dy before the activation."""

@@ -22,9 +22,10 @@ class ConvBlock(Block):
     takes = gives = "images"
     takes_activation = True
     layer: Conv2D
-    #: see `join`
+    #: of this layer and a maximum pool behind it that may join it
+    pooled: Any = None
+    #: the pool, where the gradient comes from its outputs
     pool: PoolBlock | None = None
-    gradients: Any = None
 
     def __init__(
         self, layer: Conv2D, input_shape: Shape, sample_shape: Shape, activation: Layer | None
@@ -34,14 +35,20 @@ class ConvBlock(Block):
         self.x_border = self.convolution.padding
         self.dy_border = self.convolution.gradient_border
 
+    def meet(self, behind: Block) -> None:
+        """Note a pool behind this block whose windows lie apart."""
+        if isinstance(behind, PoolBlock) and behind.apart:
+            size, stride, _ = behind.window
+            self.pooled = ops.native.conv2d_pooled.PooledConvolution(self.convolution, size, stride)
+
     def join(self, behind: Block) -> None:
-        """Take the gradient from a pool behind this block, where most pixels would have none."""
-        if not isinstance(behind, PoolBlock) or not behind.apart:
-            return
-        size, stride, _ = behind.window
-        gradients = ops.native.conv2d_pooled.PooledGradients(self.convolution, size, stride)
-        if gradients.pays(self.x.height, self.x.width, self.x.dtype == np.float32):
-            self.pool, self.gradients, behind.joined = behind, gradients, True
+        """Take the gradient from the pool, where most pixels would have none."""
+        is_float = self.x.dtype == np.float32
+        if self.pooled is not None and self.pooled.pays(self.x.height, self.x.width, is_float):
+            assert isinstance(behind, PoolBlock)
+            self.pool, behind.joined = behind, True
+            # Who takes the gradient back to the pool passes it through this, by the pool's y.
+            behind.code, behind.slope = self.code, self.slope
 
     def packed(self, backward: bool) -> tuple[Array, Packing]:
         W = self.layer.params["W"]
@@ -49,14 +56,25 @@ class ConvBlock(Block):
         packed = _memory.empty(size, W.dtype)
         return packed, Packing(W, [self.convolution.pack(W, packed, backward)])
 
+    @property
+    def by_rows(self) -> bool:
+        """Whether the threads share the rows of an image."""
+        work = self.layer.params["W"].size * self.y.height * self.y.width
+        return len(self.x) < FEW_SAMPLES and work > WORK_TO_SHARE
+
     def forward(self) -> Parts:
         packed, pack = self.packed(False)
-        b = self.layer.params["b"]
-        work = self.layer.params["W"].size * self.y.height * self.y.width
-        by_rows = len(self.x) < FEW_SAMPLES and work > WORK_TO_SHARE
-        options = self.x, packed, b, self.y, self.code, self.slope, by_rows
-        task = self.convolution.forward(*options)
-        return Parts(packing=[pack], rows=[[[task]] if by_rows else task])
+        options = self.layer.params["b"], self.y, self.code, self.slope, self.by_rows
+        task = self.convolution.forward(self.x, packed, *options)
+        return Parts(packing=[pack], rows=[[[task]] if self.by_rows else task])
+
+    def forward_with(self, behind: Block) -> Parts | None:
+        if self.pooled is None or not self.pooled.takes_forward or self.by_rows:
+            return None
+        assert isinstance(behind, PoolBlock)
+        packed, pack = self.packed(False)
+        options = packed, self.layer.params["b"], behind.y, behind.numbers(), self.code, self.slope
+        return Parts(packing=[pack], rows=[self.pooled.forward(self.x, *options)])
 
     def backward(self, previous: Block | None) -> Parts:
         _, n_sums, size = self.convolution.sums(len(self.x))
@@ -78,7 +96,7 @@ class ConvBlock(Block):
 
     def pooled_backward(self, pool: PoolBlock, partial: Array, previous: Block | None) -> Parts:
         """The same from the gradient by the outputs of the pool behind."""
-        W, grads, gradients = self.layer.params["W"], self.layer.grads, self.gradients
+        W, grads, gradients = self.layer.params["W"], self.layer.grads, self.pooled
         parts = Parts(
             rows=[gradients.weight_gradient(self.x, pool.dy, pool.which, partial)],
             reduce=[[self.convolution.reduce(partial, grads["W"], grads["b"], True)]],
@@ -108,19 +126,20 @@ class PoolBlock(Block):
     def input_gradient(self, border: Border) -> Any:
         return None if self.joined else super().input_gradient(border)
 
-    def forward(self) -> Parts:
-        if not self.average and self.which is None:
+    def numbers(self) -> npt.NDArray[np.int32] | None:
+        """Room for those of the pixels that were the maxima, where the gradient needs them."""
+        if self.gradient and not self.average and self.which is None:
             self.which = np.zeros(len(self.x) * math.prod(self.sample_shape), np.int32)
+        return self.which
+
+    def forward(self) -> Parts:
         pool = ops.native.pooling.forward
-        return Parts(rows=[pool(self.x, self.y, self.which, *self.window, self.average)])
+        return Parts(rows=[pool(self.x, self.y, self.numbers(), *self.window, self.average)])
 
     def backward(self, previous: Block | None) -> Parts:
-        x, code, slope = activation_of(previous)
-        if self.joined and x is not None:
-            images = ops.native.images.activation_backward
-            return Parts(rows=[images(self.y, self.dy, self.dy, code, slope)])
-        if self.dx is None:
+        if self.joined or self.dx is None:
             return Parts()
+        x, code, slope = activation_of(previous)
         values = self.y if x is not None and self.apart else x
         options = *self.window, self.average, values, code, slope
         return Parts(rows=[ops.native.pooling.backward(self.dy, self.dx, self.which, *options)])

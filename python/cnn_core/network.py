@@ -21,13 +21,11 @@ from cnn_core._weights import ClassWeight, row_weights
 from cnn_core.image_layers import BatchNorm, Dropout
 from cnn_core.layers import Layer, Shape
 from cnn_core.ops.sparse import Rows
-from cnn_core.plan import Plan, target_kind
+from cnn_core.plan import ELEMENTS_AT_ONCE, Plan, target_kind
 
 Array = npt.NDArray[Any]
 
-ROWS_AT_ONCE = 2048  # of a long input, at most: bounds the memory of predict, loss and accuracy
 ROWS_AS_ONE = 256  # copied before they are computed: the program is there already
-ELEMENTS_AT_ONCE = 2**20  # of the largest layer: the batch stays in the cache
 PLANS_KEPT = 8  # one per batch size and use
 
 
@@ -129,9 +127,9 @@ class Sequential(FlatParameters):
                 self.state |= {f"{key}{number}": value for key, value in layer.state.items()}
         self.output_shape = self._shapes[-1]
         sizes = [math.prod(shape) for shape in self._shapes]
-        #: rows of a long input that are computed at a time, by whether they are sparse
-        self._rows_at_once = {
-            sparse: max(1, min(ROWS_AT_ONCE, ELEMENTS_AT_ONCE // max(sizes[sparse:])))
+        #: rows that are copied at most, by whether they are sparse
+        self._rows_as_one = {
+            sparse: max(1, min(ROWS_AS_ONE, ELEMENTS_AT_ONCE // max(sizes[sparse:])))
             for sparse in (False, True)
         }
         self._owners = {name: (layer, key) for name, (layer, key, _) in initial.items()}
@@ -279,7 +277,7 @@ class Sequential(FlatParameters):
     def predict(self, x: Samples) -> Array:
         """The outputs (scores) for any number of rows, in inference mode and bounded memory."""
         array = self.check_input(x)
-        if len(array) <= min(self._rows_at_once[isinstance(array, Rows)], ROWS_AS_ONE):
+        if len(array) <= self._rows_as_one[isinstance(array, Rows)]:
             return self._forward(array)
         out = np.empty((len(array), *self.output_shape), self.dtype)
         with self._lock:
@@ -303,7 +301,9 @@ class Sequential(FlatParameters):
         in_one_piece = _inputs.in_one_piece(array)
         calls: list[Callable[[], None]] = []
         last = None
-        at_once = self._rows_at_once[use["sparse"]]
+        one = self.plan(1, kind, **use)
+        in_place = _inputs.in_one_piece(array) and one.reads_in_place(array)
+        at_once = one.rows_at_once(len(array), in_place)
         for first in range(0, len(array), at_once):
             part, start[0] = slice(first, min(first + at_once, len(array))), first
             plan = self.plan(part.stop - first, kind, **use)

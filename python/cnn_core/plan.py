@@ -36,6 +36,12 @@ Array = npt.NDArray[Any]
 Update = Callable[[list[Finished]], Parts]
 
 
+ROWS_AT_ONCE = 8192  # of a long input, at most: bounds the memory of predict, loss and accuracy
+COPIED_AT_ONCE = 2048  # the same of sparse rows, with all their entries
+ELEMENTS_AT_ONCE = 2**19  # of the largest layer: the batch stays in the cache
+IMAGES_AT_ONCE = 2**22  # elements of images that only pass, which take memory for a few
+
+
 def no_update(finished: list[Finished]) -> Parts:
     return Parts()
 
@@ -76,7 +82,7 @@ class Plan:
         if len(shapes) != len(layers) + 1:
             expected = f"the {len(shapes) - 1} layers that the network was made of"
             raise ValueError(f"layers: expected {expected}, got {len(layers)}")
-        self.n, self.loss, self.training = n, loss, training
+        self.n, self.loss, self.training, self.shapes = n, loss, training, shapes
         self.x: Any
         if sparse:
             self.x = Batch(n, shapes[0][0], np.dtype(dtype), transposed=gradient)
@@ -203,6 +209,22 @@ class Plan:
         dense = isinstance(segment, NativeSegment) and segment.dense and not segment.strips
         return bool(dense) and source.dtype == self.x.dtype
 
+    def rows_at_once(self, n: int, in_place: bool) -> int:
+        """How many of n rows a plan like this one computes at a time: all parts of nearly one size.
+
+        in_place : whether it reads them where they lie.
+        """
+        passing = len(self.segments) == 1 and isinstance(self.segments[0], NativeSegment)
+        sparse = isinstance(self.x, Batch)
+        most = COPIED_AT_ONCE if sparse else ROWS_AT_ONCE
+        for position, shape in enumerate(self.shapes):
+            if position == 0 and (in_place or sparse):
+                continue
+            only_passes = passing and position > 0 and len(shape) == 3
+            room = IMAGES_AT_ONCE if only_passes else ELEMENTS_AT_ONCE
+            most = min(most, max(1, room // math.prod(shape)))
+        return -(-n // -(-n // most))
+
     def forward_steps(self, read: Parts | Source) -> list[Callable[[], None]]:
         """What to call, in this order, for `y`.
 
@@ -210,7 +232,7 @@ class Plan:
         """
         if len(self.segments) == 1 and isinstance(self.segments[0], NativeSegment):
             segment = self.segments[0]
-            return [segment.reading_parts(read).program(segment.images).run]
+            return [segment.reading_parts(read, True).program(segment.images).run]
         assert isinstance(read, Parts)
         return [read.program().run, self._forward_only]
 
@@ -231,7 +253,7 @@ class Plan:
         if self.native:
             segment = self.segments[0]
             assert isinstance(segment, NativeSegment)
-            parts = segment.reading_parts(read) + self.loss_parts(dy)
+            parts = segment.reading_parts(read, not keep_outputs) + self.loss_parts(dy)
             if gradient:
                 parts += segment.backward_parts()
             passing = () if keep_outputs else segment.images

@@ -54,6 +54,7 @@ class NativeSegment:
         self, blocks: list[Block], x: Array, training: bool, gradient: bool, need_dx: bool
     ) -> None:
         self.blocks, self.x, self.training = convert(blocks, x.shape[1:]), x, training
+        self.gradient = gradient
         self._lay_out(x)
         #: the first block that needs a gradient: none before it has parameters
         self.lowest = 0
@@ -74,7 +75,10 @@ class NativeSegment:
         spare = False
         for block, behind in zip(self.blocks, [*self.blocks[1:], None], strict=True):
             block.x, block.spare_x, block.training = x, spare, self.training
+            block.gradient = self.gradient
             block.y = x = block.output(behind.x_border if behind is not None else NO_BORDER)
+            if isinstance(block, ConvBlock) and behind is not None:
+                block.meet(behind)
             spare = block.spare_y or (spare and isinstance(block, FlattenBlock))
         self.y: Array = x
 
@@ -105,11 +109,11 @@ class NativeSegment:
         buffers = (buffer for block in self.blocks for buffer in (block.x, block.y, block.dx))
         return {buffer for buffer in buffers if isinstance(buffer, Images)}
 
-    def forward_parts(self, first: int = 0) -> Parts:
+    def forward_parts(self, first: int = 0, passing: bool = False) -> Parts:
         """The forward pass, from block `first` on."""
-        return sum((block.forward() for block in self.blocks[first:]), Parts())
+        return sum((parts for _, parts in self.forward_blocks(first, passing)), Parts())
 
-    def reading_parts(self, read: Parts | Source) -> Parts:
+    def reading_parts(self, read: Parts | Source, passing: bool) -> Parts:
         """The forward pass of rows that `read` puts into `x`, or that `dense` reads."""
         dense = self.dense
         if not isinstance(read, Parts):
@@ -118,17 +122,25 @@ class NativeSegment:
         elif dense is not None and dense.strips and read.following:
             first = read + dense.forward_strips(*read.following[0])
         else:
-            return read + self.forward_parts()
+            return read + self.forward_parts(passing=passing)
         return first + self.forward_parts(self.blocks.index(dense) + 1)
 
     def backward_parts(self) -> Parts:
         """Gradients from self.dy, the gradient by self.y."""
         return sum((parts for _, parts in self.backward_blocks()), Parts())
 
-    def forward_blocks(self) -> Iterator[tuple[Block, Parts]]:
-        """The forward pass, block by block."""
-        for block in self.blocks:
-            yield block, block.forward()
+    def forward_blocks(self, first: int = 0, passing: bool = True) -> Iterator[tuple[Block, Parts]]:
+        """The forward pass, block by block.
+
+        passing : whether nobody wants all outputs afterwards: some blocks take the next one along.
+        """
+        blocks = iter(pairwise([*self.blocks[first:], None]))
+        for block, behind in blocks:
+            assert block is not None
+            both = block.forward_with(behind) if passing and behind is not None else None
+            yield block, both or block.forward()
+            if both:
+                next(blocks)
 
     def backward_blocks(self) -> Iterator[tuple[Block, Parts]]:
         """The backward pass, block by block, an activation apart from its layer."""
@@ -143,7 +155,7 @@ class NativeSegment:
 
     def forward(self) -> None:
         if not hasattr(self, "_forward"):
-            parts = self.forward_parts()
+            parts = self.forward_parts(passing=not (self.training or self.gradient))
             # One sample has little more work than the packing of weights that mostly stay the same.
             if parts.packing and not self.training and len(self.x) < FEW_SAMPLES:
                 sources = [packing.source for packing in parts.packing]

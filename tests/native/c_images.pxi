@@ -50,6 +50,34 @@ def pick_all(bint single, Py_ssize_t n, address table, address numbers, address 
                         <double*>values, <int32_t*>at)
 
 
+def pick_pairs(bint single, Py_ssize_t n, address x, address values, address at):
+    if single:
+        return f32.pick_pairs(n, <float*>x, <float*>values, <int32_t*>at)
+    return f64.pick_pairs(n, <double*>x, <double*>values, <int32_t*>at)
+
+
+def spread_pairs(bint single, Py_ssize_t count, address at, address values, Py_ssize_t taps,
+                 Py_ssize_t rows, Py_ssize_t n, address w, Py_ssize_t w_row, Py_ssize_t w_tap,
+                 address sums, Py_ssize_t step):
+    if single:
+        f32.spread_pairs(count, <int32_t*>at, <float*>values, taps, rows, n, <float*>w, w_row,
+                         w_tap, <float**>sums, step)
+    else:
+        f64.spread_pairs(count, <int32_t*>at, <double*>values, taps, rows, n, <double*>w, w_row,
+                         w_tap, <double**>sums, step)
+
+
+def copy_rows(bint single, Py_ssize_t m, Py_ssize_t n, address x, Py_ssize_t x_row, address y):
+    if single:
+        f32.copy_rows(m, n, <float*>x, x_row, <float*>y)
+    else:
+        f64.copy_rows(m, n, <double*>x, x_row, <double*>y)
+
+
+def least_lanes(bint single):
+    return f32.least_lanes if single else f64.least_lanes
+
+
 def dropout(bint single, Py_ssize_t n, address key, address stream, uint32_t threshold,
             double scale, address x, address y, address mask):
     if single:

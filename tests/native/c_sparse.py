@@ -25,6 +25,38 @@ class SparseKernels:
             count = self.call(name, len(g), *args, g_, values.address, at.address)
         return values.array[:count], at.array[:count]
 
+    def pick_pairs(self, x):
+        """Values (count, 2), and where each pair begins."""
+        room = (len(x) + 1) // 2 + self.lanes
+        with self.memory() as m:
+            values = m.inout(np.full(2 * room, np.nan, self.dtype))
+            at = m.inout(np.full(room, -7, np.int32))
+            count = self.call("pick_pairs", len(x), m.input(x).address, values.address, at.address)
+        return values.array[: 2 * count].reshape(count, 2), at.array[:count]
+
+    def spread_pairs(self, values, at, w, sums):
+        """sums (rows, pixels, n) + what pairs of one row give, met by w (rows, taps, n)."""
+        (rows, taps, n), pixels = w.shape, sums.shape[1]
+        least = self.call("least_lanes")
+        step = -(-n // least) * least
+        padded = np.zeros((rows, pixels, step), self.dtype)
+        padded[..., :n] = sums
+        weights = np.zeros((rows, taps, step), self.dtype)
+        weights[..., :n] = w
+        with self.memory() as m:
+            at_, values_, w_ = m.input(at), m.input(values.ravel()), m.input(weights.ravel())
+            buffers = [m.inout(row.ravel()) for row in padded]
+            places = m.input(np.array([b.address for b in buffers], np.uint64))
+            args = (len(at), at_.address, values_.address, taps, rows, n, w_.address)
+            self.call("spread_pairs", *args, taps * step, step, places.address, step)
+        return np.array([b.array.reshape(pixels, step)[:, :n] for b in buffers])
+
+    def copy_rows(self, x, *, gap=0):
+        with self.memory() as m:
+            x_, y = m.input(x, gap), m.output(x.size, self.dtype)
+            self.call("copy_rows", *x.shape, x_.address, x_.row, y.address)
+        return y.array.reshape(x.shape)
+
     def product_nonzeros(self, a, b, c, most, *, add=False, a_gap=0, b_gap=0, c_gap=0):
         """A B, or c + A B where `add`; None where A has more nonzeros than `most`."""
         (m_, k), n = a.shape, b.shape[1]

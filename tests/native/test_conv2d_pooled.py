@@ -46,7 +46,7 @@ class Case:
         self.convolution = _conv2d.Convolution(
             channels, filters, kernel, stride, self.padding, (dilation, 1), 1, np.empty
         )
-        self.gradients = _conv2d_pooled.PooledGradients(self.convolution, self.size, self.stride)
+        self.gradients = _conv2d_pooled.PooledConvolution(self.convolution, self.size, self.stride)
         whole = self.convolution.output_size(*sizes)
         ends = zip(whole, self.size, self.stride, strict=True)
         shape = n, filters, *((all_ - one) // step + 1 for all_, one, step in ends)
@@ -191,7 +191,7 @@ def test_what_does_not_fit_is_refused(kernels, rng):
     other = np.dtype("float64" if dtype == np.float32 else "float32")
     gradients = case.gradients
     wrong = [
-        ("stride", lambda: _conv2d_pooled.PooledGradients(case.convolution, (2, 2), (2, 1))),
+        ("stride", lambda: _conv2d_pooled.PooledConvolution(case.convolution, (2, 2), (2, 1))),
         ("which", lambda: gradients.weight_gradient(x, dy, which[1:], partial)),
         ("which", lambda: gradients.input_gradient(dy, which[1:], packed, x)),
         (
@@ -227,7 +227,7 @@ def test_taken_where_most_products_would_be_of_zeros():
         convolution = _conv2d.Convolution(
             channels, filters, (kernel,) * 2, (1, 1), (1,) * 4, dilation, groups, np.empty
         )
-        return _conv2d_pooled.PooledGradients(convolution, size, size).pays(*image, True)
+        return _conv2d_pooled.PooledConvolution(convolution, size, size).pays(*image, True)
 
     assert pays(16, 16) and pays(64, 64) and pays(6, 16, 5) and pays(16, 32, dilation=(2, 1))
     assert not pays(16, 16, size=(1, 1)) and not pays(16, 16, groups=2)

@@ -158,6 +158,28 @@ def test_a_users_layer_gets_a_view_that_it_cannot_write_to():
     assert [x.flags.writeable for x in seen] == [False]
 
 
+# ---- long inputs ---------------------------------------------------------------------------------
+
+
+def test_a_long_input_is_cut_into_parts_of_nearly_one_size():
+    """Rows that are read where they lie take no room; nor do images that only pass."""
+    dense = cc.Sequential([cc.Affine(50), cc.Affine(10)], input_shape=(784,)).plan(1)
+    assert dense.rows_at_once(10_000, True) == 5_000
+    assert dense.rows_at_once(10_000, False) == 667  # 668 would hold 2 ** 19 elements
+    assert dense.rows_at_once(7, False) == dense.rows_at_once(7, True) == 7
+    layers = [cc.Conv2D(16, 3, padding=1), cc.Flatten(), cc.Affine(10)]
+    by_rows = cc.Sequential(layers, input_shape=(1, 28, 28)).plan(1)
+    assert by_rows.rows_at_once(1_000, False) == 40  # the rows before Affine, 12,544 elements
+    layers = [cc.Conv2D(16, 3, padding=1), cc.GlobalAvgPool2D()]
+    images = cc.Sequential(layers, input_shape=(1, 28, 28)).plan(1)
+    assert images.rows_at_once(1_000, False) == 334
+    layers = [cc.Conv2D(16, 3, padding=1), Sine(), cc.GlobalAvgPool2D()]
+    cut = cc.Sequential(layers, input_shape=(1, 28, 28)).plan(1)
+    assert cut.rows_at_once(1_000, False) == 40
+    huge = cc.Sequential([cc.Affine(2)], input_shape=(2**20,)).plan(1)
+    assert huge.rows_at_once(3, False) == 1
+
+
 # ---- the cache -----------------------------------------------------------------------------------
 
 

@@ -475,3 +475,23 @@ def test_images_that_pass_change_no_bit(first, last, threads):
         trainer.fit(x, t, epochs=2, batch_size=40, verbose=False)
         found.append((cc.fingerprint(net), net.predict(x).tobytes(), *net.evaluate(x, t)))
     assert found[1:] == found[:1] * 3
+
+
+@pytest.mark.parametrize("share", [0.2, 1.0])
+@pytest.mark.parametrize("activation", ["relu", "tanh", None])
+def test_maxima_are_taken_along_with_the_same_bits(activation, share, threads):
+    """Of a convolution of one channel: its own images are made only where somebody may look."""
+    rng, t, found = np.random.default_rng(1), np.arange(45) % 3, []
+    x = rng.standard_normal((45, 1, 12, 11)) * (rng.random((45, 1, 12, 11)) < share)
+    for count, callbacks in ((1, [Listens()]), (1, []), (2, []), (3, [])):
+        threads(count)
+        layers = [conv(7, 5, padding=1), *([LAYERS[activation]()] if activation else [])]
+        layers += [cc.MaxPool2D(2), cc.Flatten(), cc.Affine(3)]
+        net = cc.Sequential(layers, input_shape=(1, 12, 11), seed=2)
+        trainer = cc.Trainer(net, cc.SGD(0.01), callbacks=callbacks)
+        trainer.fit(x, t, epochs=2, batch_size=40, verbose=False)
+        found.append((cc.fingerprint(net), net.predict(x).tobytes(), *net.evaluate(x, t)))
+    assert found[1:] == found[:1] * 3
+    segment = net.plan(40, "labels", True, True).segments[0]
+    assert len(list(segment.forward_blocks())) == len(segment.blocks) - 1
+    assert same_bits(net.predict(x), net.forward(x.astype(np.float32), training=True))

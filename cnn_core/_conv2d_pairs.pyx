@@ -1,0 +1,227 @@
+"""The convolution of images of one channel, which are mostly zeros where they show digits.
+
+    y[oy, ox, f] = act(b[f] + sum over r, s of x[oy + r, ox + s] W[f, r, s]), or the maxima of it
+
+Of each row of x, pairs of neighbours that are not both 0 are listed, and added to the sums of all
+pixels that see them: kh rows of kw + 1 pixels, a vector of filters each. The sums of kh rows of y
+stay in the nearest cache, in turns; maxima of windows that lie apart are taken of them there. Terms
+are added in the same order as in _conv2d.pyx, and those that are left out are 0: the sums are the
+same to the last bit, unless W holds infinite numbers or NaN, or they are sums of -0.
+
+Saito, Deep Learning from Scratch, sections 7.2 and 7.3.
+"""
+
+from libc.stdint cimport int32_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from cnn_core._conv2d_shape cimport conv_args
+from cnn_core._images cimport pixel
+from cnn_core._simd cimport (
+    ACTIVATION_RELU, activate, lanes, least_lanes, max_columns, multiply_add_taps,
+)
+from cnn_core._simd_images cimport copy_rows, max_taps, pick_pairs, spread_pairs
+from cnn_core._types cimport real, round_up
+
+cdef enum:
+    MOST_SIDE = 8        # rows and columns of the kernel
+    LINE_BYTES = 64
+
+
+cdef double MOST_PAIRS = 0.7    # of all, up to which to list them pays
+
+
+cdef struct Room:
+    void* memory
+    void* rows           # sums of some rows of y in turns, with kw - 1 pixels beside them
+    void* begin          # what those of a row begin with: b
+    void* values         # pairs of one row of x
+    int32_t* at
+    Py_ssize_t turns     # rows
+    Py_ssize_t width     # of x, with its padding
+    Py_ssize_t step      # from pixel to pixel
+    Py_ssize_t size      # of a row of sums
+    bint dense           # whether all terms are added
+    Py_ssize_t taps[MOST_AREA]    # of a window of maxima, as `max_taps` takes them
+    int32_t numbers[MOST_AREA]
+
+
+cdef bint takes_pairs(const conv_args* a) noexcept nogil:
+    return (a.x.channels == 1 and a.groups == 1 and a.sy == a.sx == a.dy == a.dx == 1
+            and a.kh <= MOST_SIDE and 2 <= a.kw <= MOST_SIDE)
+
+
+cdef bint find_room(const conv_args* a, Py_ssize_t turns, const real* b,
+                    Room* room) noexcept nogil:
+    """False without memory."""
+    cdef Py_ssize_t i, j, pairs
+    cdef real* begin
+    room.turns = turns
+    room.width = a.out_width + a.kw - 1
+    room.step = round_up(a.outer, least_lanes(b))
+    room.size = round_up((room.width + a.kw) * room.step, lanes(b))
+    pairs = room.width // 2 + 1 + lanes(b)
+    room.memory = malloc(LINE_BYTES + ((turns + 1) * room.size + 2 * pairs) * sizeof(real)
+                         + pairs * sizeof(int32_t))
+    if room.memory == NULL:
+        return False
+    room.rows = <char*>room.memory + (LINE_BYTES - <size_t>room.memory % LINE_BYTES)
+    room.begin = <real*>room.rows + turns * room.size
+    room.values = <real*>room.begin + room.size
+    room.at = <int32_t*>(<real*>room.values + 2 * pairs)
+    begin = <real*>room.begin
+    memset(begin, 0, room.size * sizeof(real))
+    for i in range(a.out_width if b != NULL else 0):
+        for j in range(a.outer):
+            begin[i * room.step + j] = b[j]
+    # What pixels add beside a row is never read.
+    memset(room.rows, 0, turns * room.size * sizeof(real))
+    return True
+
+
+cdef inline real* sums_of(const conv_args* a, Py_ssize_t row, const Room* room,
+                          const real* like) noexcept nogil:
+    """Those of the first pixel of a row of y."""
+    return <real*>room.rows + row % room.turns * room.size + (a.kw - 1) * room.step
+
+
+cdef bint seems_dense(const conv_args* a, const real* x, const Room* room) noexcept nogil:
+    """Whether to list the pairs of an image would not pay. Few filters leave more of the vectors
+    of a product empty than of pairs."""
+    cdef Py_ssize_t row, rows = a.out_height + a.kh - 1, count = 0
+    if a.outer <= least_lanes(x) < lanes(x):
+        return False
+    for row in range(rows):
+        count += pick_pairs(room.width, x + row * a.x.row, <real*>room.values, room.at)
+    return 2 * count > MOST_PAIRS * rows * room.width
+
+
+cdef inline void multiply_row(const conv_args* a, const real* x, const real* weights,
+                              const real* b, real* sums, Py_ssize_t step) noexcept nogil:
+    """The sums of a row of y, of all terms."""
+    cdef Py_ssize_t widest = max_columns(x), j0 = 0, r, width, stride
+    cdef Py_ssize_t x_taps[MOST_SIDE]
+    cdef Py_ssize_t w_taps[MOST_SIDE]
+    while j0 < a.outer:
+        width = min(widest, a.outer - j0)
+        stride = round_up(width, lanes(x))
+        for r in range(a.kh):
+            x_taps[r], w_taps[r] = r * a.x.row, r * a.kw * stride
+        multiply_add_taps(a.out_width, width, a.kw, a.kh, x, x_taps, 1, 1,
+                          weights + a.kh * a.kw * j0, w_taps, stride, b + j0, sums + j0, step)
+        j0 += widest
+
+
+cdef inline void spread_row(const conv_args* a, const real* x, const real* weights, Py_ssize_t row,
+                            Py_ssize_t count, const Room* room) noexcept nogil:
+    """Add to the sums of the first `count` rows of y what a row of x gives to them."""
+    cdef Py_ssize_t widest = max_columns(x), j0 = 0, r, width, stride
+    cdef Py_ssize_t first = max(row - count + 1, 0), rows = min(row, a.kh - 1) + 1 - first
+    cdef Py_ssize_t pairs = pick_pairs(room.width, x, <real*>room.values, room.at)
+    cdef real* sums[MOST_SIDE]
+    if pairs == 0:
+        return
+    for r in range(rows):
+        sums[r] = sums_of(a, row - first - r, room, x) - (a.kw - 1) * room.step
+    while j0 < a.outer:
+        width = min(widest, a.outer - j0)
+        stride = round_up(width, lanes(x))
+        spread_pairs(pairs, room.at, <const real*>room.values, a.kw, rows, width,
+                     weights + (a.kh * j0 + first * stride) * a.kw, a.kw * stride, stride, sums,
+                     room.step)
+        for r in range(rows):
+            sums[r] += width
+        j0 += widest
+
+
+cdef inline void write_row(const conv_args* a, Py_ssize_t row, real* y,
+                           const Room* room) noexcept nogil:
+    """A row of y from its sums."""
+    cdef Py_ssize_t size = a.out_width * a.outer
+    cdef const real* sums = sums_of(a, row, room, y)
+    if room.step == a.outer and a.activation:
+        activate(a.activation, a.slope, size, sums, y)
+        return
+    copy_rows(a.out_width, a.outer, sums, room.step, y)
+    if a.activation:
+        activate(a.activation, a.slope, size, y, y)
+
+
+cdef inline void write_maxima(const conv_args* a, const Windows* windows, Py_ssize_t row, real* y,
+                              int32_t* which, Room* room) noexcept nogil:
+    """A row of maxima, of the rows of sums from `row` on."""
+    cdef Py_ssize_t t, r, s
+    cdef real* sums = sums_of(a, row, room, y)
+    cdef bint is_relu = a.activation == ACTIVATION_RELU    # of the maximum the same, and less work
+    for r in range(windows.height if a.activation and not is_relu else 0):
+        activate(a.activation, a.slope, a.out_width * room.step,
+                 sums_of(a, row + r, room, y), sums_of(a, row + r, room, y))
+    for t in range(windows.height * windows.width):
+        r = t // windows.width
+        s = t - r * windows.width
+        room.taps[t] = sums_of(a, row + r, room, y) - sums + s * room.step
+        room.numbers[t] = <int32_t>t
+    max_taps(windows.out_width, windows.sx * room.step, a.outer, windows.height * windows.width,
+             sums, room.taps, room.numbers, y, which)
+    if is_relu:
+        activate(a.activation, a.slope, windows.out_width * a.outer, y, y)
+
+
+cdef inline void finish_row(const conv_args* a, const Windows* windows, Py_ssize_t row, real* y,
+                            int32_t* which, Room* room) noexcept nogil:
+    """Write what the first `row` + 1 rows of sums allow to be written; y and which are those of an
+    image's first row."""
+    cdef Py_ssize_t at, size = 0
+    if windows == NULL:
+        write_row(a, row, y + row * a.y.row, room)
+        return
+    at = row // windows.sy
+    if row - at * windows.sy == windows.height - 1 and at < windows.out_height:
+        if which != NULL:
+            size = windows.out_width * a.outer
+        write_maxima(a, windows, at * windows.sy, y + at * a.y.row,
+                     which + at * size, room)
+
+
+cdef void image_rows(const conv_args* a, const Windows* windows, Py_ssize_t count, const real* x,
+                     const real* weights, real* y, int32_t* which, Room* room) noexcept nogil:
+    """`count` rows of y from x, the first row that the first of them sees."""
+    cdef Py_ssize_t row, bytes = a.out_width * room.step * sizeof(real)
+    for row in range(count if room.dense else 0):
+        multiply_row(a, x + row * a.x.row, weights, <const real*>room.begin,
+                     sums_of(a, row, room, x), room.step)
+        finish_row(a, windows, row, y, which, room)
+    for row in range(0 if room.dense else count + a.kh - 1):
+        if row < count:
+            memcpy(sums_of(a, row, room, x), room.begin, bytes)
+        spread_row(a, x + row * a.x.row, weights, row, count, room)
+        if row >= a.kh - 1:
+            finish_row(a, windows, row + 1 - a.kh, y, which, room)
+
+
+cdef bint convolve_pairs(const conv_args* a, const Windows* windows, Py_ssize_t begin,
+                         Py_ssize_t end, const real* x, const real* weights, const real* b,
+                         real* y) noexcept nogil:
+    """Rows begin..end of the convolution, of whole images where there are windows, counted over
+    all images; false, and nothing done, without memory, or without windows where the first image
+    is no sparse one."""
+    cdef Py_ssize_t n, oy, count
+    cdef int32_t* which = NULL
+    cdef Room room
+    if not find_room(a, a.kh + (windows.height - 1 if windows != NULL else 0), b, &room):
+        return False
+    room.dense = seems_dense(a, pixel(x, &a.x, begin // a.out_height, 0, 0), &room)
+    if room.dense and windows == NULL:
+        free(room.memory)
+        return False
+    while begin < end:
+        n = begin // a.out_height
+        oy = begin - n * a.out_height
+        count = min(a.out_height - oy, end - begin)
+        if windows != NULL and windows.which != NULL:
+            which = windows.which + n * windows.out_height * windows.out_width * a.outer
+        image_rows(a, windows, count, pixel(x, &a.x, n, oy, 0), weights,
+                   <real*>pixel(y, &a.y, n, oy, 0), which, &room)
+        begin += count
+    free(room.memory)
+    return True

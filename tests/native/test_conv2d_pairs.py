@@ -1,0 +1,253 @@
+"""Convolutions of images of one channel by their pairs of pixels, and with the maxima behind them.
+
+On every table. Operands are small integers, as in test_conv2d.py: the results must equal those of
+all terms, most of which are 0.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import reference_images
+from cnn_core import _conv2d_pooled, _parallel, _pooling
+from native import c_kernels
+from native.image_tasks import Convolution, GuardedImages, guarded_array, wider
+from reference import random_array, same_bits
+
+ACTIVATIONS = {"none": c_kernels.NONE, **c_kernels.ACTIVATIONS}
+UNIT = {"stride": (1, 1), "dilation": (1, 1)}
+SHARES = {"none": 0.0, "few": 0.02, "a fifth": 0.2, "nearly all": 0.65, "all": 1.0}
+
+
+def images(rng, shape, share, dtype):
+    """Small integers, of which so many are not 0; some zeros have a sign."""
+    return (rng.integers(1, 5, shape) * np.where(rng.random(shape) < share, 1, -0.0)).astype(dtype)
+
+
+def test_pairs_are_those_with_a_nonzero_in_order(kernels, rng):
+    """-0 is 0, a NaN is not; behind an odd number stands a 0."""
+    for n in (*kernels.sizes(), 2 * kernels.lanes + 5):
+        x = rng.choice([0.0, 0.0, 0.0, -0.0, 1.5, np.nan, np.inf], n).astype(kernels.dtype)
+        pairs = np.concatenate([x, np.zeros(n % 2, kernels.dtype)]).reshape(-1, 2)
+        (kept,) = np.nonzero((pairs != 0).any(axis=1))
+        values, at = kernels.pick_pairs(x)
+        assert same_bits(values, pairs[kept]) and np.array_equal(at, 2 * kept), f"n={n}"
+
+
+@pytest.mark.parametrize("taps", range(2, 9))
+def test_pairs_are_added_to_all_that_see_them(kernels, rng, taps):
+    """Pairs that are neighbours or not, any number of rows, whole vectors and halves."""
+    half = kernels.lanes // 2
+    for n in sorted({1, half, half + 1, *kernels.sizes()} - {0}):
+        for rows, count in ((1, 0), (1, 1), (2, 3), (3, 4), (5, 2), (8, 4)):
+            at = np.cumsum([0, 2, 5, 2])[:count].astype(np.int32)
+            values = rng.integers(-4, 5, (count, 2)).astype(kernels.dtype)
+            w = rng.integers(-4, 5, (rows, taps, n)).astype(kernels.dtype)
+            sums = rng.integers(-9, 10, (rows, 10 + taps, n)).astype(kernels.dtype)
+            expected = sums.copy()
+            for (i, e), s in itertools.product(np.ndindex(count, 2), range(taps)):
+                expected[:, at[i] + e + taps - 1 - s] += values[i, e] * w[:, s]
+            actual = kernels.spread_pairs(values, at, w, sums)
+            assert np.array_equal(actual, expected), f"n={n} rows={rows} count={count}"
+
+
+def test_rows_are_copied_together(kernels, rng):
+    for n in kernels.sizes():
+        for m in (0, 1, 2, 3, 9):
+            x = random_array(rng, (m, n), kernels.dtype)
+            for gap in (0, 1, 5):
+                assert same_bits(kernels.copy_rows(x, gap=gap), x), f"m={m} n={n}"
+
+
+def check(kernels, rng, sizes, filters, kernel, padding, share, name="none", n=2):
+    """By images and by rows, amid wider borders, against the sum of all terms."""
+    dtype = kernels.dtype
+    x = images(rng, (n, 1, *sizes), share, dtype)
+    W = rng.integers(-4, 5, (filters, 1, *kernel)).astype(dtype)
+    b = rng.integers(-9, 10, filters).astype(dtype)
+    exact = reference_images.conv2d_forward(x, W, b, padding=padding).astype(dtype)
+    expected = kernels.activate(ACTIVATIONS[name], exact.ravel(), 0.25).reshape(exact.shape)
+    for more, by_rows in ((0, False), (1, True), (2, False)):
+        convolution = Convolution(x.shape, W.shape, dtype, padding=padding, more=more, **UNIT)
+        actual = convolution.forward(x, W, b, ACTIVATIONS[name], 0.25, by_rows=by_rows)
+        assert np.array_equal(actual, expected), f"{sizes} {filters} {kernel}"
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_filters_of_edge_numbers(kernels, rng, share):
+    """Around half a vector, whole ones, and the panels of the packed weights."""
+    for filters in (1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 33, 63, 65, 70):
+        check(kernels, rng, (9, 12), filters, (3, 5), (1, 1, 2, 2), SHARES[share])
+
+
+@pytest.mark.parametrize("side", range(1, 10))
+def test_kernels_of_all_sides(kernels, rng, side):
+    """Also those that are too small or too large for pairs."""
+    for other, share in itertools.product((1, 2, 5, 8, 9), (0.05, 1.0)):
+        sizes = side + 3, other + 6
+        check(kernels, rng, sizes, 5, (side, other), (0, 0, 0, 0), share)
+        check(kernels, rng, sizes, 17, (side, other), (side, 1, 2, other), share)
+
+
+def test_images_of_edge_sizes(kernels, rng):
+    for height, width in itertools.product((3, 4, 13), (3, 4, 7, 15, 16, 17, 31, 32, 33, 70)):
+        check(kernels, rng, (height, width), 6, (3, 3), (0, 0, 0, 0), 0.3, n=5)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations(kernels, rng, name):
+    for filters in (6, 16):
+        check(kernels, rng, (9, 12), filters, (5, 5), (2, 2, 2, 2), 0.2, name)
+
+
+def test_nan_and_infinite_pixels_come_through(kernels, rng):
+    x = images(rng, (1, 1, 8, 9), 0.1, kernels.dtype)
+    x[0, 0, 3, 4], x[0, 0, 7, 8] = np.nan, np.inf
+    convolution = Convolution(x.shape, (3, 1, 3, 3), kernels.dtype, padding=(1,) * 4, **UNIT)
+    y = convolution.forward(x, np.ones((3, 1, 3, 3), kernels.dtype), np.zeros(3, kernels.dtype))
+    assert np.isnan(y[0, :, 2:5, 3:6]).all() and np.isnan(y).sum() == 27
+    assert np.isinf(y[0, :, 6:, 7:]).all()
+
+
+class Pooled:
+    """A convolution with the maxima behind it, in one pass and in two."""
+
+    def __init__(
+        self,
+        rng,
+        share,
+        dtype,
+        *,
+        filters=6,
+        kernel=(5, 5),
+        sizes=(14, 15),
+        size=(2, 2),
+        stride=(2, 2),
+        n=3,
+    ):
+        self.dtype, self.size, self.stride, padding = np.dtype(dtype), size, stride, (2, 2, 1, 3)
+        self.x = images(rng, (n, 1, *sizes), share, dtype)
+        self.W = random_array(rng, (filters, 1, *kernel), dtype)
+        self.b = random_array(rng, (filters,), dtype)
+        self.one = Convolution(self.x.shape, self.W.shape, dtype, padding=padding, **UNIT)
+        self.both = _conv2d_pooled.PooledConvolution(self.one.geometry, size, stride)
+        self.shape = n, filters, *self.both.outputs(*self.one.y_shape[2:])
+
+    def guarded(self, more=0):
+        y = GuardedImages(self.shape, (more, 0, more, more), self.dtype)
+        which, check_which = guarded_array((int(np.prod(self.shape)),), np.float32)
+        return y, which.view(np.int32), check_which
+
+    def in_one(self, activation, more=0):
+        """y and which of the one pass; y again, where nobody wants to know which."""
+        border = wider(self.one.geometry.padding, more)
+        x = GuardedImages(self.x.shape, border, self.dtype, self.x)
+        packed = self.one._packed(self.W, False)
+        results = []
+        for wanted in (True, False):
+            y, which, check_which = self.guarded(more)
+            args = y.images, which if wanted else None, activation, 0.25
+            _parallel.run(self.both.forward(x.images, packed, self.b, *args))
+            for check_ in (x.check, y.check, check_which):
+                check_()
+            results.append((y.values, which.copy()))
+        return results[0][0], results[0][1], results[1][0]
+
+    def in_two(self, activation):
+        images_ = self.one.forward(self.x, self.W, self.b, activation, 0.25)
+        x = GuardedImages(images_.shape, (0,) * 4, self.dtype, images_)
+        y, which, _ = self.guarded()
+        args = self.size, self.stride, (0,) * 4, False
+        _parallel.run(_pooling.forward(x.images, y.images, which, *args))
+        return y.values, which.copy()
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_maxima_in_one_pass_are_those_in_two(kernels, rng, name, share):
+    for filters in (1, 6, 16, 30, 65):
+        case = Pooled(rng, SHARES[share], kernels.dtype, filters=filters)
+        expected, numbers = case.in_two(ACTIVATIONS[name])
+        for more in (0, 2):
+            y, which, alone = case.in_one(ACTIVATIONS[name], more)
+            assert np.array_equal(y, expected) and np.array_equal(alone, expected), filters
+            # Where a ReLU lets nothing pass, no pixel has a gradient.
+            counts = np.moveaxis(expected, 1, -1).ravel() != 0 if name == "relu" else slice(None)
+            assert np.array_equal(which[counts], numbers[counts]), filters
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 4), (3, 1)])
+def test_windows_and_kernels_of_all_kinds(kernels, rng, size):
+    for more, kernel in itertools.product((0, 1), ((1, 2), (2, 8), (8, 3))):
+        stride = size[0] + more, size[1] + 2 * more
+        case = Pooled(rng, 0.2, kernels.dtype, kernel=kernel, size=size, stride=stride)
+        expected, _ = case.in_two(0)
+        assert np.array_equal(case.in_one(0)[0], expected), f"{kernel} {stride}"
+
+
+def test_the_same_bits_on_any_number_of_threads(kernels, rng, threads):
+    case = Pooled(rng, 0.2, kernels.dtype, n=13)
+    threads(1)
+    expected = case.in_one(ACTIVATIONS["tanh"])
+    for n in (2, 3, 7):
+        threads(n)
+        again = case.in_one(ACTIVATIONS["tanh"])
+        assert all(same_bits(a, b) for a, b in zip(expected, again, strict=True))
+
+
+@pytest.mark.parametrize("width", [20, 63, 64, 65])
+def test_dw_leaves_out_windows_that_have_seen_nothing(kernels, rng, width):
+    """Of x with a blank half, wide and narrow; as the gradient of all pixels."""
+    case = Pooled(rng, 0.2, kernels.dtype, sizes=(14, width - 4))
+    case.x[:, :, :, : width // 2] = 0
+    case.x[0] = 0
+    dy = rng.integers(-4, 5, case.shape).astype(kernels.dtype)
+    which = rng.integers(0, 4, case.shape)
+    dout = np.zeros(case.one.y_shape, kernels.dtype)
+    i, f, y, x = np.indices(case.shape)
+    dout[i, f, 2 * y + which // 2, 2 * x + which % 2] = dy
+    numbers = np.ascontiguousarray(np.moveaxis(which, 1, -1), np.int32).ravel()
+    x_ = GuardedImages(case.x.shape, case.one.geometry.padding, kernels.dtype, case.x)
+    dy_ = GuardedImages(case.shape, (0,) * 4, kernels.dtype, dy)
+    _, n_sums, size = case.one.geometry.sums(len(case.x))
+    partial, dW, db = (
+        np.full(s, np.nan, kernels.dtype) for s in ((n_sums, size), case.W.shape, case.b.shape)
+    )
+    _parallel.run(
+        case.both.weight_gradient(x_.images, dy_.images, numbers, partial),
+        case.one.geometry.reduce(partial, dW, db, True),
+    )
+    padding = case.one.geometry.padding
+    _, *expected = reference_images.conv2d_backward(dout, case.x, case.W, padding=padding)
+    assert np.array_equal(dW, expected[0]) and np.array_equal(db, expected[1])
+
+
+def test_what_does_not_fit_is_refused(kernels, rng):
+    case = Pooled(rng, 0.2, kernels.dtype)
+    dtype = kernels.dtype
+    other = np.dtype("float64" if dtype == np.float32 else "float32")
+    x = GuardedImages(case.x.shape, case.one.geometry.padding, dtype).images
+    y, which, _ = case.guarded()
+    packed = case.one._packed(case.W, False)
+
+    def forward(x=x, packed=packed, b=case.b, y=y.images, which=which):
+        return case.both.forward(x, packed, b, y, which, 0, 0.0)
+
+    def of(shape, border=(0,) * 4, dtype=dtype):
+        return GuardedImages(shape, border, dtype).images
+
+    n, filters, height, width = case.shape
+    wrong = [
+        ("which", lambda: forward(which=which[1:])),
+        ("packed", lambda: forward(packed=packed[1:].copy())),
+        ("packed", lambda: forward(packed=packed.astype(other), b=case.b.astype(other))),
+        ("b:", lambda: forward(b=case.b[1:].copy())),
+        ("padding", lambda: forward(x=of(case.x.shape))),
+        ("channels", lambda: forward(y=of((n, filters + 1, height, width)))),
+        ("images", lambda: forward(y=of((n, filters, height, width + 1)))),
+        ("images", lambda: forward(y=of((n + 1, filters, height, width)))),
+    ]
+    for message, call in wrong:
+        with pytest.raises((ValueError, TypeError), match=message):
+            call()
