@@ -121,14 +121,14 @@ cdef inline void find_seen(const pooled_args* a, const real* x, const Terms* ter
     cdef Py_ssize_t width = (a.columns - 1) * a.conv.sx + a.conv.kw
     cdef Py_ssize_t columns = (a.conv.out_width - 1) * step + width
     cdef Py_ssize_t height = (a.area // a.columns - 1) * a.conv.sy + (a.conv.kh - 1) * a.conv.dy + 1
-    cdef uint64_t bits, window
+    cdef uint64_t bits, window = ~<uint64_t>0 >> (BITS - min(width, BITS))
     if columns > BITS:
         return
-    window = ~<uint64_t>0 >> (BITS - width)
     for y in range(a.padded_height):
-        terms.nonzeros[y] = 0
+        bits = 0
         for column in range(columns):
-            terms.nonzeros[y] |= <uint64_t>(x[y * a.conv.x.row + column] != 0) << column
+            bits |= <uint64_t>(x[y * a.conv.x.row + column] != 0) << column
+        terms.nonzeros[y] = bits
     for oy in range(a.conv.out_height):
         bits = 0
         for y in range(oy * a.sy * a.conv.sy, oy * a.sy * a.conv.sy + height):
