@@ -34,13 +34,15 @@ static void NAME(copy_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x
 #define LANE_MASK __mmask16
 #define COMPARE(name, ...) _mm512_##name##_ps_mask(__VA_ARGS__)
 #define CHOOSE(mask, yes, no) (vec)_mm512_mask_blend_ps(mask, (__m512)(no), (__m512)(yes))
-#define CHOOSE_NUMBERS(mask, yes, no) (ivec)_mm512_mask_blend_epi32(mask, (__m512i)(no), (__m512i)(yes))
+#define CHOOSE_NUMBERS(mask, yes, no)                                                             \
+    (ivec)_mm512_mask_blend_epi32(mask, (__m512i)(no), (__m512i)(yes))
 #define REGISTER __m512
 #else
 #define LANE_MASK __mmask8
 #define COMPARE(name, ...) _mm512_##name##_pd_mask(__VA_ARGS__)
 #define CHOOSE(mask, yes, no) (vec)_mm512_mask_blend_pd(mask, (__m512d)(no), (__m512d)(yes))
-#define CHOOSE_NUMBERS(mask, yes, no) (ivec)_mm512_mask_blend_epi64(mask, (__m512i)(no), (__m512i)(yes))
+#define CHOOSE_NUMBERS(mask, yes, no)                                                             \
+    (ivec)_mm512_mask_blend_epi64(mask, (__m512i)(no), (__m512i)(yes))
 #define REGISTER __m512d
 #endif
 #define LARGER(v, most)                                                                           \

@@ -27,9 +27,9 @@ enum activation {
 static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
 
 #define SIMD_TABLE(REAL)                                                                          \
-    /* Elements in one vector register, in the smallest part of one that kernels take, and the     \
+    /* Elements in one vector register, in the smallest part of one that kernels take, and the    \
      * most columns that `product_taps` takes at once. */                                         \
-    ptrdiff_t lanes, least_lanes, max_columns;                                                                \
+    ptrdiff_t lanes, least_lanes, max_columns;                                                    \
                                                                                                   \
     /* C[m, n] += sum over taps t of A_t[m, k] B_t[k, n]: a convolution's taps, the rows of an    \
      * image, or one tap for a plain product.                                                     \
@@ -51,7 +51,7 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
                          const ptrdiff_t *b_at, ptrdiff_t b_row, const REAL *start, REAL *c,      \
                          ptrdiff_t c_row, const REAL *const *ahead);                              \
                                                                                                   \
-    /* m sparse rows times B_t, for all taps t: C_t(i, j) = start_t(i, j) + sum over ends[i] <= p <   \
+    /* m sparse rows times B_t, for all taps t: C_t(i, j) = start_t(i, j) + sum over ends[i] <= p < \
      * ends[i + 1], in order, of values[p] B_t(rows[p], j), j < n.                                \
      * B_t(r, j) = b[t * b_tap + r * b_row + j], C_t(i, j) = c[c_at[i] + t * c_tap + j], start    \
      * likewise; start may be c, which leaves empty rows as they are, or NULL: 0. */              \
@@ -66,7 +66,7 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
                             ptrdiff_t a_row, const REAL *b, ptrdiff_t b_row, const REAL *start,   \
                             REAL *c, ptrdiff_t c_row, ptrdiff_t most, int32_t *at);               \
                                                                                                   \
-    /* y[i] = sum over j of a[rows[i], j] x[j], for m rows of n elements, all in turn where rows is\
+    /* y[i] = sum over j of a[rows[i], j] x[j], for m rows of n elements, all in turn where rows is \
      * NULL. */                                                                                   \
     void (*dots)(ptrdiff_t m, ptrdiff_t n, const REAL *a, ptrdiff_t a_row, const int32_t *rows,   \
                  const REAL *x, REAL *y);                                                         \
@@ -113,7 +113,7 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
      * v may be NULL where momentum is 0. */                                                      \
     void (*sgd)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *v, REAL lr, REAL momentum,          \
                 int nesterov, REAL l2, REAL decay);                                               \
-    /* w[p n + j] -= lr (sum over r < m of x[r x_row + p] dout[r n + j] + weight_decay w[p n + j]),\
+    /* w[p n + j] -= lr (sum over r < m of x[r x_row + p] dout[r n + j] + weight_decay w[p n + j]), \
      * p < k, j < n. */                                                                           \
     void (*sgd_product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, ptrdiff_t x_row,    \
                         const REAL *dout, REAL *w, REAL lr, REAL weight_decay);                   \
@@ -135,23 +135,23 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
     void (*scatter_taps)(int add, ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n, ptrdiff_t taps, \
                          const ptrdiff_t *at, const int32_t *numbers, const int32_t *which,       \
                          const REAL *g, REAL *x);                                                 \
-    /* values[] = g[j], at[] = j of the elements with g[j] != 0, and numbers[j] == number where       \
+    /* values[] = g[j], at[] = j of the elements with g[j] != 0, and numbers[j] == number where   \
      * numbers is not NULL, in order; returns how many. The room for n + lanes of both may be     \
-     * written to; values may be NULL. */                                                                             \
+     * written to; values may be NULL. */                                                         \
     ptrdiff_t (*pick)(ptrdiff_t n, int32_t number, const int32_t *numbers, const REAL *g,         \
                       REAL *values, int32_t *at);                                                 \
-    /* The same for all numbers, which are below 16, with at[] = places[j] + table[numbers[j]], of \
+    /* The same for all numbers, which are below 16, with at[] = places[j] + table[numbers[j]], of\
      * the elements with places[j] >= 0. */                                                       \
     ptrdiff_t (*pick_all)(ptrdiff_t n, const int32_t table[16], const int32_t *numbers,           \
                           const int32_t *places, const REAL *g, REAL *values, int32_t *at);       \
-    /* values[2 i] and values[2 i + 1] = x[at[i]] and its neighbour, of the elements 0 and 1, 2 and   \
-     * 3 ... of x[n] those that are not both 0, in order; returns how many. Behind an odd n is a 0.   \
-     * Room for (n + 1) / 2 + lanes of at, and twice as many values, may be written to. */            \
+    /* values[2 i] and values[2 i + 1] = x[at[i]] and its neighbour, of the elements 0 and 1, 2 and \
+     * 3 ... of x[n] those that are not both 0, in order; returns how many. Behind an odd n is a 0. \
+     * Room for (n + 1) / 2 + lanes of at, and twice as many values, may be written to. */        \
     ptrdiff_t (*pick_pairs)(ptrdiff_t n, const REAL *x, REAL *values, int32_t *at);               \
-    /* For r < rows, both elements e of each such pair, s < taps <= 8, j < n:                         \
-     * sums[r][(at[i] + e + taps - 1 - s) step + j] += values[2 i + e] w[r w_row + s w_tap + j],      \
-     * first of pair i and s, and so on. All of step, n rounded up to least_lanes, is read and         \
-     * written, with whatever of w stands there. */                                                   \
+    /* For r < rows, both elements e of each such pair, s < taps <= 8, j < n:                     \
+     * sums[r][(at[i] + e + taps - 1 - s) step + j] += values[2 i + e] w[r w_row + s w_tap + j],  \
+     * in the order of i, e. step is n rounded up to least_lanes; what lies behind n is written   \
+     * to. */                                                                                     \
     void (*spread_pairs)(ptrdiff_t count, const int32_t *at, const REAL *values, ptrdiff_t taps,  \
                          ptrdiff_t rows, ptrdiff_t n, const REAL *w, ptrdiff_t w_row,             \
                          ptrdiff_t w_tap, REAL *const *sums, ptrdiff_t step);                     \
@@ -162,13 +162,13 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
     void (*fold_row)(ptrdiff_t pixels, ptrdiff_t windows, ptrdiff_t taps, ptrdiff_t n,            \
                      ptrdiff_t step, const REAL *products, ptrdiff_t x_row, REAL *row,            \
                      ptrdiff_t row_step);                                                         \
-    /* Winograd's F(2 x 2, 3 x 3), see winograd.h. Element (p, q) of tile t and channel j < n stands  \
+    /* Winograd's F(2 x 2, 3 x 3), see winograd.h. Element (p, q) of tile t and channel j < n stands \
      * in v, m and u at (4 p + q) plane + t n + j; pixels and channels of x and y are adjacent.   \
      * v = B^T d B of the 4 x 4 pixels from x[2 t n] on, in rows x_row apart; of them `rows` (3 or 4) \
-     * are there, and `columns` (2 tiles + 1 or + 2) of all tiles; the others count as 0. */       \
+     * are there, and `columns` (2 tiles + 1 or + 2) of all tiles; the others count as 0. */      \
     void (*winograd_input)(ptrdiff_t tiles, ptrdiff_t n, const REAL *x, ptrdiff_t x_row,          \
                            ptrdiff_t rows, ptrdiff_t columns, REAL *v, ptrdiff_t plane);          \
-    /* y = A^T m A + b, 2 x 2 pixels of which `rows` (1 or 2) and, of all tiles, `columns` are     \
+    /* y = A^T m A + b, 2 x 2 pixels of which `rows` (1 or 2) and, of all tiles, `columns` are    \
      * written; b may be NULL. */                                                                 \
     void (*winograd_output)(ptrdiff_t tiles, ptrdiff_t n, const REAL *m, ptrdiff_t plane,         \
                             const REAL *b, REAL *y, ptrdiff_t y_row, ptrdiff_t rows,              \
@@ -176,7 +176,7 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
     /* u = G g G^T, with weight (r, s) of filter j at g[(3 r + s) g_row + j]. */                  \
     void (*winograd_weights)(ptrdiff_t n, const REAL *g, ptrdiff_t g_row, REAL *u,                \
                              ptrdiff_t plane);                                                    \
-    /* h = A dy A^T of the 2 x 2 pixels of dy, of which `rows` and `columns` are there. */          \
+    /* h = A dy A^T of the 2 x 2 pixels of dy, of which `rows` and `columns` are there. */        \
     void (*winograd_gradient)(ptrdiff_t tiles, ptrdiff_t n, const REAL *dy, ptrdiff_t dy_row,     \
                               ptrdiff_t rows, ptrdiff_t columns, REAL *h, ptrdiff_t plane);       \
     /* dg = G^T m G, weight (r, s) of element j at dg[(3 r + s) dg_row + j]. */                   \
