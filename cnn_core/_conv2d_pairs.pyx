@@ -15,11 +15,10 @@ from libc.stdint cimport int32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
+from cnn_core._conv2d_rows cimport conv_rows
 from cnn_core._conv2d_shape cimport conv_args
 from cnn_core._images cimport pixel
-from cnn_core._simd cimport (
-    ACTIVATION_RELU, activate, lanes, least_lanes, max_columns, multiply_add_taps,
-)
+from cnn_core._simd cimport ACTIVATION_RELU, activate, lanes, least_lanes, max_columns
 from cnn_core._simd_images cimport copy_rows, max_taps, pick_pairs, spread_pairs
 from cnn_core._types cimport real, round_up
 
@@ -41,7 +40,6 @@ cdef struct Room:
     Py_ssize_t width     # of x, with its padding
     Py_ssize_t step      # from pixel to pixel
     Py_ssize_t size      # of a row of sums
-    bint dense           # whether all terms are added
     Py_ssize_t taps[MOST_AREA]    # of a window of maxima, as `max_taps` takes them
     int32_t numbers[MOST_AREA]
 
@@ -94,22 +92,6 @@ cdef bint seems_dense(const conv_args* a, const real* x, const Room* room) noexc
     for row in range(rows):
         count += pick_pairs(room.width, x + row * a.x.row, <real*>room.values, room.at)
     return 2 * count > MOST_PAIRS * rows * room.width
-
-
-cdef inline void multiply_row(const conv_args* a, const real* x, const real* weights,
-                              const real* b, real* sums, Py_ssize_t step) noexcept nogil:
-    """The sums of a row of y, of all terms."""
-    cdef Py_ssize_t widest = max_columns(x), j0 = 0, r, width, stride
-    cdef Py_ssize_t x_taps[MOST_SIDE]
-    cdef Py_ssize_t w_taps[MOST_SIDE]
-    while j0 < a.outer:
-        width = min(widest, a.outer - j0)
-        stride = round_up(width, lanes(x))
-        for r in range(a.kh):
-            x_taps[r], w_taps[r] = r * a.x.row, r * a.kw * stride
-        multiply_add_taps(a.out_width, width, a.kw, a.kh, x, x_taps, 1, 1,
-                          weights + a.kh * a.kw * j0, w_taps, stride, b + j0, sums + j0, step)
-        j0 += widest
 
 
 cdef inline void spread_row(const conv_args* a, const real* x, const real* weights, Py_ssize_t row,
@@ -183,15 +165,23 @@ cdef inline void finish_row(const conv_args* a, const Windows* windows, Py_ssize
                      which + at * size, room)
 
 
+cdef void dense_image(const conv_args* a, const Windows* windows, const real* x,
+                      const real* weights, const real* b, real* y, int32_t* which,
+                      Room* room) noexcept nogil:
+    """The maxima of one image, from sums of all terms."""
+    cdef conv_args sums = a[0]
+    cdef Py_ssize_t row
+    sums.y.channels = room.step
+    for row in range(a.out_height):
+        conv_rows(&sums, x + row * a.x.row, weights, b, sums_of(a, row, room, x), 1)
+        finish_row(a, windows, row, y, which, room)
+
+
 cdef void image_rows(const conv_args* a, const Windows* windows, Py_ssize_t count, const real* x,
                      const real* weights, real* y, int32_t* which, Room* room) noexcept nogil:
     """`count` rows of y from x, the first row that the first of them sees."""
     cdef Py_ssize_t row, bytes = a.out_width * room.step * sizeof(real)
-    for row in range(count if room.dense else 0):
-        multiply_row(a, x + row * a.x.row, weights, <const real*>room.begin,
-                     sums_of(a, row, room, x), room.step)
-        finish_row(a, windows, row, y, which, room)
-    for row in range(0 if room.dense else count + a.kh - 1):
+    for row in range(count + a.kh - 1):
         if row < count:
             memcpy(sums_of(a, row, room, x), room.begin, bytes)
         spread_row(a, x + row * a.x.row, weights, row, count, room)
@@ -207,11 +197,12 @@ cdef bint convolve_pairs(const conv_args* a, const Windows* windows, Py_ssize_t 
     is no sparse one."""
     cdef Py_ssize_t n, oy, count
     cdef int32_t* which = NULL
+    cdef bint dense
     cdef Room room
     if not find_room(a, a.kh + (windows.height - 1 if windows != NULL else 0), b, &room):
         return False
-    room.dense = seems_dense(a, pixel(x, &a.x, begin // a.out_height, 0, 0), &room)
-    if room.dense and windows == NULL:
+    dense = seems_dense(a, pixel(x, &a.x, begin // a.out_height, 0, 0), &room)
+    if dense and windows == NULL:
         free(room.memory)
         return False
     while begin < end:
@@ -220,8 +211,12 @@ cdef bint convolve_pairs(const conv_args* a, const Windows* windows, Py_ssize_t 
         count = min(a.out_height - oy, end - begin)
         if windows != NULL and windows.which != NULL:
             which = windows.which + n * windows.out_height * windows.out_width * a.outer
-        image_rows(a, windows, count, pixel(x, &a.x, n, oy, 0), weights,
-                   <real*>pixel(y, &a.y, n, oy, 0), which, &room)
+        if dense:
+            dense_image(a, windows, pixel(x, &a.x, n, 0, 0), weights, b,
+                        <real*>pixel(y, &a.y, n, 0, 0), which, &room)
+        else:
+            image_rows(a, windows, count, pixel(x, &a.x, n, oy, 0), weights,
+                       <real*>pixel(y, &a.y, n, oy, 0), which, &room)
         begin += count
     free(room.memory)
     return True

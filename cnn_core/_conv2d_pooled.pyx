@@ -117,17 +117,18 @@ cdef bint find_room(const pooled_args* a, Py_ssize_t rows, Py_ssize_t reals, con
 
 cdef inline void find_seen(const pooled_args* a, const real* x, const Terms* terms) noexcept nogil:
     """Windows that have seen more than zeros, of one channel and at most BITS columns; or all."""
-    cdef Py_ssize_t y, column, oy, ox, w = 0, step = a.sx * a.conv.sx
+    cdef Py_ssize_t y, i, count, oy, ox, w = 0, step = a.sx * a.conv.sx
     cdef Py_ssize_t width = (a.columns - 1) * a.conv.sx + a.conv.kw
     cdef Py_ssize_t columns = (a.conv.out_width - 1) * step + width
     cdef Py_ssize_t height = (a.area // a.columns - 1) * a.conv.sy + (a.conv.kh - 1) * a.conv.dy + 1
     cdef uint64_t bits, window = ~<uint64_t>0 >> (BITS - min(width, BITS))
-    if columns > BITS:
+    cdef int32_t at[2 * BITS]    # more than `pick` may write to
+    if a.conv.x.channels > 1 or columns > BITS:
         return
     for y in range(a.padded_height):
-        bits = 0
-        for column in range(columns):
-            bits |= <uint64_t>(x[y * a.conv.x.row + column] != 0) << column
+        bits, count = 0, pick(columns, 0, NULL, x + y * a.conv.x.row, <real*>NULL, at)
+        for i in range(count):
+            bits |= <uint64_t>1 << at[i]
         terms.nonzeros[y] = bits
     for oy in range(a.conv.out_height):
         bits = 0
@@ -149,8 +150,7 @@ cdef inline void weight_gradient_image(const pooled_args* a, const real* x, cons
         a.sy * a.conv.sy * a.conv.x.row * sizeof(real)), 1)
     cdef real* values = <real*>terms.values
     cdef real* gradients = <real*>terms.reals
-    if a.conv.x.channels == 1:
-        find_seen(a, x, terms)
+    find_seen(a, x, terms)
     transpose(windows, filters, dy, filters, gradients, windows)
     # Only moved, whatever they are.
     transpose(windows, filters, <const float*>which, filters, <float*>terms.numbers, windows)
@@ -371,34 +371,29 @@ cdef class PooledConvolution:
         """Task over images: y = maxima of f(conv(x) + b), and which[N OH OW F] if not None."""
         cdef forward_args args
         cdef Convolution of = self.convolution
+        if not self.takes_forward:
+            raise ValueError("forward: not of this convolution and these windows")
+        self.check(x, y, which)
         memset(&args, 0, sizeof(args))
-        height, width = of.output_size(x.height, x.width)
-        size = self.outputs(height, width)
-        if x.channels != of.channels or y.channels != of.filters or not self.takes_forward:
-            raise ValueError("images: wrong number of channels")
-        if (y.height, y.width) != size or x.n != y.n or x.is_float != y.is_float:
-            raise ValueError(f"images: expected {x.n} of {size}, got {y.n} of "
-                             f"{(y.height, y.width)}, of one dtype")
         of.check_packed(False, packed.shape[0], sizeof(real) == sizeof(float), x.is_float)
         if b.shape[0] != of.filters:
             raise ValueError(f"b: expected {of.filters} elements, got {b.shape[0]}")
         args.conv = of.shape
-        args.conv.n, args.conv.out_height, args.conv.out_width = x.n, height, width
+        args.conv.n = x.n
+        args.conv.out_height, args.conv.out_width = of.output_size(x.height, x.width)
         args.conv.x, args.conv.x_data = padded_layout(x, of.padding), x.data
+        tables = of.tap_tables(&args.conv)
         args.conv.y, args.conv.y_data = y.layout, y.data
         args.conv.weights, args.conv.b = &packed[0], &b[0]
-        args.conv.activation, args.conv.slope = activation, slope
-        args.conv.is_float = x.is_float
+        args.conv.activation, args.conv.slope, args.conv.is_float = activation, slope, x.is_float
         args.windows.height, args.windows.width = self.size
         args.windows.sy, args.windows.sx = self.stride
-        args.windows.out_height, args.windows.out_width = size
+        args.windows.out_height, args.windows.out_width = y.height, y.width
         if which is not None:
-            if which.shape[0] < y.n * y.height * y.width * y.channels:
-                raise ValueError("which is too small")
             args.windows.which = &which[0]
         return new_task(forward_kernel, &args, sizeof(args), x.n, 1, MOST_IMAGES,
                         of.work(args.conv),
-                        (x, packed.base, b.base, y, None if which is None else which.base))
+                        (x, packed.base, b.base, y, tables, None if which is None else which.base))
 
     def outputs(self, height, width):
         """How many windows there are, of images of the convolution's outputs."""
@@ -425,21 +420,26 @@ cdef class PooledConvolution:
         most = max((height + top + bottom) * (width + left + right), of.filters * of.shape.kh)
         return most * max(of.filters, of.channels * of.shape.kw) <= INT32_MAX
 
+    cdef check(self, Images x, Images y, const int32_t[::1] which):
+        """Of images of the input, of the windows' outputs, and of room for which."""
+        cdef Convolution of = self.convolution
+        size = self.outputs(*of.output_size(x.height, x.width))
+        if x.channels != of.channels or y.channels != of.filters or of.shape.groups > 1:
+            raise ValueError("images: wrong number of channels")
+        if (y.height, y.width) != size or x.n != y.n or x.is_float != y.is_float:
+            raise ValueError(f"images: expected {x.n} of {size}, got {y.n} of "
+                             f"{(y.height, y.width)}, of one dtype")
+        if which is not None and which.shape[0] < y.n * y.height * y.width * y.channels:
+            raise ValueError("which is too small")
+
     cdef pooled_args bind(self, Images x, Images dy, const int32_t[::1] which):
         """The geometry of x and the gradient by the windows' outputs, checked."""
         cdef pooled_args args
         cdef Convolution of = self.convolution
         memset(&args, 0, sizeof(args))
-        size = self.outputs(*of.output_size(x.height, x.width))
-        if x.channels != of.channels or dy.channels != of.filters or of.shape.groups > 1:
-            raise ValueError("images: wrong number of channels")
-        if (dy.height, dy.width) != size or x.n != dy.n or x.is_float != dy.is_float:
-            raise ValueError(f"images: expected {x.n} of {size}, got {dy.n} of "
-                             f"{(dy.height, dy.width)}, of one dtype")
+        self.check(x, dy, which)
         if any(dy.border):
             raise ValueError("dy: expected images without a border")
-        if which.shape[0] < dy.n * dy.height * dy.width * dy.channels:
-            raise ValueError("which is too small")
         args.conv = of.shape
         args.conv.n, args.conv.out_height, args.conv.out_width = x.n, dy.height, dy.width
         args.conv.y, args.conv.y_data = dy.layout, dy.data

@@ -150,7 +150,7 @@ def _parts(
     segment = plan.segments[0]
     assert isinstance(segment, NativeSegment)
     yield _Owner("batch"), _gather(plan, x, t), _Names("gather")
-    for block, parts in segment.forward_blocks():
+    for block, parts in segment.forward_blocks(passing=True):
         yield _owner(block, plan.n), parts, _Names("forward")
     yield _Owner("loss"), plan.loss_parts(segment.dy), _Names("rows", after="sum")
     for block, parts in segment.backward_blocks():

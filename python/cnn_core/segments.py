@@ -129,7 +129,9 @@ class NativeSegment:
         """Gradients from self.dy, the gradient by self.y."""
         return sum((parts for _, parts in self.backward_blocks()), Parts())
 
-    def forward_blocks(self, first: int = 0, passing: bool = True) -> Iterator[tuple[Block, Parts]]:
+    def forward_blocks(
+        self, first: int = 0, passing: bool = False
+    ) -> Iterator[tuple[Block, Parts]]:
         """The forward pass, block by block.
 
         passing : whether nobody wants all outputs afterwards: some blocks take the next one along.

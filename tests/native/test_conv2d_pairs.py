@@ -196,7 +196,7 @@ def test_the_same_bits_on_any_number_of_threads(kernels, rng, threads):
         assert all(same_bits(a, b) for a, b in zip(expected, again, strict=True))
 
 
-@pytest.mark.parametrize("width", [20, 63, 64, 65])
+@pytest.mark.parametrize("width", [20, 63, 64, 65, 66, 90])
 def test_dw_leaves_out_windows_that_have_seen_nothing(kernels, rng, width):
     """Of x with a blank half, wide and narrow; as the gradient of all pixels."""
     case = Pooled(rng, 0.2, kernels.dtype, sizes=(14, width - 4))
@@ -240,6 +240,7 @@ def test_what_does_not_fit_is_refused(kernels, rng):
     n, filters, height, width = case.shape
     wrong = [
         ("which", lambda: forward(which=which[1:])),
+        ("windows", lambda: Pooled(rng, 0.2, dtype, kernel=(9, 5)).in_one(0)),
         ("packed", lambda: forward(packed=packed[1:].copy())),
         ("packed", lambda: forward(packed=packed.astype(other), b=case.b.astype(other))),
         ("b:", lambda: forward(b=case.b[1:].copy())),
