@@ -21,6 +21,7 @@ MODULES = {
     "_nonzeros": [],
     "_affine": [],
     "_affine_gradient": [],
+    "_affine_images": [],
     "_sparse": [],
     "_activations": [],
     "_losses": [],

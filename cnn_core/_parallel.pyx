@@ -456,3 +456,28 @@ cdef class Program:
 def run(*tasks):
     """Run tasks one after the other, each in parallel over its own items."""
     (<Program>Program([[[task]] for task in tasks])).run()
+
+
+cdef struct planes_args:
+    kernel_t kernel
+    const void* args
+    Py_ssize_t n
+    Py_ssize_t planes
+
+
+cdef void planes_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const planes_args* a = <const planes_args*>args
+    cdef Py_ssize_t i
+    for i in range(a.planes):
+        a.kernel(a.args, i * a.n + begin, i * a.n + end)
+
+
+def in_planes(Task task, Py_ssize_t planes):
+    """Task whose item i is item i of each of `planes` equal parts of another task's items."""
+    cdef planes_args args
+    if planes < 1 or task.n % planes:
+        raise ValueError(f"planes: expected a divisor of {task.n}, got {planes}")
+    args.kernel, args.args = task.kernel, task.args
+    args.n, args.planes = task.n // planes, planes
+    return new_task(planes_kernel, &args, sizeof(args), args.n, 1, args.n,
+                    task.work * planes, (task, *task.arrays))

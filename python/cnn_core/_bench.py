@@ -16,7 +16,7 @@ from cnn_core import config, ops
 from cnn_core._commands import describe_layer, load_data, print_json
 from cnn_core._recipes import Options, build_network, build_trainer
 from cnn_core.blocks import AffineBlock, Block
-from cnn_core.image_blocks import ConvBlock
+from cnn_core.image_blocks import ConvBlock, ImagesAffineBlock
 from cnn_core.network import Sequential
 from cnn_core.parts import Parts
 from cnn_core.plan import Plan
@@ -28,6 +28,7 @@ Array = npt.NDArray[Any]
 WARM_UP = 3  # steps or runs that are not counted
 RUNS = 4  # of a kernel in a row: some work in place, and their numbers must not vanish
 LEAST_ROUNDS = 3
+PRODUCTS = ("forward", "dx", "dW")
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ class Kernel:
 
 @dataclass(frozen=True)
 class _Names:
-    """Of a layer's tasks, by their place in Parts."""
+    """Of a layer's tasks, by their place in Parts; more tasks than names are numbered."""
 
-    rows: str
-    before: str = "pack"
-    after: str = ""
+    rows: tuple[str, ...]
+    before: tuple[str, ...] = ("pack",)
+    after: tuple[str, ...] = ("after",)
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def kernel_times(
             entries += _entries(owner, parts, names)
         whole += trainer.update_parts(whole.finished)
         optimizer = _Owner(type(trainer.optimizer).__name__)
-        entries += _entries(optimizer, trainer.update_parts(), _Names("", "clock"))
+        entries += _entries(optimizer, trainer.update_parts(), _Names((), ("clock",)))
         return _time(whole.program().run, entries, seconds)
 
 
@@ -149,17 +150,27 @@ def _parts(
     """What a step consists of but for the update."""
     segment = plan.segments[0]
     assert isinstance(segment, NativeSegment)
-    yield _Owner("batch"), _gather(plan, x, t), _Names("gather")
+    yield _Owner("batch"), _gather(plan, x, t), _Names(("gather",))
     for block, parts in segment.forward_blocks(passing=True):
-        yield _owner(block, plan.n), parts, _Names("forward")
-    yield _Owner("loss"), plan.loss_parts(segment.dy), _Names("rows", after="sum")
+        names = ("to rows", "forward") if isinstance(block, ImagesAffineBlock) else ("forward",)
+        yield _owner(block, plan.n), parts, _Names(names)
+    yield _Owner("loss"), plan.loss_parts(segment.dy), _Names(("rows",), after=("sum",))
     for block, parts in segment.backward_blocks():
-        owner = _owner(block, plan.n)
-        if owner.weights and not parts.after and not parts.reduce:
-            rows = "activation dx"
-        else:
-            rows = "dW" if isinstance(block, ConvBlock) else "dx"
-        yield owner, parts, _Names(rows, after="dW")
+        yield (
+            _owner(block, plan.n),
+            parts,
+            _Names(_backward_names(block, parts), after=("dW", "db")),
+        )
+
+
+def _backward_names(block: Block, parts: Parts) -> tuple[str, ...]:
+    """Of the tasks in `rows`."""
+    if isinstance(block, ImagesAffineBlock) and parts.finished:
+        return ("dx", "dW", "db") if block.dx is not None else ("dW", "db")
+    if isinstance(block, ConvBlock) and parts.reduce:
+        return "dW", "dx"
+    learns = isinstance(block, (AffineBlock, ConvBlock))
+    return ("activation dx",) if learns and not parts.after else ("dx",)
 
 
 def _gather(plan: Plan, x: Array, t: Array) -> Parts:
@@ -186,8 +197,7 @@ def _owner(block: Block, n: int) -> _Owner:
 
 
 def _entries(owner: _Owner, parts: Parts, names: _Names) -> Iterator[_Entry]:
-    """The tasks with their names; the first of `rows` and of `after` is the product, as is the dx
-    behind a convolution's dW."""
+    """The tasks with their names."""
     # Of a product in strips the strips are the product, what the rows do is add them.
     rows = [parts.strips]
     for item in parts.rows:
@@ -196,17 +206,14 @@ def _entries(owner: _Owner, parts: Parts, names: _Names) -> Iterator[_Entry]:
         (names.before, [*(packing.lane for packing in parts.packing), *parts.before]),
         (names.rows, rows),
         (names.after, parts.after),
-        ("sum of parts", parts.reduce),
-        ("update", [lane for stage in parts.update for lane in stage]),
+        (("sum of parts",), parts.reduce),
+        (("update",), [lane for stage in parts.update for lane in stage]),
     )
-    for name, group in groups:
+    for texts, group in groups:
         for number, task in enumerate(task for lane in group for task in lane):
-            product = bool(owner.weights) and number == 0 and name in ("forward", "dx", "dW")
-            text = f"{name} {number + 1}" if number else name
-            if name == "dW" and number:
-                product = group is rows
-                text = "dx" if product else "db"
-            yield _Entry(owner, text, product, task)
+            known = number < len(texts)
+            text = texts[number] if known else f"{texts[-1]} {number + 1}"
+            yield _Entry(owner, text, bool(owner.weights) and text in PRODUCTS, task)
 
 
 def _time(

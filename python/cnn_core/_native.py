@@ -31,6 +31,7 @@ try:
     from cnn_core import _activations as activations
     from cnn_core import _affine as affine
     from cnn_core import _affine_gradient as affine_gradient
+    from cnn_core import _affine_images as affine_images
     from cnn_core import _batch_norm as batch_norm
     from cnn_core import _batches as batches
     from cnn_core import _conv2d as conv2d
@@ -58,6 +59,7 @@ __all__ = [
     "activations",
     "affine",
     "affine_gradient",
+    "affine_images",
     "batch_norm",
     "batches",
     "conv2d",

@@ -100,7 +100,8 @@ def _chain(plan: Plan, layer: Layer) -> list[AffineBlock] | None:
 
 
 def _compiled(plan: Plan, blocks: list[AffineBlock], h: float) -> dict[str, Array]:
-    inputs, layers = blocks[0].x, []
+    inputs: Any = blocks[0].rows
+    layers = []
     if isinstance(inputs, Batch):
         inputs = inputs.converted(np.dtype(np.float64))
         ops.run(ops.native.sparse.transpose(inputs))

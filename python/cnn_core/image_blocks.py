@@ -10,12 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import _memory, ops
-from cnn_core.blocks import WORK_TO_SHARE, Array, Block, Border, Shape, activation_of
+from cnn_core.blocks import (
+    MOST_IN_A_LANE,
+    WORK_TO_SHARE,
+    AffineBlock,
+    Array,
+    Block,
+    Border,
+    Shape,
+    activation_of,
+)
 from cnn_core.image_layers import AvgPool2D, BatchNorm, Conv2D, MaxPool2D
 from cnn_core.layers import Layer
 from cnn_core.ops.dense import FEW_SAMPLES
 from cnn_core.ops.images import as_images
-from cnn_core.parts import Packing, Parts, flat
+from cnn_core.parts import Finished, Lane, Packing, Parts, flat
+
+LEAST_PIXELS = 16  # that threads share
 
 
 class ConvBlock(Block):
@@ -226,3 +237,40 @@ class ToRows(Block):
             return Parts()
         task = ops.native.images.from_rows(flat(self.dy), self.dx, *activation_of(previous))
         return Parts(rows=[task])
+
+
+class ImagesAffineBlock(AffineBlock):
+    """A dense layer behind images in a training step, with so many weights that its gradients are
+    computed pixel by pixel, by threads that share the weights.
+    """
+
+    takes = "images"
+
+    @classmethod
+    def suits(cls, block: Block | None, shape: Shape, n: int) -> bool:
+        """Whether it pays for batches of n images of this shape."""
+        if type(block) is not AffineBlock or n < FEW_SAMPLES or len(shape) != 3:
+            return False
+        weights = block.layer.params["W"].size
+        return weights > MOST_IN_A_LANE and shape[1] * shape[2] >= LEAST_PIXELS
+
+    @property
+    def rows(self) -> Array:
+        if not hasattr(self, "_rows"):
+            shape = len(self.x), self.layer.params["W"].shape[0]
+            self._rows: Array = _memory.empty(shape, self.x.dtype)
+        return self._rows
+
+    def forward(self) -> Parts:
+        to_rows = ops.native.images.to_rows(self.x, self.rows)
+        return Parts(rows=[to_rows]) + super().forward()
+
+    def backward(self, previous: Block | None) -> Parts:
+        affine, W, grads = ops.native.affine_images, self.layer.params["W"], self.layer.grads
+        lane: Lane = [affine.weight_gradient(self.x, self.dy, grads["W"])]
+        db: Lane = [ops.native.affine_gradient.bias_gradient(self.dy, grads["b"])]
+        if self.dx is not None:
+            options = activation_of(previous)
+            lane.insert(0, affine.input_gradient(self.dy, W, self.dx, *options))
+        finished = [Finished(grads["W"], lane, planes=self.x.channels), Finished(grads["b"], db)]
+        return Parts(rows=[[lane, db]], finished=finished)

@@ -20,11 +20,24 @@ class Finished:
 
     factors : (x, dout) where the gradient is x^T dout of few rows: an update that takes it from
         them may stand in the lane's place, and the gradient is never stored.
+    planes : equal parts of the gradient of each of which an item completes a row.
     """
 
     grad: Array
     lane: Lane
     factors: tuple[Array, Array] | None = None
+    planes: int = 1
+
+    @property
+    def items(self) -> int:
+        """Rows of the gradient."""
+        return self.planes * int(self.lane[0].n)
+
+    def follow(self, tasks: Lane) -> None:
+        """Put tasks over the rows of the gradient behind those that complete it."""
+        if self.planes > 1:
+            tasks = [ops.native.parallel.in_planes(task, self.planes) for task in tasks]
+        self.lane.extend(tasks)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,14 @@ from cnn_core.blocks import (
     SoftmaxBlock,
     Source,
 )
-from cnn_core.image_blocks import BatchNormBlock, ConvBlock, PoolBlock, ToImages, ToRows
+from cnn_core.image_blocks import (
+    BatchNormBlock,
+    ConvBlock,
+    ImagesAffineBlock,
+    PoolBlock,
+    ToImages,
+    ToRows,
+)
 from cnn_core.image_layers import (
     AvgPool2D,
     BatchNorm,
@@ -53,8 +60,8 @@ class NativeSegment:
     def __init__(
         self, blocks: list[Block], x: Array, training: bool, gradient: bool, need_dx: bool
     ) -> None:
-        self.blocks, self.x, self.training = convert(blocks, x.shape[1:]), x, training
-        self.gradient = gradient
+        self.x, self.training, self.gradient = x, training, gradient
+        self.blocks = convert(blocks, x.shape[1:], len(x) if gradient else 0)
         self._lay_out(x)
         #: the first block that needs a gradient: none before it has parameters
         self.lowest = 0
@@ -147,9 +154,11 @@ class NativeSegment:
     def backward_blocks(self) -> Iterator[tuple[Block, Parts]]:
         """The backward pass, block by block, an activation apart from its layer."""
         done = False
-        for index in reversed(range(self.lowest, len(self.blocks))):
-            block = self.blocks[index]
-            previous = self.blocks[index - 1] if index else None
+        blocks = [block for block in self.blocks if not isinstance(block, FlattenBlock)]
+        lowest = sum(block in blocks for block in self.blocks[: self.lowest])
+        for index in reversed(range(lowest, len(blocks))):
+            block = blocks[index]
+            previous = blocks[index - 1] if index else None
             if block.code and not done:
                 yield block, block.activation_backward()
             yield block, block.backward(previous)
@@ -243,12 +252,21 @@ def native_block(layer: Layer, behind: Layer | None, before: Shape, after: Shape
     return None
 
 
-def convert(blocks: list[Block], input_shape: Shape) -> list[Block]:
-    """The blocks with conversions between rows and images where they are needed; ends in rows."""
+def convert(blocks: list[Block], input_shape: Shape, n: int) -> list[Block]:
+    """The blocks with conversions between rows and images where they are needed; ends in rows.
+
+    n : the number of samples whose gradients are computed, or 0.
+    """
     result: list[Block] = []
     kind, shape = "rows", input_shape
-    for block in blocks:
-        if block.takes == "images" and kind == "rows":
+    for block, behind in zip(blocks, [*blocks[1:], None], strict=True):
+        flattens = kind == "images" and isinstance(block, FlattenBlock)
+        if flattens and ImagesAffineBlock.suits(behind, shape, n):
+            result.append(block)
+            continue
+        if kind == "images" and ImagesAffineBlock.suits(block, shape, n):
+            block = ImagesAffineBlock(block.layer, block.sample_shape, block.activation)
+        elif block.takes == "images" and kind == "rows":
             result.append(ToImages(None, shape))
         elif block.takes == "rows" and kind == "images":
             result.append(ToRows(None, shape))

@@ -94,16 +94,18 @@ class Trainer:
         network, optimizer = self.network, self.optimizer
         names = {view.ctypes.data: name for name, view in network.grads.items()}
         parts = {names[part.grad.ctypes.data]: part for part in finished}
-        rows = {name: part.grad.size // part.lane[0].n for name, part in parts.items()}
+        rows = {name: part.grad.size // part.items for name, part in parts.items()}
         biases = [name for name, value in network.params.items() if value.ndim < 2]
         flat = network.flat_params, network.flat_grads, network.slices
         own, updates = optimizer.tasks(*flat, rows, biases)
         for name, tasks in own.items():
-            lane, factors = parts[name].lane, parts[name].factors
-            joint = None
+            factors, joint = parts[name].factors, None
             if factors is not None and not keep_gradients:
                 joint = optimizer.product_update_task(name, network.params[name], *factors)
-            lane[:] = [*lane, *tasks] if joint is None else [joint]
+            if joint is None:
+                parts[name].follow(tasks)
+            else:
+                parts[name].lane[:] = [joint]
         clock = self.optimizer.clock_tasks()
         return Parts(before=[[task] for task in clock], update=updates)
 

@@ -9,7 +9,7 @@ import pytest
 
 import children
 import cnn_core as cc
-from cnn_core import _parallel, ops
+from cnn_core import _optimizers, _parallel, ops
 from cnn_core._parallel import Program
 from cnn_core.ops import native
 from cnn_core.ops.images import new_images
@@ -355,3 +355,32 @@ def test_images_pass_only_where_it_was_allowed(images_between):
     images, other = images_between(1)[0], images_between(1)[0]
     Program(plan, [images, other]).run()  # no task uses these
     assert written(images) == written(other) == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize(("planes", "count"), [(1, 1), (1, 7), (3, 1), (4, 33), (30, 144)])
+def test_items_of_several_planes_at_once(threads, planes, count):
+    """Item i stands for item i of each plane: every row is updated once, and no other."""
+    row = 5
+    rng = np.random.default_rng(planes)
+    params, grads = rng.normal(size=(2, planes * count * row)).astype(np.float32)
+    expected, lr = params - np.float32(0.5) * grads, np.array([0.5])
+    task = _optimizers.sgd(params, grads, None, lr, 1.0, 0.0, False, 0.0, 0.0, row)
+    before = _parallel.get_num_threads()
+    _parallel.set_num_threads(threads)
+    try:
+        both = _parallel.in_planes(task, planes)
+        assert both.n == count and both.work == planes * task.work
+        del task  # its arguments live on
+        _parallel.run(both)
+    finally:
+        _parallel.set_num_threads(before)
+    assert np.array_equal(params, expected)
+
+
+def test_planes_are_equal_parts():
+    array = np.zeros(12)
+    task = _optimizers.sgd(array, array, None, np.ones(1), 1.0, 0.0, False, 0.0, 0.0, 2)
+    for planes in (0, -1, 4, 5, 12):
+        with pytest.raises(ValueError, match=f"planes: expected a divisor of 6, got {planes}"):
+            _parallel.in_planes(task, planes)

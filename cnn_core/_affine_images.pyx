@@ -1,0 +1,247 @@
+"""Gradients of the affine map behind images, whose channels are innermost (`_images.pyx`).
+
+    dx[n, p, c]      = (sum over o of dout[n, o] W[c P + p, o]) f'(x[n, p, c])    P pixels an image
+    dW[c P + p, o]   = sum over n of x[n, p, c] dout[n, o]
+
+The rows of W are in the order of NCHW. Those of neighbouring pixels are read and written where they
+lie: neither x nor dx is turned into rows.
+
+Saito, Deep Learning from Scratch, sections 5.6 and 7.5.
+"""
+
+from libc.string cimport memset
+
+from cnn_core._bounds cimport expect
+from cnn_core._gemm cimport multiply_add
+from cnn_core._images cimport Images, Layout, pixel
+from cnn_core._parallel cimport kernel_t, new_task
+from cnn_core._simd cimport (
+    ACTIVATION_NONE, activate_backward, fetch, max_columns, multiply_add_tile, transpose,
+)
+from cnn_core._types cimport real
+
+cdef enum:
+    LINE_BYTES = 64
+    TERMS = 128          # of a sum at once: a panel of so many rows stays in the nearest cache
+    MOST_COLUMNS = 64    # of a panel, at least max_columns
+    IMAGES = 24          # whose elements stay there until they have gone through f'
+    INPUTS = 256         # elements of an image at once: their weights stay in the next cache
+    PIXELS_AHEAD = 2     # whose weights are fetched
+
+
+cdef struct images_args:
+    Layout at            # of x, or of dx
+    Layout before        # of the images whose activation dx goes through
+    Py_ssize_t n_images
+    Py_ssize_t n_pixels
+    Py_ssize_t run       # pixels that lie without a gap
+    Py_ssize_t n_out
+    const void* dout
+    const void* images   # x, or f's images, which may be NULL
+    const void* W
+    void* gradient
+    int activation
+    double slope
+    bint is_float
+
+
+cdef inline void fetch_rows(Py_ssize_t m, Py_ssize_t n, const real* x,
+                            Py_ssize_t x_row) noexcept nogil:
+    """Bring m rows of n elements nearer: they lie too far apart for the processor to see them
+    coming."""
+    cdef Py_ssize_t i, j, line = LINE_BYTES // sizeof(real)
+    for i in range(m):
+        j = 0
+        while j < n:
+            fetch(x + i * x_row + j)
+            j += line
+        fetch(x + i * x_row + n - 1)
+
+
+cdef inline void pack_panel(const images_args* a, Py_ssize_t first, Py_ssize_t width,
+                            Py_ssize_t terms, const real* W, real* panel) noexcept nogil:
+    """panel[terms, max_columns]: the transpose of the rows of W for `width` elements of an image
+    from element `first` on, a pixel's channels one after the other."""
+    cdef Py_ssize_t widest = max_columns(W), channels = a.at.channels, p, c, count
+    cdef Py_ssize_t plane = a.n_pixels * a.n_out
+    if width < widest:
+        memset(panel, 0, terms * widest * sizeof(real))
+    while width > 0:
+        p = first // channels
+        c = first - p * channels
+        count = min(width, channels - c)
+        if p + PIXELS_AHEAD < a.n_pixels:
+            fetch_rows(count, terms, W + c * plane + (p + PIXELS_AHEAD) * a.n_out, plane)
+        transpose(count, terms, W + c * plane + p * a.n_out, plane, panel, widest)
+        panel += count
+        first += count
+        width -= count
+
+
+cdef inline void multiply_panel(
+    const images_args* a, Py_ssize_t width, Py_ssize_t begin, Py_ssize_t terms, const real* dout,
+    const real* panel, const real* y, real* dx,
+) noexcept nogil:
+    """dx = the products of the terms from `begin` on, or dx += those behind the first; with the
+    last ones times f'(y)."""
+    cdef bint last = begin + terms == a.n_out and a.activation != ACTIVATION_NONE
+    cdef Py_ssize_t n = 0, count, i
+    cdef real zeros[MOST_COLUMNS]
+    memset(zeros, 0, sizeof(zeros))
+    while n < a.n_images:
+        count = min(<Py_ssize_t>IMAGES, a.n_images - n)
+        fetch_rows(count, width, dx + n * a.at.image, a.at.image)
+        if last:
+            fetch_rows(count, width, y + n * a.before.image, a.before.image)
+        multiply_add_tile(count, width, terms, dout + n * a.n_out + begin, a.n_out, 1, panel,
+                          max_columns(panel), &zeros[0] if begin == 0 else NULL,
+                          dx + n * a.at.image, a.at.image)
+        if last:
+            for i in range(n, n + count):
+                activate_backward(a.activation, a.slope, width, y + i * a.before.image,
+                                  dx + i * a.at.image, dx + i * a.at.image)
+        n += count
+
+
+cdef inline void input_gradient_run(
+    const images_args* a, Py_ssize_t first, Py_ssize_t size, const real* dout, const real* W,
+    const real* y, real* dx,
+) noexcept nogil:
+    """`size` elements of every image from element `first` on; y and dx point at those of the first
+    image."""
+    cdef Py_ssize_t widest = max_columns(W), j = 0, k, width, terms
+    cdef real panel[TERMS * MOST_COLUMNS]
+    while j < size:
+        width, k = min(widest, size - j), 0
+        while k < a.n_out:
+            terms = min(<Py_ssize_t>TERMS, a.n_out - k)
+            pack_panel(a, first + j, width, terms, W + k, panel)
+            multiply_panel(a, width, k, terms, dout, panel, y + j if y != NULL else y, dx + j)
+            k += terms
+        j += width
+
+
+cdef inline void weight_gradient_run(
+    const images_args* a, Py_ssize_t p, Py_ssize_t pixels, const real* dout, const real* x,
+    real* dW,
+) noexcept nogil:
+    """The rows of dW for `pixels` pixels from pixel p on; x points at that of the first image."""
+    cdef Py_ssize_t widest = max_columns(x), channels = a.at.channels, n = 0, i, j, terms, width
+    cdef Py_ssize_t plane = a.n_pixels * a.n_out
+    cdef real* rows
+    while n < a.n_images:
+        terms, j = min(<Py_ssize_t>TERMS, a.n_images - n), 0
+        while j < a.n_out:
+            width = min(widest, a.n_out - j)
+            for i in range(pixels):
+                rows = dW + (p + i) * a.n_out + j
+                fetch_rows(channels, width, rows, plane)
+                multiply_add(channels, width, terms, x + n * a.at.image + i * channels, 1,
+                             a.at.image, dout + n * a.n_out + j, a.n_out, n > 0,
+                             <const real*>NULL, rows, plane)
+            j += width
+        n += terms
+
+
+cdef inline void input_gradient_range(
+    const images_args* a, Py_ssize_t begin, Py_ssize_t end, const real* dout, const real* W,
+    const real* y, real* dx,
+) noexcept nogil:
+    cdef Py_ssize_t row, column, count
+    while begin < end:
+        row = begin // a.run
+        column = begin - row * a.run
+        count = min(end - begin, a.run - column)
+        input_gradient_run(a, begin * a.at.channels, count * a.at.channels, dout, W,
+                           pixel(y, &a.before, 0, row, column) if y != NULL else y,
+                           <real*>pixel(dx, &a.at, 0, row, column))
+        begin += count
+
+
+cdef inline void weight_gradient_range(
+    const images_args* a, Py_ssize_t begin, Py_ssize_t end, const real* dout, const real* x,
+    real* dW,
+) noexcept nogil:
+    cdef Py_ssize_t row, column, count
+    while begin < end:
+        row = begin // a.run
+        column = begin - row * a.run
+        count = min(end - begin, a.run - column)
+        weight_gradient_run(a, begin, count, dout, pixel(x, &a.at, 0, row, column), dW)
+        begin += count
+
+
+cdef void input_gradient_kernel(const void* args, Py_ssize_t begin,
+                                Py_ssize_t end) noexcept nogil:
+    cdef const images_args* a = <const images_args*>args
+    if a.is_float:
+        input_gradient_range(a, begin, end, <const float*>a.dout, <const float*>a.W,
+                             <const float*>a.images, <float*>a.gradient)
+    else:
+        input_gradient_range(a, begin, end, <const double*>a.dout, <const double*>a.W,
+                             <const double*>a.images, <double*>a.gradient)
+
+
+cdef void weight_gradient_kernel(const void* args, Py_ssize_t begin,
+                                 Py_ssize_t end) noexcept nogil:
+    cdef const images_args* a = <const images_args*>args
+    if a.is_float:
+        weight_gradient_range(a, begin, end, <const float*>a.dout, <const float*>a.images,
+                              <float*>a.gradient)
+    else:
+        weight_gradient_range(a, begin, end, <const double*>a.dout, <const double*>a.images,
+                              <double*>a.gradient)
+
+
+cdef inline bint without_gaps(Images images):
+    return (images.layout.row == images.width * images.channels
+            and images.layout.image == images.height * images.layout.row)
+
+
+cdef images_args gradient_args(Images images, const real[:, ::1] dout, Py_ssize_t n_in,
+                               Py_ssize_t n_out) except *:
+    """Of dx or x, for weights of n_in rows."""
+    cdef images_args args
+    memset(&args, 0, sizeof(args))
+    expect(images.n == dout.shape[0] and n_out == dout.shape[1]
+           and n_in == images.channels * images.height * images.width
+           and images.is_float == (sizeof(real) == sizeof(float)), "images, dout, W")
+    args.at = images.layout
+    args.n_images = images.n
+    args.n_pixels = images.height * images.width
+    args.run = args.n_pixels if without_gaps(images) else images.width
+    args.n_out = n_out
+    args.dout = &dout[0, 0]
+    args.activation = ACTIVATION_NONE
+    args.is_float = images.is_float
+    return args
+
+
+cdef object pixels_task(kernel_t kernel, images_args* args, tuple arrays):
+    cdef double work = <double>args.at.channels * args.n_out * args.n_images
+    return new_task(kernel, args, sizeof(args[0]), args.n_pixels, 1,
+                    max(INPUTS // args.at.channels, 1), work, arrays)
+
+
+def input_gradient(const real[:, ::1] dout, const real[:, ::1] W, Images dx, Images y=None,
+                   int activation=ACTIVATION_NONE, double slope=0.0):
+    """Task over pixels: dx = (dout W^T) f'(y), the rows of W in the order of NCHW."""
+    cdef images_args args = gradient_args(dx, dout, W.shape[0], W.shape[1])
+    expect(activation == ACTIVATION_NONE if y is None
+           else y.shape == dx.shape and y.is_float == dx.is_float, "y")
+    args.W = &W[0, 0]
+    args.gradient = dx.data
+    if y is not None:
+        args.before, args.images = y.layout, y.data
+        args.activation, args.slope = activation, slope
+        if not without_gaps(y):
+            args.run = dx.width
+    return pixels_task(input_gradient_kernel, &args, (dout.base, W.base, dx, y))
+
+
+def weight_gradient(Images x, const real[:, ::1] dout, real[:, ::1] dW):
+    """Task over pixels: dW = x^T dout, the rows of dW in the order of NCHW."""
+    cdef images_args args = gradient_args(x, dout, dW.shape[0], dW.shape[1])
+    args.images = x.data
+    args.gradient = &dW[0, 0]
+    return pixels_task(weight_gradient_kernel, &args, (x, dout.base, dW.base))

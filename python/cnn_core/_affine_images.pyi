@@ -1,0 +1,17 @@
+import numpy as np
+import numpy.typing as npt
+
+from cnn_core._images import Images
+from cnn_core._parallel import Task
+
+_Real = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+def input_gradient(
+    dout: _Real,
+    W: _Real,
+    dx: Images,
+    y: Images | None = ...,
+    activation: int = ...,
+    slope: float = ...,
+) -> Task: ...
+def weight_gradient(x: Images, dout: _Real, dW: _Real) -> Task: ...

@@ -1,0 +1,145 @@
+"""Plans with a dense layer of many weights behind images: gradients made pixel by pixel."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import cnn_core as cc
+from cnn_core import blocks, image_blocks
+from cnn_core.image_blocks import ImagesAffineBlock
+from image_stacks import ANYWHERE, LAYERS, ON_IMAGES, check_fused, make, stacks
+from reference import DTYPES, same_bits
+from reference_network import make_batch
+
+PAIRS = [*itertools.product([*ON_IMAGES, *ANYWHERE], ["affine", "tanh", "dropout", "batch norm"])]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_layers_count_as_large():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_blocks, "MOST_IN_A_LANE", 0)
+        patch.setattr(image_blocks, "LEAST_PIXELS", 1)
+        yield
+
+
+def found(net, n):
+    segments = net.plan(n, "rows", True, True).segments
+    return [b for s in segments for b in getattr(s, "blocks", []) if type(b) is ImagesAffineBlock]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    words=stacks(),
+    dtype=st.sampled_from(DTYPES),
+    n=st.sampled_from([4, 13]),
+    seed=st.integers(0, 5),
+)
+def test_any_stack_equals_its_layers_one_by_one_bit_for_bit(words, dtype, n, seed):
+    check_fused([*words, "affine"], dtype, n, seed)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("before", "behind"), PAIRS)
+def test_what_stands_before_and_behind_the_images_become_rows(before, behind, dtype):
+    words = ["conv 1x1", before, "flatten", behind, "affine"]
+    check_fused(words, dtype, 5, 1)
+    assert len(found(make(words, dtype=dtype), 5)) == (behind == "affine" and before != "dropout")
+
+
+@pytest.mark.parametrize("words", [["flatten", "affine"], ["tanh", "flatten", "affine"]])
+def test_images_that_are_the_input_are_rows_already(words):
+    check_fused(words, "float64", 5, 1)
+    assert not found(make(words), 5)
+
+
+def test_the_first_layer_with_parameters():
+    words = ["max", "relu", "flatten", "affine", "relu", "affine"]
+    check_fused(words, "float32", 5, 1)
+    (block,) = found(make(words), 5)
+    assert block.dx is None
+
+
+OPTIMIZERS = {
+    "sgd": lambda: cc.SGD(0.05),
+    "momentum": lambda: cc.SGDW(0.05, momentum=0.9, nesterov=True, weight_decay=0.1),
+    "adam": lambda: cc.AdamW(0.01, decay_biases=False),
+    "adagrad": lambda: cc.AdaGrad(0.01),
+    "rmsprop": lambda: cc.RMSprop(0.01, momentum=0.5),
+    "clip value": lambda: cc.SGD(0.05, clip_value=0.01),
+    "clip norm": lambda: cc.SGD(0.05, clip_norm=0.5),
+    "frozen": lambda: cc.SGD(0.05, lr_multipliers={"W2": 0}),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_training_gives_the_same_bits_as_through_rows(monkeypatch, optimizer, dtype):
+    results = []
+    for many in (False, True):
+        monkeypatch.setattr(image_blocks, "MOST_IN_A_LANE", 10**9 if many else 0)
+        words = ["conv 16", "relu", "max", "flatten", "affine", "relu", "affine"]
+        net = make(words, dtype=dtype)
+        trainer = cc.Trainer(net, OPTIMIZERS[optimizer]())
+        x, t = make_batch(net, 9, "sum_squared_error")
+        losses = [trainer.step(x, t) for _ in range(4)]
+        assert len(found(net, 9)) == (not many)
+        results.append((losses, net.flat_params.copy(), net.flat_grads.copy()))
+    assert results[0][0] == results[1][0] and len(set(results[0][0])) == 4
+    assert all(same_bits(a, b) for a, b in zip(results[0][1:], results[1][1:], strict=True))
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_bits_do_not_depend_on_the_number_of_threads(threads):
+    before, results = cc.get_num_threads(), []
+    try:
+        for count in (1, threads):
+            cc.set_num_threads(count)
+            net = make(["conv 16", "relu", "flatten", "affine"], dtype="float32")
+            trainer = cc.Trainer(net, cc.Adam(0.01))
+            x, t = make_batch(net, 37, "sum_squared_error")
+            losses = [trainer.step(x, t) for _ in range(5)]
+            results.append((losses, net.flat_params.copy()))
+    finally:
+        cc.set_num_threads(before)
+    assert results[0][0] == results[1][0] and same_bits(results[0][1], results[1][1])
+
+
+def test_the_numerical_gradient_starts_from_its_inputs():
+    net = make(["conv", "tanh", "flatten", "affine", "softmax"])
+    x, t = make_batch(net, 5, "sum_squared_error")
+    assert found(net, 5)
+    result, expected = net.numerical_gradient(x, t), net.gradient(x, t)
+    for name, value in expected.items():
+        assert np.allclose(result[name], value, rtol=1e-6, atol=1e-7), name
+
+
+def test_which_layers_are_large(monkeypatch):
+    """Many weights, enough pixels to share, enough samples, a gradient."""
+    monkeypatch.setattr(image_blocks, "MOST_IN_A_LANE", blocks.MOST_IN_A_LANE)
+    monkeypatch.setattr(image_blocks, "LEAST_PIXELS", 16)
+    for shape, n_out, n, large in (
+        ((8, 16, 16), 64, 4, False),
+        ((8, 16, 16), 65, 4, True),
+        ((8, 16, 16), 65, 3, False),
+        ((256, 4, 4), 33, 4, True),
+        ((256, 3, 5), 40, 4, False),
+    ):
+        layers = [LAYERS["max"](), cc.Flatten(), cc.Affine(n_out)]
+        input_shape = (shape[0], shape[1] + 1, shape[2] + 1)
+        net = cc.Sequential(layers, input_shape=input_shape, loss=cc.SumSquaredError())
+        assert len(found(net, n)) == large, (shape, n_out, n)
+        assert not [b for b in net.plan(n).segments[0].blocks if type(b) is ImagesAffineBlock]
+
+
+def test_bench_names_its_kernels(run):
+    options = ["--seconds", 0, "--batch-size", 4, "--threads", 1, "--kernels", "--json"]
+    code, out, _ = run("bench", "simple_conv_net", *options)
+    kernels = json.loads(out)["kernels"][0]["kernels"]
+    counts = {k["name"]: k["multiply_adds"] for k in kernels if k["layer"] == "Affine 100, ReLU"}
+    size = 4 * 4320 * 100
+    expected = {"to rows": 0, "forward": size, "dx": size, "dW": size, "db": 0}
+    assert code == 0 and counts == expected
