@@ -28,7 +28,8 @@ Source = tuple[Array, Array]  # rows where they lie, and an array of the place o
 NO_BORDER: Border = (0, 0, 0, 0)
 STRIP = 128  # inputs, at least, of a strip
 MOST_STRIPS = 4
-GROUP = 64  # rows, at most, of a part of a strip
+GROUP = 64  # rows, at most, of a part of a strip;
+COPIED = 128  # twice as many up to so many outputs, whose rows of W each part copies
 MOST_SUMS = 1 << 17  # numbers that the strips' sums may have: they go from core to core
 WORK_TO_SHARE = 500_000  # multiply-adds of a sample; below, waiting for each other takes longer
 MOST_IN_A_LANE = 1 << 17  # weights of a dense layer that are read for every few images
@@ -140,7 +141,7 @@ class AffineBlock(Block):
         while n_strips > 1 and (n_in < STRIP * n_strips or n * n_out * n_strips > MOST_SUMS):
             n_strips //= 2
         if n_strips > 1:
-            self.strips = n_strips, -(-n // GROUP)
+            self.strips = n_strips, -(-n // (GROUP if n_out > COPIED else 2 * GROUP))
 
     def forward_from(self, source: Source) -> Parts:
         """The outputs of rows that lie elsewhere than in `x`."""
