@@ -63,7 +63,7 @@ class Parts:
     after    lanes that need all samples: gradients of dense layers, the sum of the loss
     reduce   lanes that join what `after` has left in parts
     update   the optimizer's stages
-    finished gradients that lanes of `after` complete row by row
+    finished gradients that lanes complete row by row
     following where the next rows will be read: (source, indices, place of this batch's first index)
     """
 
