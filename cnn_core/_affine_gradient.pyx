@@ -10,7 +10,9 @@ Saito, Deep Learning from Scratch, section 5.6.
 from libc.stdint cimport int32_t
 from libc.string cimport memset
 
-from cnn_core._affine cimport LINE_BYTES, MANY_ELEMENTS, MANY_WEIGHTS, rows_task, work_of
+from cnn_core._affine cimport (
+    LINE_BYTES, MANY_ELEMENTS, MANY_WEIGHTS, fetch_rows, rows_task, work_of,
+)
 from cnn_core._bounds cimport expect
 from cnn_core._gemm cimport multiply_add, multiply_add_packed, packed_elements
 from cnn_core._nonzeros cimport multiply_nonzeros
@@ -102,6 +104,9 @@ cdef void affine_weight_gradient_rows(
         return
     while begin < end:
         width = min(end - begin, INPUTS)
+        if begin + width < n_in:    # the next of this thread, likely
+            fetch_rows(n_rows, min(n_in - begin - width, <Py_ssize_t>INPUTS), x + begin + width,
+                       n_in)
         multiply_add(n_out, width, n_rows, dout, 1, n_out, x + begin, n_in, False,
                      <const real*>NULL, turned, INPUTS)
         transpose(n_out, width, turned, INPUTS, dW + begin * n_out, n_out)

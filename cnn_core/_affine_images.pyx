@@ -11,17 +11,17 @@ Saito, Deep Learning from Scratch, sections 5.6 and 7.5.
 
 from libc.string cimport memset
 
+from cnn_core._affine cimport fetch_rows
 from cnn_core._bounds cimport expect
 from cnn_core._gemm cimport multiply_add
 from cnn_core._images cimport Images, Layout, pixel
 from cnn_core._parallel cimport kernel_t, new_task
 from cnn_core._simd cimport (
-    ACTIVATION_NONE, activate_backward, fetch, max_columns, multiply_add_tile, transpose,
+    ACTIVATION_NONE, activate_backward, max_columns, multiply_add_tile, transpose,
 )
 from cnn_core._types cimport real
 
 cdef enum:
-    LINE_BYTES = 64
     TERMS = 128          # of a sum at once: a panel of so many rows stays in the nearest cache
     MOST_COLUMNS = 64    # of a panel, at least max_columns
     IMAGES = 24          # whose elements stay there until they have gone through f'
@@ -43,19 +43,6 @@ cdef struct images_args:
     int activation
     double slope
     bint is_float
-
-
-cdef inline void fetch_rows(Py_ssize_t m, Py_ssize_t n, const real* x,
-                            Py_ssize_t x_row) noexcept nogil:
-    """Bring m rows of n elements nearer: they lie too far apart for the processor to see them
-    coming."""
-    cdef Py_ssize_t i, j, line = LINE_BYTES // sizeof(real)
-    for i in range(m):
-        j = 0
-        while j < n:
-            fetch(x + i * x_row + j)
-            j += line
-        fetch(x + i * x_row + n - 1)
 
 
 cdef inline void pack_panel(const images_args* a, Py_ssize_t first, Py_ssize_t width,
