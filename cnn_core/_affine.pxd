@@ -22,6 +22,7 @@ cdef inline void fetch_rows(Py_ssize_t m, Py_ssize_t n, const real* x,
             j += LINE_BYTES // sizeof(real)
         fetch(x + i * x_row + n - 1)
 
+
 cdef void affine_forward_rows(
     Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_in, Py_ssize_t n_out, const real* x,
     const real* W, const real* b, int activation, double slope, real* out,
