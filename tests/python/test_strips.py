@@ -17,7 +17,7 @@ THREADS = (2, 3, 7, 16)
 #: inputs, units, rows: around the sizes from which on there are 2 and 4 strips, and 1 and 2 groups
 SIZES = [
     *((n_in, 10, 9) for n_in in (2 * STRIP - 1, 2 * STRIP, 2 * STRIP + 1, 4 * STRIP - 1)),
-    *((784, 50, rows) for rows in (1, 2, 3, 63, 64, 65, 100, 130)),
+    *((784, 50, rows) for rows in (1, 2, 3, 63, 64, 65, 100, 127, 128, 129, 130)),
     *((n_in, 17, 5) for n_in in (4 * STRIP, 1000, 1030)),
     (300, 1, 200),
     (784, 300, 200),
@@ -44,9 +44,11 @@ def test_which_layers_have_strips():
     """Nothing but the sizes decides, or the bits would depend on the machine."""
     found = {n_in: strips(make(n_in, 10, "float32"), 100) for n_in, _, _ in SIZES}
     assert found[2 * STRIP - 1] is None
-    assert found[2 * STRIP] == found[4 * STRIP - 1] == (2, 2)
-    assert found[4 * STRIP] == found[784] == found[1030] == (4, 2)
+    assert found[2 * STRIP] == found[4 * STRIP - 1] == (2, 1)
+    assert found[4 * STRIP] == found[784] == found[1030] == (4, 1)
     assert strips(make(784, 10, "float32"), 1) == (4, 1)
+    assert [strips(make(784, 128, "float32"), n) for n in (128, 129)] == [(4, 1), (4, 2)]
+    assert [strips(make(784, 129, "float32"), n) for n in (64, 65)] == [(4, 1), (4, 2)]
     assert strips(make(784, 300, "float32"), 200) == (2, 4), "fewer, where their sums are many"
     assert strips(make(784, 2000, "float32"), 100) is None
 
