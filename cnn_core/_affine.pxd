@@ -1,26 +1,12 @@
 """The affine map at C level: plain pointers, contiguous rows, a range of rows per call."""
 
 from cnn_core._parallel cimport Task, kernel_t
-from cnn_core._simd cimport fetch
 from cnn_core._types cimport real
 
 cdef enum:
     LINE_BYTES = 64
     MANY_WEIGHTS = 262144
     MANY_ELEMENTS = 131072   # of rows that stay in the cache beside the weights
-
-
-cdef inline void fetch_rows(Py_ssize_t m, Py_ssize_t n, const real* x,
-                            Py_ssize_t x_row) noexcept nogil:
-    """Bring m rows of n > 0 elements nearer: they lie too far apart for the processor to see them
-    coming."""
-    cdef Py_ssize_t i, j
-    for i in range(m):
-        j = 0
-        while j < n:
-            fetch(x + i * x_row + j)
-            j += LINE_BYTES // sizeof(real)
-        fetch(x + i * x_row + n - 1)
 
 
 cdef void affine_forward_rows(

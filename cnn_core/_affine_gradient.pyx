@@ -10,11 +10,9 @@ Saito, Deep Learning from Scratch, section 5.6.
 from libc.stdint cimport int32_t
 from libc.string cimport memset
 
-from cnn_core._affine cimport (
-    LINE_BYTES, MANY_ELEMENTS, MANY_WEIGHTS, fetch_rows, rows_task, work_of,
-)
+from cnn_core._affine cimport LINE_BYTES, MANY_ELEMENTS, MANY_WEIGHTS, rows_task, work_of
 from cnn_core._bounds cimport expect
-from cnn_core._gemm cimport multiply_add, multiply_add_packed, packed_elements
+from cnn_core._gemm cimport fetch_rows, multiply_add, multiply_add_packed, packed_elements
 from cnn_core._nonzeros cimport multiply_nonzeros
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (

@@ -11,9 +11,8 @@ Saito, Deep Learning from Scratch, sections 5.6 and 7.5.
 
 from libc.string cimport memset
 
-from cnn_core._affine cimport fetch_rows
 from cnn_core._bounds cimport expect
-from cnn_core._gemm cimport multiply_add
+from cnn_core._gemm cimport fetch_rows, multiply_add
 from cnn_core._images cimport Images, Layout, pixel
 from cnn_core._parallel cimport kernel_t, new_task
 from cnn_core._simd cimport (
@@ -130,15 +129,21 @@ cdef inline void weight_gradient_run(
         n += terms
 
 
+cdef inline Py_ssize_t run_from(const images_args* a, Py_ssize_t begin, Py_ssize_t end,
+                                Py_ssize_t* row, Py_ssize_t* column) noexcept nogil:
+    """How many of the pixels begin..end lie without a gap from the first on, and its place."""
+    row[0] = begin // a.run
+    column[0] = begin - row[0] * a.run
+    return min(end - begin, a.run - column[0])
+
+
 cdef inline void input_gradient_range(
     const images_args* a, Py_ssize_t begin, Py_ssize_t end, const real* dout, const real* W,
     const real* y, real* dx,
 ) noexcept nogil:
     cdef Py_ssize_t row, column, count
     while begin < end:
-        row = begin // a.run
-        column = begin - row * a.run
-        count = min(end - begin, a.run - column)
+        count = run_from(a, begin, end, &row, &column)
         input_gradient_run(a, begin * a.at.channels, count * a.at.channels, dout, W,
                            pixel(y, &a.before, 0, row, column) if y != NULL else y,
                            <real*>pixel(dx, &a.at, 0, row, column))
@@ -151,9 +156,7 @@ cdef inline void weight_gradient_range(
 ) noexcept nogil:
     cdef Py_ssize_t row, column, count
     while begin < end:
-        row = begin // a.run
-        column = begin - row * a.run
-        count = min(end - begin, a.run - column)
+        count = run_from(a, begin, end, &row, &column)
         weight_gradient_run(a, begin, count, dout, pixel(x, &a.at, 0, row, column), dW)
         begin += count
 

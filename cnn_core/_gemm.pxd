@@ -1,6 +1,7 @@
 """Products of whole matrices from the micro-kernel's tiles."""
 
 from cnn_core._parallel cimport Task
+from cnn_core._simd cimport fetch
 from cnn_core._types cimport real
 
 
@@ -18,6 +19,19 @@ cdef inline bint rows_behind(Py_ssize_t m, Py_ssize_t k, const real* a, Py_ssize
     for i in range(m):
         ahead[i] = a + (m + i) * k
     return True
+
+
+cdef inline void fetch_rows(Py_ssize_t m, Py_ssize_t n, const real* x,
+                            Py_ssize_t x_row) noexcept nogil:
+    """Bring m rows of n > 0 elements nearer: they lie too far apart for the processor to see them
+    coming."""
+    cdef Py_ssize_t i, j
+    for i in range(m):
+        j = 0
+        while j < n:
+            fetch(x + i * x_row + j)
+            j += 64 // sizeof(real)    # a cache line
+        fetch(x + i * x_row + n - 1)
 
 
 cdef void multiply_add(

@@ -154,11 +154,9 @@ class NativeSegment:
     def backward_blocks(self) -> Iterator[tuple[Block, Parts]]:
         """The backward pass, block by block, an activation apart from its layer."""
         done = False
-        blocks = [block for block in self.blocks if not isinstance(block, FlattenBlock)]
-        lowest = sum(block in blocks for block in self.blocks[: self.lowest])
-        for index in reversed(range(lowest, len(blocks))):
-            block = blocks[index]
-            previous = blocks[index - 1] if index else None
+        blocks = [b for b in self.blocks[self.lowest :] if not isinstance(b, FlattenBlock)]
+        for previous, block in reversed([*pairwise([None, *blocks])]):
+            assert block is not None
             if block.code and not done:
                 yield block, block.activation_backward()
             yield block, block.backward(previous)

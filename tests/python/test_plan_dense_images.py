@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import cnn_core as cc
@@ -31,7 +31,6 @@ def found(net, n):
     return [b for s in segments for b in getattr(s, "blocks", []) if type(b) is ImagesAffineBlock]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     words=stacks(),
     dtype=st.sampled_from(DTYPES),
