@@ -1,5 +1,5 @@
-"""2D convolution with the channels innermost: direct, by the tiles of _winograd.pyx, or, of one
-channel, by the pairs of _conv2d_pairs.pyx.
+"""2D convolution with the channels innermost: direct, by the tiles of _winograd.pyx or of
+_winograd_rows.pyx, or, of one channel, by the pairs of _conv2d_pairs.pyx.
 
     y[n, oy, ox, f] = act(b[f] + sum over r, s, c of
                           x[n, oy sy + r dy, ox sx + s dx, c] W[f, c, r, s])
@@ -34,8 +34,9 @@ from cnn_core._images cimport Images, Layout, pixel
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport activate, activate_backward, lanes, max_columns
 from cnn_core._types cimport real, round_up
-from cnn_core._winograd cimport (
-    pack_winograd, row_items, takes_winograd, winograd_rows, winograd_size,
+from cnn_core._winograd cimport pack_winograd, takes_winograd, winograd_rows, winograd_size
+from cnn_core._winograd_rows cimport (
+    TILE_ROWS, pack_winograd_rows, takes_winograd_rows, winograd_rows_size, winograd_tile_rows,
 )
 
 cdef enum:
@@ -59,6 +60,9 @@ cdef inline void pack_channels(const conv_args* a, Py_ssize_t begin, Py_ssize_t 
     cdef real* to
     if takes_winograd(a):
         pack_winograd(a, begin, end, W, packed)
+        return
+    if takes_winograd_rows(a):
+        pack_winograd_rows(a, begin, end, W, packed)
         return
     for item in range(begin, end):
         g = item // a.inner
@@ -88,6 +92,16 @@ cdef void pack_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexce
 # -------------------------------------------------------------------------------------- forward
 
 
+cdef inline Py_ssize_t row_items(const conv_args* a) noexcept nogil:
+    """What an image is cut into: rows of pixels, or of tiles."""
+    cdef Py_ssize_t rows = 1
+    if takes_winograd(a):
+        rows = 2
+    elif takes_winograd_rows(a):
+        rows = TILE_ROWS
+    return (a.out_height + rows - 1) // rows
+
+
 cdef void conv_row_range(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, const real* x,
                          const real* weights, const real* b, const real* previous,
                          real* y) noexcept nogil:
@@ -98,6 +112,9 @@ cdef void conv_row_range(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, c
     cdef real* row
     if takes_winograd(a):
         winograd_rows(a, begin, end, x, weights, b, previous, y)
+        return
+    if takes_winograd_rows(a):
+        winograd_tile_rows(a, begin, end, x, weights, b, previous, y)
         return
     if (previous == NULL and takes_pairs(a)
             and convolve_pairs(a, NULL, begin, end, x, weights, b, y)):
@@ -222,6 +239,8 @@ cdef class Convolution:
             return spread_size(&args, f32) if is_float else spread_size(&args, f64)
         if takes_winograd(&args):
             return winograd_size(&args, f32) if is_float else winograd_size(&args, f64)
+        if takes_winograd_rows(&args):
+            return winograd_rows_size(&args, f32) if is_float else winograd_rows_size(&args, f64)
         if is_float:
             return args.groups * packed_group(&args, args.inner, args.outer, f32)
         return args.groups * packed_group(&args, args.inner, args.outer, f64)

@@ -22,8 +22,9 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from cnn_core._conv2d cimport Convolution, padded_layout, through_activation
-from cnn_core._conv2d_pairs cimport MOST_AREA, Windows, convolve_pairs, takes_pairs
+from cnn_core._conv2d_pairs cimport MOST_AREA, Windows, takes_pairs
 from cnn_core._conv2d_shape cimport CACHE_BYTES, conv_args
+from cnn_core._conv2d_windows cimport convolve_windows
 from cnn_core._images cimport Images, Layout, fill_nan, pixel
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (
@@ -316,14 +317,13 @@ cdef struct forward_args:
 cdef void forward_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef const forward_args* a = <const forward_args*>args
     cdef const conv_args* c = &a.conv
-    cdef Py_ssize_t rows = c.out_height
     cdef bint done
     if c.is_float:
-        done = convolve_pairs(c, &a.windows, begin * rows, end * rows, <const float*>c.x_data,
-                              <const float*>c.weights, <const float*>c.b, <float*>c.y_data)
+        done = convolve_windows(c, &a.windows, begin, end, <const float*>c.x_data,
+                                <const float*>c.weights, <const float*>c.b, <float*>c.y_data)
     else:
-        done = convolve_pairs(c, &a.windows, begin * rows, end * rows, <const double*>c.x_data,
-                              <const double*>c.weights, <const double*>c.b, <double*>c.y_data)
+        done = convolve_windows(c, &a.windows, begin, end, <const double*>c.x_data,
+                                <const double*>c.weights, <const double*>c.b, <double*>c.y_data)
     if not done:    # no memory: NaN is seen, a wrong number is not
         fill_nan(&c.y, a.windows.out_height, a.windows.out_width, begin, end, c.y_data,
                  sizeof(float) if c.is_float else sizeof(double))

@@ -9,9 +9,9 @@ from libc.math cimport sqrt
 
 from cnn_core._bounds cimport expect
 from cnn_core._parallel cimport new_task
-from cnn_core._simd cimport (
-    adagrad_step, adam_step, clamp, rmsprop_step, scale_f32, scale_f64, sgd_product,
-    sgd_step, sum_squares,
+from cnn_core._simd cimport scale_f32, scale_f64
+from cnn_core._simd_updates cimport (
+    adagrad_step, adam_step, clamp, rmsprop_step, sgd_product, sgd_step, sum_squares,
 )
 from cnn_core._types cimport real
 

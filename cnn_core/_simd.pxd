@@ -1,5 +1,5 @@
 """The chosen tables of micro-kernels, and one fused function per entry that the loops call; those
-of images stand in _simd_images.pxd.
+of images and of updates stand in _simd_images.pxd and _simd_updates.pxd.
 
 ``from cnn_core._simd cimport multiply_add_tile`` gives another Cython module the same kernels.
 The contract of each entry stands in simd/simd.h.
@@ -77,6 +77,11 @@ cdef extern from "simd/simd.h" nogil:
         void (*spread_pairs)(Py_ssize_t, const int32_t*, const float*, Py_ssize_t, Py_ssize_t,
                              Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t, float**,
                              Py_ssize_t) noexcept nogil
+        bint (*split)(Py_ssize_t, const float*, float*, float*) noexcept nogil
+        void (*max_windows)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*,
+                            Py_ssize_t, Py_ssize_t, const unsigned char*, const float*,
+                            Py_ssize_t, const float*, bint, float*, int32_t*,
+                            Py_ssize_t) noexcept nogil
         void (*copy_rows)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*) noexcept nogil
         void (*winograd_input)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t,
                                Py_ssize_t, float*, Py_ssize_t) noexcept nogil
@@ -88,6 +93,12 @@ cdef extern from "simd/simd.h" nogil:
                                   Py_ssize_t, float*, Py_ssize_t) noexcept nogil
         void (*winograd_weights_gradient)(Py_ssize_t, const float*, Py_ssize_t, float*,
                                           Py_ssize_t) noexcept nogil
+        void (*winograd_rows_input)(Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t, float*,
+                                    Py_ssize_t) noexcept nogil
+        void (*winograd_rows_output)(Py_ssize_t, const float*, Py_ssize_t, float*, Py_ssize_t,
+                                     Py_ssize_t) noexcept nogil
+        void (*winograd_rows_weights)(Py_ssize_t, const float*, Py_ssize_t, float*,
+                                      Py_ssize_t) noexcept nogil
         void (*dropout)(Py_ssize_t, const uint32_t*, const uint32_t*, uint32_t, float,
                         const float*, float*, uint64_t*) noexcept nogil
         void (*keep)(Py_ssize_t, const uint64_t*, float, const float*, float*) noexcept nogil
@@ -164,6 +175,11 @@ cdef extern from "simd/simd.h" nogil:
         void (*spread_pairs)(Py_ssize_t, const int32_t*, const double*, Py_ssize_t, Py_ssize_t,
                              Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t, double**,
                              Py_ssize_t) noexcept nogil
+        bint (*split)(Py_ssize_t, const double*, double*, double*) noexcept nogil
+        void (*max_windows)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*,
+                            Py_ssize_t, Py_ssize_t, const unsigned char*, const double*,
+                            Py_ssize_t, const double*, bint, double*, int32_t*,
+                            Py_ssize_t) noexcept nogil
         void (*copy_rows)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*) noexcept nogil
         void (*winograd_input)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t,
                                Py_ssize_t, double*, Py_ssize_t) noexcept nogil
@@ -175,6 +191,12 @@ cdef extern from "simd/simd.h" nogil:
                                   Py_ssize_t, double*, Py_ssize_t) noexcept nogil
         void (*winograd_weights_gradient)(Py_ssize_t, const double*, Py_ssize_t, double*,
                                           Py_ssize_t) noexcept nogil
+        void (*winograd_rows_input)(Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t, double*,
+                                    Py_ssize_t) noexcept nogil
+        void (*winograd_rows_output)(Py_ssize_t, const double*, Py_ssize_t, double*, Py_ssize_t,
+                                     Py_ssize_t) noexcept nogil
+        void (*winograd_rows_weights)(Py_ssize_t, const double*, Py_ssize_t, double*,
+                                      Py_ssize_t) noexcept nogil
         void (*dropout)(Py_ssize_t, const uint32_t*, const uint32_t*, uint32_t, double,
                         const double*, double*, uint64_t*) noexcept nogil
         void (*keep)(Py_ssize_t, const uint64_t*, double, const double*, double*) noexcept nogil
@@ -416,26 +438,6 @@ cdef inline void scale_f64(Py_ssize_t n, const double* x, double scale, real* y)
         f64.scale_f64(n, x, scale, y)
 
 
-cdef inline void sgd_step(
-    Py_ssize_t n, real* p, const real* grad, real* velocity, double lr, double momentum,
-    bint nesterov, double l2, double decay,
-) noexcept nogil:
-    if real is float:
-        f32.sgd(n, p, grad, velocity, <float>lr, <float>momentum, nesterov, <float>l2, <float>decay)
-    else:
-        f64.sgd(n, p, grad, velocity, lr, momentum, nesterov, l2, decay)
-
-
-cdef inline void sgd_product(
-    Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, const real* x, Py_ssize_t x_row, const real* dout,
-    real* w, double lr, double weight_decay,
-) noexcept nogil:
-    if real is float:
-        f32.sgd_product(m, k, n, x, x_row, dout, w, <float>lr, <float>weight_decay)
-    else:
-        f64.sgd_product(m, k, n, x, x_row, dout, w, lr, weight_decay)
-
-
 cdef inline void cross_entropy_columns(
     Py_ssize_t n, Py_ssize_t m, const real* x, const real* t, const int64_t* labels, real* losses,
     real* scratch,
@@ -444,48 +446,3 @@ cdef inline void cross_entropy_columns(
         f32.cross_entropy_columns(n, m, x, t, labels, losses, scratch)
     else:
         f64.cross_entropy_columns(n, m, x, t, labels, losses, scratch)
-
-
-cdef inline void adam_step(
-    Py_ssize_t n, real* p, const real* grad, real* m, real* v, double step, double root,
-    double beta1, double beta2, double epsilon, double l2, double decay,
-) noexcept nogil:
-    if real is float:
-        f32.adam(n, p, grad, m, v, <float>step, <float>root, <float>beta1, <float>beta2,
-                 <float>epsilon, <float>l2, <float>decay)
-    else:
-        f64.adam(n, p, grad, m, v, step, root, beta1, beta2, epsilon, l2, decay)
-
-
-cdef inline void adagrad_step(
-    Py_ssize_t n, real* p, const real* grad, real* total, double lr, double epsilon, double l2,
-) noexcept nogil:
-    if real is float:
-        f32.adagrad(n, p, grad, total, <float>lr, <float>epsilon, <float>l2)
-    else:
-        f64.adagrad(n, p, grad, total, lr, epsilon, l2)
-
-
-cdef inline void rmsprop_step(
-    Py_ssize_t n, real* p, const real* grad, real* square, real* velocity, double lr, double keep,
-    double momentum, double epsilon, double l2,
-) noexcept nogil:
-    if real is float:
-        f32.rmsprop(n, p, grad, square, velocity, <float>lr, <float>keep, <float>momentum,
-                    <float>epsilon, <float>l2)
-    else:
-        f64.rmsprop(n, p, grad, square, velocity, lr, keep, momentum, epsilon, l2)
-
-
-cdef inline void clamp(Py_ssize_t n, double limit, real* x) noexcept nogil:
-    if real is float:
-        f32.clamp(n, <float>limit, x)
-    else:
-        f64.clamp(n, limit, x)
-
-
-cdef inline double sum_squares(Py_ssize_t n, const real* x) noexcept nogil:
-    if real is float:
-        return f32.sum_squares(n, x)
-    else:
-        return f64.sum_squares(n, x)

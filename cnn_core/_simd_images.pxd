@@ -72,6 +72,26 @@ cdef inline void spread_pairs(
         f64.spread_pairs(count, at, values, taps, rows, n, w, w_row, w_tap, sums, step)
 
 
+cdef inline bint split(Py_ssize_t n, const real* x, real* even, real* odd) noexcept nogil:
+    if real is float:
+        return f32.split(n, x, even, odd)
+    else:
+        return f64.split(n, x, even, odd)
+
+
+cdef inline void max_windows(
+    Py_ssize_t n, Py_ssize_t windows, Py_ssize_t kh, Py_ssize_t kw, const real* x,
+    Py_ssize_t x_row, Py_ssize_t odd, const unsigned char* used, const real* w, Py_ssize_t w_tap,
+    const real* b, bint relu, real* best, int32_t* which, Py_ssize_t plane,
+) noexcept nogil:
+    if real is float:
+        f32.max_windows(n, windows, kh, kw, x, x_row, odd, used, w, w_tap, b, relu, best, which,
+                        plane)
+    else:
+        f64.max_windows(n, windows, kh, kw, x, x_row, odd, used, w, w_tap, b, relu, best, which,
+                        plane)
+
+
 cdef inline void copy_rows(Py_ssize_t m, Py_ssize_t n, const real* x, Py_ssize_t x_row,
                            real* y) noexcept nogil:
     if real is float:
@@ -168,3 +188,27 @@ cdef inline void winograd_weights_gradient(Py_ssize_t n, const real* m, Py_ssize
         f32.winograd_weights_gradient(n, m, plane, dg, dg_row)
     else:
         f64.winograd_weights_gradient(n, m, plane, dg, dg_row)
+
+
+cdef inline void winograd_rows_input(Py_ssize_t n, const real* x, Py_ssize_t x_row, Py_ssize_t rows,
+                                     real* v, Py_ssize_t plane) noexcept nogil:
+    if real is float:
+        f32.winograd_rows_input(n, x, x_row, rows, v, plane)
+    else:
+        f64.winograd_rows_input(n, x, x_row, rows, v, plane)
+
+
+cdef inline void winograd_rows_output(Py_ssize_t n, const real* m, Py_ssize_t plane, real* y,
+                                      Py_ssize_t y_row, Py_ssize_t rows) noexcept nogil:
+    if real is float:
+        f32.winograd_rows_output(n, m, plane, y, y_row, rows)
+    else:
+        f64.winograd_rows_output(n, m, plane, y, y_row, rows)
+
+
+cdef inline void winograd_rows_weights(Py_ssize_t n, const real* g, Py_ssize_t g_row, real* u,
+                                       Py_ssize_t plane) noexcept nogil:
+    if real is float:
+        f32.winograd_rows_weights(n, g, g_row, u, plane)
+    else:
+        f64.winograd_rows_weights(n, g, g_row, u, plane)

@@ -18,11 +18,6 @@ cdef inline bint takes_winograd(const conv_args* a) noexcept nogil:
             and min(a.inner, a.outer) >= FEWEST_CHANNELS and a.inner * a.outer >= FEWEST_WEIGHTS)
 
 
-cdef inline Py_ssize_t row_items(const conv_args* a) noexcept nogil:
-    """What a convolution is cut into: rows of pixels, or of tiles."""
-    return (a.out_height + 1) // 2 if takes_winograd(a) else a.out_height
-
-
 cdef inline Py_ssize_t plane_size(Py_ssize_t size, const real* like) noexcept nogil:
     """Elements from one plane to the next; a line more, so that the same element of all planes does
     not fall into the same few sets of the cache."""

@@ -83,12 +83,6 @@ static void NAME(max_taps)(ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n, ptrdi
     if (which) NAME(max_taps_as)(1, windows, step, n, taps, x, at, numbers, best, which);
     else NAME(max_taps_as)(0, windows, step, n, taps, x, at, numbers, best, which);
 }
-#undef LANE_MASK
-#undef COMPARE
-#undef CHOOSE
-#undef CHOOSE_NUMBERS
-#undef REGISTER
-#undef LARGER
 
 /* x[at[t] + j] (+)= g[j] for the tap t whose number is which[j], (+)= 0 for the others. */
 static INLINE void NAME(scatter_taps_as)(int add, ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n,

@@ -29,11 +29,15 @@
     .add_scaled = NAME(add_scaled), .max_taps = NAME(max_taps),                                   \
     .scatter_taps = NAME(scatter_taps), .pick = NAME(pick), .pick_all = NAME(pick_all),           \
     .pick_pairs = NAME(pick_pairs), .spread_pairs = NAME(spread_pairs),                           \
+    .split = NAME(split), .max_windows = NAME(max_windows),                                       \
     .copy_rows = NAME(copy_rows), .dropout = NAME(dropout),                                       \
     .keep = NAME(keep), .add_squares = NAME(add_squares), .add_products = NAME(add_products),     \
     .winograd_input = NAME(winograd_input), .winograd_output = NAME(winograd_output),             \
     .winograd_weights = NAME(winograd_weights), .winograd_gradient = NAME(winograd_gradient),     \
-    .winograd_weights_gradient = NAME(winograd_weights_gradient), .combine = NAME(combine),       \
+    .winograd_weights_gradient = NAME(winograd_weights_gradient),                                 \
+    .winograd_rows_input = NAME(winograd_rows_input),                                             \
+    .winograd_rows_output = NAME(winograd_rows_output),                                           \
+    .winograd_rows_weights = NAME(winograd_rows_weights), .combine = NAME(combine),               \
     .adam = NAME(adam), .adagrad = NAME(adagrad), .rmsprop = NAME(rmsprop),                       \
     .clamp = NAME(clamp), .sum_squares = NAME(sum_squares)
 

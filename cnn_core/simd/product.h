@@ -1,12 +1,21 @@
 /* C[m, n] += sum over taps t of A_t[m, k] B_t[k, n]: a tile of ROWS x VECTORS registers of C, one row
  * of B loaded per term, elements of A broadcast. Included once per type, after vector.h. */
 
-#define PRODUCT_PARAMETERS                                                                        \
-    ptrdiff_t n, ptrdiff_t k, ptrdiff_t taps, const REAL *a, const ptrdiff_t *a_at,               \
-        ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b, const ptrdiff_t *b_at, ptrdiff_t b_row,  \
-        const REAL *start, REAL *c, ptrdiff_t c_row, const REAL *const *ahead
-#define PRODUCT_ARGUMENTS                                                                         \
-    n, k, taps, a, a_at, a_row, a_col, b, b_at, b_row, start, c, c_row, ahead
+/* What the tiles of a product share. */
+typedef struct {
+    ptrdiff_t n, k, taps;
+    const ptrdiff_t *a_at;
+    ptrdiff_t a_row, a_col;
+    const REAL *b;
+    const ptrdiff_t *b_at;
+    ptrdiff_t b_row;
+    const REAL *start;
+    ptrdiff_t c_row;
+} NAME(product_shape);
+
+#define TILE_PARAMETERS                                                                           \
+    const NAME(product_shape) *shape, const REAL *a, REAL *c, const REAL *const *ahead
+#define TILE_ARGUMENTS shape, a, c, ahead
 
 /* The last vector of a row of B: what lies behind the row is read, but not used. It may belong to
  * another thread, which ThreadSanitizer would call a race. */
@@ -49,29 +58,43 @@
 
 /* The last vector of a row is a whole one, or half of one: P is nothing or `half_`. */
 #define DEFINE_TILE(ROWS, VECTORS, P)                                                             \
-    static void NAME(tile_##P##ROWS##x##VECTORS)(PRODUCT_PARAMETERS) {                            \
+    static void NAME(tile_##P##ROWS##x##VECTORS)(TILE_PARAMETERS) {                               \
+        const ptrdiff_t k = shape->k, taps = shape->taps, a_row = shape->a_row;                   \
+        const ptrdiff_t a_col = shape->a_col, b_row = shape->b_row, c_row = shape->c_row;         \
         vec sum[ROWS][VECTORS];                                                                   \
         P##vec part[ROWS];                                                                        \
-        const ptrdiff_t last = n - (VECTORS - 1) * LANES;                                         \
-        const REAL *from = start ? start : c;                                                     \
-        const ptrdiff_t from_row = start ? 0 : c_row;                                             \
-        UNROLL for (int i = 0; i < ROWS; i++) {                                                   \
+        const ptrdiff_t last = shape->n - (VECTORS - 1) * LANES;                                  \
+        if (shape->start) {                                                                       \
             UNROLL for (int v = 0; v < VECTORS - 1; v++)                                          \
-                sum[i][v] = NAME(load)(from + i * from_row + v * LANES);                          \
-            part[i] = NAME(P##load_n)(from + i * from_row + (VECTORS - 1) * LANES, last, 0);      \
+                sum[0][v] = NAME(load)(shape->start + v * LANES);                                 \
+            part[0] = NAME(P##load_n)(shape->start + (VECTORS - 1) * LANES, last, 0);             \
+            UNROLL for (int i = 1; i < ROWS; i++) {                                               \
+                UNROLL for (int v = 0; v < VECTORS - 1; v++) sum[i][v] = sum[0][v];               \
+                part[i] = part[0];                                                                \
+            }                                                                                     \
+        } else {                                                                                  \
+            const REAL *from = c;                                                                 \
+            UNROLL for (int i = 0; i < ROWS; i++) {                                               \
+                UNROLL for (int v = 0; v < VECTORS - 1; v++)                                      \
+                    sum[i][v] = NAME(load)(from + v * LANES);                                     \
+                part[i] = NAME(P##load_n)(from + (VECTORS - 1) * LANES, last, 0);                 \
+                from += c_row;                                                                    \
+                FORGET(from);                                                                     \
+            }                                                                                     \
         }                                                                                         \
         ptrdiff_t row3 = 3 * a_row;                                                               \
         FORGET(row3);                                                                             \
         const ptrdiff_t soon_col = a_row == 1 && a_col > FAR ? a_col : 0;                         \
         for (ptrdiff_t t = 0; t < taps; t++) {                                                    \
-            const REAL *bt = b + b_at[t], *at[(ROWS + 3) / 4];                                    \
-            const REAL *soon = a + a_at[t] + LINE;                                                \
+            const REAL *bt = shape->b + shape->b_at[t], *at[(ROWS + 3) / 4];                      \
+            const ptrdiff_t place = shape->a_at[t];                                               \
+            const REAL *soon = a + place + LINE;                                                  \
             UNROLL for (int i = 0; i < (ROWS + 3) / 4; i++) {                                     \
-                at[i] = a + a_at[t] + 4 * i * a_row;                                              \
+                at[i] = a + place + 4 * i * a_row;                                                \
                 FORGET(at[i]);                                                                    \
             }                                                                                     \
             if (ahead)                                                                            \
-                UNROLL for (int i = 0; i < ROWS; i++) __builtin_prefetch(ahead[i] + a_at[t]);     \
+                UNROLL for (int i = 0; i < ROWS; i++) __builtin_prefetch(ahead[i] + place);       \
             if (soon_col) {                                                                       \
                 TERMS(ROWS, VECTORS, P, __builtin_prefetch(soon); soon += soon_col;)              \
             } else if (ROWS == 1 && VECTORS > 1 && b_row <= VECTORS * LANES) {                    \
@@ -81,24 +104,25 @@
             }                                                                                     \
         }                                                                                         \
         UNROLL for (int i = 0; i < ROWS; i++) {                                                   \
-            UNROLL for (int v = 0; v < VECTORS - 1; v++)                                          \
-                NAME(store)(c + i * c_row + v * LANES, sum[i][v]);                                \
-            NAME(P##store_n)(c + i * c_row + (VECTORS - 1) * LANES, last, part[i]);               \
+            UNROLL for (int v = 0; v < VECTORS - 1; v++) NAME(store)(c + v * LANES, sum[i][v]);   \
+            NAME(P##store_n)(c + (VECTORS - 1) * LANES, last, part[i]);                           \
+            c += c_row;                                                                           \
+            FORGET(c);                                                                            \
         }                                                                                         \
     }
 
 /* m rows are taken in the fewest tiles of at most MOST rows, all of nearly the same size: a small
  * last tile would leave most registers idle. */
 #define TILE_CASE(ROWS, VECTORS, P)                                                               \
-    case ROWS: NAME(tile_##P##ROWS##x##VECTORS)(PRODUCT_ARGUMENTS); break;
+    case ROWS: NAME(tile_##P##ROWS##x##VECTORS)(TILE_ARGUMENTS); break;
 #define DEFINE_ROWS(MOST, VECTORS, P)                                                             \
     UP_TO_##MOST(DEFINE_TILE, VECTORS, P)                                                         \
-    static void NAME(rows_##P##VECTORS)(ptrdiff_t m, PRODUCT_PARAMETERS) {                        \
+    static void NAME(rows_##P##VECTORS)(ptrdiff_t m, TILE_PARAMETERS) {                           \
         for (ptrdiff_t tiles = (m + MOST - 1) / MOST; tiles > 0; tiles--) {                       \
             const ptrdiff_t rows = (m + tiles - 1) / tiles;                                       \
             switch (rows) { UP_TO_##MOST(TILE_CASE, VECTORS, P) }                                 \
-            a += rows * a_row;                                                                    \
-            c += rows * c_row;                                                                    \
+            a += rows * shape->a_row;                                                             \
+            c += rows * shape->c_row;                                                             \
             if (ahead) ahead += rows;                                                             \
             m -= rows;                                                                            \
         }                                                                                         \
@@ -134,8 +158,12 @@ DEFINE_ROWS(6, 4, half_)
 #endif
 
 #define ROWS_CASE(VECTORS, P)                                                                     \
-    case VECTORS: NAME(rows_##P##VECTORS)(m, PRODUCT_ARGUMENTS); break;
-static void NAME(product_taps)(ptrdiff_t m, PRODUCT_PARAMETERS) {
+    case VECTORS: NAME(rows_##P##VECTORS)(m, &shape, a, c, ahead); break;
+static void NAME(product_taps)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t taps, const REAL *a,
+                               const ptrdiff_t *a_at, ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b,
+                               const ptrdiff_t *b_at, ptrdiff_t b_row, const REAL *start, REAL *c,
+                               ptrdiff_t c_row, const REAL *const *ahead) {
+    const NAME(product_shape) shape = {n, k, taps, a_at, a_row, a_col, b, b_at, b_row, start, c_row};
     if (n <= 0) return;
     const ptrdiff_t vectors = (n + LANES - 1) / LANES;
 #if VECTOR_BYTES == 64

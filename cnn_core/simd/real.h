@@ -5,5 +5,7 @@
 #include "pairs.h"
 #include "elementwise.h"
 #include "images.h"
+#include "windows.h"
 #include "winograd.h"
+#include "winograd_rows.h"
 #include "updates.h"

@@ -155,6 +155,19 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
     void (*spread_pairs)(ptrdiff_t count, const int32_t *at, const REAL *values, ptrdiff_t taps,  \
                          ptrdiff_t rows, ptrdiff_t n, const REAL *w, ptrdiff_t w_row,             \
                          ptrdiff_t w_tap, REAL *const *sums, ptrdiff_t step);                     \
+    /* even[j] = x[2 j], odd[j] = x[2 j + 1] of x[n]; behind an odd n is a 0. Returns whether one of\
+     * them is not 0. */                                                                          \
+    int (*split)(ptrdiff_t n, const REAL *x, REAL *even, REAL *odd);                              \
+    /* A row of windows of 2 x 2 pixels, 2 apart, of a convolution of one channel, for n filters: \
+     * best[f plane + j] = the largest of the sums of window j, which (or NULL) = its number, as  \
+     * max_taps has them; where `relu`, best passes through it. The kh + 1 rows of x that they see lie\
+     * x_row apart, split, the odd columns `odd` behind the even ones; those with used[y] = 0 are left\
+     * out. Weight (r, s) of filter f is w[(r kw + s) w_tap + f]. Each sum begins with b[f], or 0 where\
+     * b is NULL; terms are added in the order of r, s. Of even and odd columns whole vectors are read. */\
+    void (*max_windows)(ptrdiff_t n, ptrdiff_t windows, ptrdiff_t kh, ptrdiff_t kw, const REAL *x,\
+                        ptrdiff_t x_row, ptrdiff_t odd, const unsigned char *used, const REAL *w, \
+                        ptrdiff_t w_tap, const REAL *b, int relu, REAL *best, int32_t *which,     \
+                        ptrdiff_t plane);                                                         \
     /* y[i n + j] = x[i x_row + j], i < m, j < n. */                                              \
     void (*copy_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y);         \
     /* row[p row_step + j] += sum over s < taps of products[q x_row + s n + j], j < n, for the    \
@@ -182,6 +195,16 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
     /* dg = G^T m G, weight (r, s) of element j at dg[(3 r + s) dg_row + j]. */                   \
     void (*winograd_weights_gradient)(ptrdiff_t n, const REAL *m, ptrdiff_t plane, REAL *dg,      \
                                       ptrdiff_t dg_row);                                          \
+    /* Winograd's F(4, 5) over rows, see winograd_rows.h; plane p of element j at p plane + j.    \
+     * v = B^T d of 8 rows of x, of which the first `rows` are there; the others count as 0. */   \
+    void (*winograd_rows_input)(ptrdiff_t n, const REAL *x, ptrdiff_t x_row, ptrdiff_t rows,      \
+                                REAL *v, ptrdiff_t plane);                                        \
+    /* y = A^T m, 4 rows of which the first `rows` are written. */                                \
+    void (*winograd_rows_output)(ptrdiff_t n, const REAL *m, ptrdiff_t plane, REAL *y,            \
+                                 ptrdiff_t y_row, ptrdiff_t rows);                                \
+    /* u = G g, with weight r < 5 at g[r g_row + j]. */                                           \
+    void (*winograd_rows_weights)(ptrdiff_t n, const REAL *g, ptrdiff_t g_row, REAL *u,           \
+                                  ptrdiff_t plane);                                               \
     /* y = scale x where a random number from (key, stream, element) >= threshold, else 0; bit    \
      * e % 64 of mask[e / 64], where mask is not NULL, tells it of element e. */                  \
     void (*dropout)(ptrdiff_t n, const uint32_t key[4], const uint32_t stream[3],                 \

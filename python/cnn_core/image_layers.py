@@ -41,7 +41,8 @@ class Conv2D(Layer):
         many groups as channels is the depthwise convolution.
     weights, biases : an initializer or an array; GlorotUniform and Zeros by default.
 
-    3 x 3 kernels with stride 1 and many channels are computed by Winograd's F(2 x 2, 3 x 3): an
+    3 x 3 kernels with stride 1 and many channels, and those of 5 rows and several channels, are
+    computed by Winograd's F(2 x 2, 3 x 3) and F(4, 5) over rows: an
     infinite pixel gives NaN there, where the sum itself would be infinite. So does the gradient of
     the weights of few filters.
 

@@ -157,3 +157,33 @@ def winograd_weights_gradient(bint single, Py_ssize_t n, address m, Py_ssize_t p
         f32.winograd_weights_gradient(n, <float*>m, plane, <float*>dg, dg_row)
     else:
         f64.winograd_weights_gradient(n, <double*>m, plane, <double*>dg, dg_row)
+
+
+def winograd_rows_input(bint single, Py_ssize_t n, address x, Py_ssize_t x_row, Py_ssize_t rows,
+                        address v, Py_ssize_t plane):
+    if single:
+        f32.winograd_rows_input(n, <float*>x, x_row, rows, <float*>v, plane)
+    else:
+        f64.winograd_rows_input(n, <double*>x, x_row, rows, <double*>v, plane)
+
+
+def winograd_rows_output(bint single, Py_ssize_t n, address m, Py_ssize_t plane, address y,
+                         Py_ssize_t y_row, Py_ssize_t rows):
+    if single:
+        f32.winograd_rows_output(n, <float*>m, plane, <float*>y, y_row, rows)
+    else:
+        f64.winograd_rows_output(n, <double*>m, plane, <double*>y, y_row, rows)
+
+
+def winograd_rows_weights(bint single, Py_ssize_t n, address g, Py_ssize_t g_row, address u,
+                          Py_ssize_t plane):
+    if single:
+        f32.winograd_rows_weights(n, <float*>g, g_row, <float*>u, plane)
+    else:
+        f64.winograd_rows_weights(n, <double*>g, g_row, <double*>u, plane)
+
+
+def split(bint single, Py_ssize_t n, address x, address even, address odd):
+    if single:
+        return f32.split(n, <float*>x, <float*>even, <float*>odd)
+    return f64.split(n, <double*>x, <double*>even, <double*>odd)

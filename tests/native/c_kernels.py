@@ -186,6 +186,29 @@ class Kernels(SparseKernels):
             self.call("winograd_weights_gradient", n, *args)
         return dg.array
 
+    def winograd_rows_input(self, x):
+        """x [5 to 8, n]; the planes [8, n]."""
+        with self.memory() as m:
+            x_, v = m.input(x, 2), m.output((8, x.shape[1]), self.dtype, 1)
+            args = (x_.address, x_.row, len(x), v.address, v.row)
+            self.call("winograd_rows_input", x.shape[1], *args)
+        return v.array
+
+    def winograd_rows_output(self, planes, rows):
+        """planes [8, n]; y [rows, n]."""
+        with self.memory() as m:
+            planes_, y = m.input(planes, 1), m.output((rows, planes.shape[1]), self.dtype, 3)
+            args = (planes_.address, planes_.row, y.address, y.row, rows)
+            self.call("winograd_rows_output", planes.shape[1], *args)
+        return y.array
+
+    def winograd_rows_weights(self, g):
+        """g [5, n]; the planes [8, n]."""
+        with self.memory() as m:
+            g_, u = m.input(g, 2), m.output((8, g.shape[1]), self.dtype, 1)
+            self.call("winograd_rows_weights", g.shape[1], g_.address, g_.row, u.address, u.row)
+        return u.array
+
     def dots(self, a, x, rows=None, *, gap=0):
         with self.memory() as m:
             count = len(a) if rows is None else len(rows)
@@ -271,6 +294,14 @@ class Kernels(SparseKernels):
             args = (x_.address, at_.address, numbers_.address, best.address, address(which_))
             self.call("max_taps", windows, step, n, len(at), *args)
         return best.array, which_ and which_.array
+
+    def split(self, x):
+        """Even and odd columns of x [n], and whether one of them is not 0."""
+        with self.memory() as m:
+            x_, size = m.input(x), (len(x) + 1) // 2
+            even, odd = m.output(size, self.dtype), m.output(size, self.dtype)
+            any_ = self.call("split", len(x), x_.address, even.address, odd.address)
+        return even.array, odd.array, bool(any_)
 
     def scatter_taps(self, at, numbers, which, g, x, *, add=True, windows=1, step=0):
         with self.memory() as m:

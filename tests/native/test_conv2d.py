@@ -56,7 +56,12 @@ def check(dtype, more, *sizes):
         *conv.weight_gradient(x, dout, W.shape),
     )
     for name, value, exact in zip(("y", "dx", "dW", "db"), actual, expected, strict=True):
-        assert value.dtype == dtype and np.array_equal(value, exact), (name, sizes)
+        # Kernels of 5 rows may be transformed by numbers that are no binary fractions.
+        near = W.shape[2] == 5 and min(W.shape[:2]) > 1 and name in ("y", "dx")
+        terms = 25 * max(W.shape[:2])  # of a sum, none above 16
+        most = 16 * np.finfo(dtype).eps * terms if near else 0
+        assert value.dtype == dtype and value.shape == exact.shape, (name, sizes)
+        assert np.all(np.abs(value - exact) <= most), (name, sizes, np.abs(value - exact).max())
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)

@@ -52,6 +52,16 @@ def test_pairs_are_added_to_all_that_see_them(kernels, rng, taps):
             assert np.array_equal(actual, expected), f"n={n} rows={rows} count={count}"
 
 
+def test_columns_are_taken_apart(kernels, rng):
+    for n in (*kernels.sizes(), 2 * kernels.lanes + 5):
+        for x in (np.full(n, -0.0), rng.integers(-1, 2, n), np.where(np.arange(n) < n - 1, 0, 7)):
+            x = x.astype(kernels.dtype)
+            even, odd, any_ = kernels.split(x)
+            padded = np.concatenate([x, np.zeros(n % 2, kernels.dtype)])
+            assert same_bits(even, padded[::2].copy()) and same_bits(odd, padded[1::2].copy()), n
+            assert any_ == bool(x.any()), n
+
+
 def test_rows_are_copied_together(kernels, rng):
     for n in kernels.sizes():
         for m in (0, 1, 2, 3, 9):
@@ -175,6 +185,25 @@ def test_maxima_in_one_pass_are_those_in_two(kernels, rng, name, share):
             # Where a ReLU lets nothing pass, no pixel has a gradient.
             counts = np.moveaxis(expected, 1, -1).ravel() != 0 if name == "relu" else slice(None)
             assert np.array_equal(which[counts], numbers[counts]), filters
+
+
+@pytest.mark.parametrize("share", ["none", "few", "all"])
+def test_few_filters_whose_windows_fill_vectors(kernels, rng, share):
+    """Windows stand in the lanes: around whole vectors, odd widths, any kernel; also -0 and NaN."""
+    for windows in kernels.sizes()[2:]:
+        for filters, kernel in ((1, (2, 2)), (3, (5, 5)), (5, (3, 8)), (7, (8, 3)), (8, (5, 5))):
+            width = 2 * windows + kernel[1] - 4 + windows % 2
+            if width < 1:
+                continue
+            args = {"filters": filters, "kernel": kernel, "sizes": (kernel[0] + 3, width), "n": 2}
+            case = Pooled(rng, SHARES[share], kernels.dtype, **args)
+            case.x[0, 0, 2, width // 2] = np.nan
+            for name in ("none", "relu"):
+                expected, numbers = case.in_two(ACTIVATIONS[name])
+                y, which, alone = case.in_one(ACTIVATIONS[name])
+                same = np.array_equal(y, expected, equal_nan=True)
+                assert same and np.array_equal(alone, y, equal_nan=True), f"{args} {name}"
+                assert name == "relu" or np.array_equal(which, numbers), f"{args}"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 4), (3, 1)])

@@ -1,0 +1,111 @@
+"""The maxima of a convolution of one channel with few filters over 2 x 2 pixels, 2 apart.
+
+    y[oy, ox, f] = max over p, q < 2 of act(b[f] + sum over r, s of
+                                            x[2 oy + p + r, 2 ox + q + s] W[f, r, s])
+
+Few filters would fill a part of a vector; here the windows of a row fill it. Of each row of x the
+even and the odd columns are taken apart: from them the pixels that the same pixel of all windows
+sees are loaded at once. The four sums of a window stay in registers for some filters at a time.
+Rows of x that are 0 are left out. Terms are added in the order of _conv2d.pyx: the maxima are those
+of its sums, to the last bit.
+
+Saito, Deep Learning from Scratch, sections 7.2 and 7.3.
+"""
+
+from libc.stdint cimport int32_t, uintptr_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from cnn_core._conv2d_pairs cimport Windows, convolve_pairs, takes_pairs
+from cnn_core._conv2d_shape cimport conv_args
+from cnn_core._images cimport pixel
+from cnn_core._simd cimport ACTIVATION_NONE, ACTIVATION_RELU, lanes, least_lanes, transpose
+from cnn_core._simd_images cimport max_windows, split
+from cnn_core._types cimport real, round_up
+
+cdef enum:
+    LINE = 64    # bytes of a cache line
+
+
+cdef struct Room:
+    void* memory
+    void* columns        # of the rows of x: the even ones, then the odd ones
+    void* best           # the maxima, filter by filter
+    int32_t* which       # their numbers
+    unsigned char* used  # whether a row of x is not 0
+    Py_ssize_t rows      # of x
+    Py_ssize_t width     # of x
+    Py_ssize_t odd       # from the even columns to the odd ones
+    Py_ssize_t plane     # from filter to filter
+
+
+cdef inline bint takes_windows(const conv_args* a, const Windows* windows,
+                               const real* like) noexcept nogil:
+    """Whether that is faster than the pairs of _conv2d_pairs.pyx; the bits are the same."""
+    cdef Py_ssize_t width = windows.out_width
+    return (takes_pairs(a) and windows.height == windows.width == windows.sy == windows.sx == 2
+            and (a.activation == ACTIVATION_NONE or a.activation == ACTIVATION_RELU)
+            and a.outer <= least_lanes(like) and 4 * width >= 3 * round_up(width, lanes(like)))
+
+
+cdef bint find_room(const conv_args* a, const Windows* windows, const real* like,
+                    Room* room) noexcept nogil:
+    """False without memory."""
+    cdef Py_ssize_t columns, width = round_up(windows.out_width, lanes(like))
+    room.rows, room.width = a.out_height + a.kh - 1, a.out_width + a.kw - 1
+    room.odd = round_up(max(width + a.kw // 2 + 1, (room.width + 1) // 2), lanes(like))
+    room.plane = windows.out_height * windows.out_width
+    columns = 2 * room.rows * room.odd
+    room.memory = malloc(LINE + (columns + a.outer * room.plane) * sizeof(real)
+                         + a.outer * room.plane * sizeof(int32_t) + room.rows)
+    if room.memory == NULL:
+        return False
+    room.columns = <char*>room.memory + (LINE - <uintptr_t>room.memory % LINE)
+    room.best = <real*>room.columns + columns
+    room.which = <int32_t*>(<real*>room.best + a.outer * room.plane)
+    room.used = <unsigned char*>(room.which + a.outer * room.plane)
+    memset(room.columns, 0, columns * sizeof(real))    # behind a row, too, vectors are read
+    return True
+
+
+cdef void convolve_image(const conv_args* a, const Windows* windows, const real* x,
+                         const real* weights, const real* b, real* y, int32_t* which,
+                         const Room* room) noexcept nogil:
+    """The maxima of one image."""
+    cdef Py_ssize_t row, width = windows.out_width, some = width
+    cdef real* columns = <real*>room.columns
+    cdef real* best = <real*>room.best
+    for row in range(room.rows):
+        room.used[row] = split(room.width, x + row * a.x.row, columns + 2 * row * room.odd,
+                               columns + (2 * row + 1) * room.odd)
+    for row in range(windows.out_height):
+        max_windows(a.outer, width, a.kh, a.kw, columns + 4 * row * room.odd, 2 * room.odd,
+                    room.odd, room.used + 2 * row, weights, round_up(a.outer, lanes(x)), b,
+                    a.activation == ACTIVATION_RELU, best + row * width,
+                    room.which + row * width if which != NULL else NULL, room.plane)
+    if a.y.row == width * a.outer:
+        some = room.plane    # no border: all rows at once
+    for row in range(room.plane // some):
+        transpose(a.outer, some, best + row * width, room.plane, y + row * a.y.row, a.outer)
+    if which != NULL:
+        # Only moved, whatever they are.
+        transpose(a.outer, room.plane, <const float*>room.which, room.plane, <float*>which, a.outer)
+
+
+cdef bint convolve_windows(const conv_args* a, const Windows* windows, Py_ssize_t begin,
+                           Py_ssize_t end, const real* x, const real* weights, const real* b,
+                           real* y) noexcept nogil:
+    """Images begin..end, as above or by pairs; false, and nothing done, without memory."""
+    cdef Py_ssize_t n, size = windows.out_height * windows.out_width * a.outer
+    cdef Room room
+    if not takes_windows(a, windows, x):
+        return convolve_pairs(a, windows, begin * a.out_height, end * a.out_height, x, weights,
+                              b, y)
+    if not find_room(a, windows, x, &room):
+        return False
+    for n in range(begin, end):
+        convolve_image(a, windows, pixel(x, &a.x, n, 0, 0), weights, b,
+                       <real*>pixel(y, &a.y, n, 0, 0),
+                       windows.which + n * size if windows.which != NULL else NULL, &room)
+    free(room.memory)
+    return True

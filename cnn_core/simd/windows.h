@@ -1,0 +1,101 @@
+/* Maxima of a convolution of one channel over windows of 2 x 2 pixels, with the windows in the lanes: the
+ * four sums of each stay in registers. Included once per type, after images.h. */
+
+/* even[j] = x[2 j], odd[j] = x[2 j + 1] of x[n]; behind an odd n is a 0. Whether one of them is not 0. */
+static int NAME(split)(ptrdiff_t n, const REAL *restrict x, REAL *restrict even, REAL *restrict odd) {
+    int any = 0;
+    for (ptrdiff_t j = 0; j < n / 2; j++) {
+        even[j] = x[2 * j];
+        odd[j] = x[2 * j + 1];
+        any |= (even[j] != 0) | (odd[j] != 0);
+    }
+    if (n % 2) {
+        even[n / 2] = x[n - 1];
+        odd[n / 2] = 0;
+        any |= x[n - 1] != 0;
+    }
+    return any;
+}
+
+/* A row of x meets one row of the kernel for the upper pixels of the windows, and the one before it for the
+ * lower ones. */
+static INLINE void NAME(window_row)(const int filters, const int upper, const int lower, ptrdiff_t kw,
+                                    const REAL *even, const REAL *odd, const REAL *w, ptrdiff_t w_tap,
+                                    vec sum[][4]) {
+    vec left = NAME(load)(even);
+    for (ptrdiff_t s = 0; s < kw; s++) {
+        const vec right = NAME(load)((s % 2 ? even : odd) + (s + 1) / 2);
+        UNROLL for (int f = 0; f < filters; f++) {
+            if (upper) {
+                const vec weight = NAME(splat)(w[s * w_tap + f]);
+                sum[f][0] += weight * left;
+                sum[f][1] += weight * right;
+            }
+            if (lower) {
+                const vec weight = NAME(splat)(w[(s - kw) * w_tap + f]);
+                sum[f][2] += weight * left;
+                sum[f][3] += weight * right;
+            }
+        }
+        left = right;
+    }
+}
+
+#define WINDOWS_PARAMETERS                                                                        \
+    ptrdiff_t windows, ptrdiff_t kh, ptrdiff_t kw, const REAL *x, ptrdiff_t x_row, ptrdiff_t odd, \
+        const unsigned char *used, const REAL *w, ptrdiff_t w_tap, const REAL *b, int relu,       \
+        REAL *best, int32_t *which, ptrdiff_t plane
+#define DEFINE_WINDOWS(FILTERS, ...)                                                              \
+    static void NAME(windows_##FILTERS)(WINDOWS_PARAMETERS) {                                     \
+        for (ptrdiff_t i = 0; i < windows; i += LANES) {                                          \
+            vec sum[FILTERS][4];                                                                  \
+            UNROLL for (int f = 0; f < FILTERS; f++)                                              \
+                UNROLL for (int t = 0; t < 4; t++) sum[f][t] = NAME(splat)(b ? b[f] : 0);         \
+            for (ptrdiff_t y = 0; y <= kh; y++) {                                                 \
+                const REAL *even = x + y * x_row + i, *taps = w + y * kw * w_tap;                 \
+                if (!used[y]) continue;                                                           \
+                if (y == 0)                                                                       \
+                    NAME(window_row)(FILTERS, 1, 0, kw, even, even + odd, taps, w_tap, sum);      \
+                else if (y == kh)                                                                 \
+                    NAME(window_row)(FILTERS, 0, 1, kw, even, even + odd, taps, w_tap, sum);      \
+                else                                                                              \
+                    NAME(window_row)(FILTERS, 1, 1, kw, even, even + odd, taps, w_tap, sum);      \
+            }                                                                                     \
+            UNROLL for (int f = 0; f < FILTERS; f++) {                                            \
+                vec most = sum[f][0];                                                             \
+                ivec number = {0};                                                                \
+                UNROLL for (int t = 1; t < 4; t++) {                                              \
+                    const LANE_MASK larger = LARGER(sum[f][t], most);                             \
+                    most = CHOOSE(larger, sum[f][t], most);                                       \
+                    number = CHOOSE_NUMBERS(larger, (ivec){0} + t, number);                       \
+                }                                                                                 \
+                if (relu) most = NAME(activation)(ACTIVATION_RELU, most, most);                   \
+                NAME(store_n)(best + f * plane + i, windows - i, most);                           \
+                if (which) NAME(store_numbers)(which + f * plane + i, windows - i, number);       \
+            }                                                                                     \
+        }                                                                                         \
+    }
+#if VECTOR_REGISTERS == 32
+#define ALL_WINDOWS UP_TO_6
+#define MOST_WINDOW_FILTERS 6
+#else
+#define ALL_WINDOWS(X, ...) UP_TO_2(X, __VA_ARGS__) X(3, __VA_ARGS__)
+#define MOST_WINDOW_FILTERS 3
+#endif
+ALL_WINDOWS(DEFINE_WINDOWS, )
+
+#define WINDOWS_CASE(FILTERS, ...)                                                                \
+    case FILTERS:                                                                                 \
+        NAME(windows_##FILTERS)(windows, kh, kw, x, x_row, odd, used, w, w_tap, b, relu, best,    \
+                                which, plane); break;
+static void NAME(max_windows)(ptrdiff_t n, WINDOWS_PARAMETERS) {
+    for (ptrdiff_t groups = (n + MOST_WINDOW_FILTERS - 1) / MOST_WINDOW_FILTERS; groups > 0; groups--) {
+        const ptrdiff_t filters = (n + groups - 1) / groups;
+        switch (filters) { ALL_WINDOWS(WINDOWS_CASE, ) }
+        w += filters;
+        if (b) b += filters;
+        best += filters * plane;
+        if (which) which += filters * plane;
+        n -= filters;
+    }
+}
