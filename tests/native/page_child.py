@@ -63,6 +63,11 @@ def images(k, n):
             yield "winograd_output", k.winograd_output, (planes, b, rows - 2, columns - 2)
     yield "winograd_weights", k.winograd_weights, (np.ones((9, n), k.dtype),)
     yield "winograd_weights_gradient", k.winograd_weights_gradient, (planes[:, 0],)
+    for rows in (5, 8):
+        yield "winograd_rows_input", k.winograd_rows_input, (np.ones((rows, n), k.dtype),)
+        yield "winograd_rows_output", k.winograd_rows_output, (np.ones((8, n), k.dtype), rows - 4)
+    yield "winograd_rows_weights", k.winograd_rows_weights, (np.ones((5, n), k.dtype),)
+    yield "split", k.split, (np.ones(n, k.dtype),)
     x, mask = np.ones(n, k.dtype), np.zeros(-(-n // 64), np.uint64)
     yield "dropout", partial(k.dropout, masked=True), (x, (1, 2, 3, 4), (5, 6, 7), 2**31, 2.0)
     yield "keep", k.keep, (x, mask, 2.0)
