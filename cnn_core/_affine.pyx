@@ -18,7 +18,7 @@ from cnn_core._bounds cimport expect
 from cnn_core._gemm cimport MOST_AHEAD, multiply_add
 from cnn_core._nonzeros cimport multiply_nonzeros
 from cnn_core._parallel cimport Task, kernel_t, new_task
-from cnn_core._simd cimport ACTIVATION_NONE, activate, add
+from cnn_core._simd cimport ACTIVATION_NONE, activate, add, nonzero_rows
 from cnn_core._strips cimport group_begin, strip_begin
 from cnn_core._types cimport real
 
@@ -35,6 +35,7 @@ cdef struct affine_args:
     Py_ssize_t n_rows
     Py_ssize_t n_in
     Py_ssize_t n_out
+    Py_ssize_t w_row     # elements from row to row of W
     const void* x
     const void* W
     const void* b
@@ -69,9 +70,9 @@ cdef inline void multiply(const affine_args* a, Py_ssize_t m, Py_ssize_t n, cons
                           const real* W, const real* b, real* out) noexcept nogil:
     """out = x W + b for m rows and n columns."""
     if a.zeros:
-        multiply_nonzeros(m, n, a.n_in, x, a.n_in, 1, W, a.n_out, b, out, a.n_out)
+        multiply_nonzeros(m, n, a.n_in, x, a.n_in, 1, W, a.w_row, b, out, a.n_out)
     else:
-        multiply_add(m, n, a.n_in, x, a.n_in, 1, W, a.n_out, False, b, out, a.n_out)
+        multiply_add(m, n, a.n_in, x, a.n_in, 1, W, a.w_row, False, b, out, a.n_out)
 
 
 cdef inline void forward_range(const affine_args* a, Py_ssize_t begin, Py_ssize_t end,
@@ -202,15 +203,16 @@ def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[
             const int64_t[::1] start=None, bint zeros=False):
     """Task over rows, or over cache lines of a row where `by_columns`: out = f(x W + b).
 
-    b may be None. start : instead of all rows of x, those from start[0] on; the caller sees to it
-    that there are as many as in `out`. Not where `by_columns`.
+    W may have more columns than out, which are not used. b may be None.
+    start : instead of all rows of x, those from start[0] on; the caller sees to it that there are as
+        many as in `out`. Not where `by_columns`.
     zeros : whether x may be mostly zeros.
     """
     cdef affine_args args
     args.zeros = zeros
     cdef Py_ssize_t line = LINE_BYTES // sizeof(real)
-    expect(x.shape[1] == W.shape[0] and out.shape[1] == W.shape[1]
-           and (b is None or b.shape[0] == W.shape[1]), "x, W, b, out")
+    expect(x.shape[1] == W.shape[0] and 0 < out.shape[1] <= W.shape[1]
+           and (b is None or b.shape[0] == out.shape[1]), "x, W, b, out")
     expect(out.shape[0] == x.shape[0] if start is None
            else out.shape[0] <= x.shape[0] and start.shape[0] == 1 and not by_columns, "x, start")
     args.n_rows = out.shape[0]
@@ -218,7 +220,8 @@ def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[
     if start is not None:
         args.start = &start[0]
     args.n_in = W.shape[0]
-    args.n_out = W.shape[1]
+    args.n_out = out.shape[1]
+    args.w_row = W.shape[1]
     args.x = &x[0, 0]
     args.W = &W[0, 0]
     args.b = NULL
@@ -230,9 +233,13 @@ def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[
     args.is_float = real is float
     arrays = (x.base, W.base, None if b is None else b.base, out.base,
               None if start is None else start.base)
+    cdef Task task
     if not by_columns:
-        return rows_task(forward_kernel, &args, sizeof(args), args.n_rows, args.n_in, args.n_out,
+        task = rows_task(forward_kernel, &args, sizeof(args), args.n_rows, args.n_in, args.n_out,
                          arrays)
+        if zeros and args.n_rows > MOST_ROWS:
+            task.step = nonzero_rows(&x[0, 0])
+        return task
     return new_task(forward_columns_kernel, &args, sizeof(args),
                     (args.n_out + line - 1) // line, 1, MOST_LINES,
                     <double>args.n_rows * args.n_in * line, arrays)

@@ -15,6 +15,7 @@ level of the cache while the rows of A pass by.
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
+from cnn_core._bounds cimport expect
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport lanes, max_columns, multiply_add_taps, multiply_add_tile, transpose
 from cnn_core._types cimport real, round_up
@@ -323,6 +324,31 @@ def pack_transposed(const real[:, ::1] source, real[::1] packed):
         raise ValueError("packed is too small")
     return new_task(pack_transposed_kernel, &args, sizeof(args), round_up(args.n, widest) // widest,
                     1, 1, 2 * widest * args.k, (source.base, packed.base))
+
+
+cdef struct align_args:
+    const void* source
+    void* aligned
+    size_t size          # bytes of a row of each
+    size_t row
+
+
+cdef void align_rows_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const align_args* a = <const align_args*>args
+    cdef Py_ssize_t i
+    for i in range(begin, end):
+        memcpy(<char*>a.aligned + i * a.row, <const char*>a.source + i * a.size, a.size)
+
+
+def align_rows(const real[:, ::1] source, real[:, ::1] aligned):
+    """Task over rows: source[k, n] in the first n columns of `aligned`."""
+    cdef align_args args
+    expect(source.shape[0] == aligned.shape[0] and 0 < source.shape[1] <= aligned.shape[1],
+           "source, aligned")
+    args.source, args.aligned = &source[0, 0], &aligned[0, 0]
+    args.size, args.row = source.shape[1] * sizeof(real), aligned.shape[1] * sizeof(real)
+    return new_task(align_rows_kernel, &args, sizeof(args), source.shape[0], 1, source.shape[0],
+                    source.shape[1], (source.base, aligned.base))
 
 
 def packed_size(Py_ssize_t n, Py_ssize_t k, bint is_float):

@@ -2,120 +2,117 @@
 
     C[m, n] = A[m, k] B[k, n] + bias
 
-Where few elements of a block of A are not 0, they are gathered, and each is multiplied by its row
-of B; where many are, the block is multiplied as a dense one. Terms are added in the same order, and
-those that are left out are 0: the sums are the same to the last bit, unless B holds infinite
-numbers or NaN, or they are sums of -0.
+A few rows of A are taken together. Where they share enough zeros, the other terms are listed, and
+their rows of B are multiplied by those elements; else the rows are multiplied as dense ones. Terms
+are added in the same order, and those that are left out are 0: the sums are the same to the last
+bit, unless B holds infinite numbers or NaN, or they are sums of -0.
 """
 
 from libc.stdint cimport int32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from cnn_core._gemm cimport MOST_AHEAD, multiply_add, multiply_add_fetching, rows_behind
-from cnn_core._simd cimport fetch, lanes, multiply_nonzero_terms, transpose
-from cnn_core._simd_images cimport pick
+from cnn_core._gemm cimport multiply_add, multiply_add_fetching
+from cnn_core._simd cimport (
+    lanes, multiply_nonzero_terms, nonzero_rows, pick_any, transpose,
+)
 from cnn_core._types cimport real, round_up
 
 cdef enum:
-    ROWS = 16            # of A at once, where they are gathered from its columns,
-    FEW_ROWS = 2         # and where they lie in memory: what is fetched comes bit by bit
-    BLOCK_K = 256        # terms at once, at most
-    BLOCK_BYTES = 64 << 10    # of the rows of B that stay in the nearer caches meanwhile
-    WIDEST_BYTES = 512   # of a row of B that a sparse product takes at once
+    ROWS = 4             # of A at once, at least nonzero_rows: what is fetched comes bit by bit
+    ROWS_AHEAD = 8       # of A as it lies in memory: their lines come in meanwhile
+    BLOCK_K = 1024       # terms at once, at most,
+    BLOCK_BYTES = 64 << 10     # of whose rows of B stay in the nearer caches for each row of A
+    WIDEST_BYTES = 512   # of a row of B that is copied, or read at once
     ROWS_THAT_PAY = 24   # for a copy of B whose rows begin at cache lines
     LINE_BYTES = 64
-    SAMPLES = 4          # rows that are looked at before all others
+    TURNED = 16          # columns of A that are turned to rows at once: a cache line or two,
+    TURNED_K = 256       # of so many terms
+    ROOM = 4 * 1024 + 64    # numbers of the lists: ROWS of BLOCK_K terms, TURNED of TURNED_K
+    MOST_LANES = 16
 
 
-cdef struct Room:
-    void* memory
-    void* copy           # of a block's rows of B
-    void* turned         # some rows of a block, if they are columns of A
-    int32_t* at          # their nonzeros
-    Py_ssize_t block     # terms
-    Py_ssize_t rows
-    Py_ssize_t copied    # elements from row to row of the copy, 0 for none
+cdef inline Py_ssize_t block_terms(Py_ssize_t n, bint by_rows, const real* like) noexcept nogil:
+    """Terms at once: whole cache lines of rows of A."""
+    cdef Py_ssize_t row = min(n * <Py_ssize_t>sizeof(real), <Py_ssize_t>WIDEST_BYTES)
+    cdef Py_ssize_t fit = nonzero_rows(like) * BLOCK_BYTES // row // MOST_LANES * MOST_LANES
+    return max(min(fit, BLOCK_K if by_rows else TURNED_K), MOST_LANES)
 
 
-cdef bint find_room(Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, bint by_rows, Py_ssize_t b_row,
-                    const real* like, Room* room) noexcept nogil:
-    """False without memory."""
-    cdef Py_ssize_t line = LINE_BYTES // sizeof(real), wide = round_up(n, line), size
-    cdef bint narrow = wide * <Py_ssize_t>sizeof(real) <= WIDEST_BYTES
-    room.block = BLOCK_BYTES // (WIDEST_BYTES if not narrow else wide * <Py_ssize_t>sizeof(real))
-    room.block = min(min(room.block // line * line, BLOCK_K), round_up(k, line))
-    room.rows = FEW_ROWS if by_rows else ROWS
-    room.copied = wide if narrow and m >= ROWS_THAT_PAY and b_row % line != 0 else 0
-    size = room.rows * room.block
-    room.memory = malloc(LINE_BYTES + (size + room.rows + 1 + line) * sizeof(int32_t)
-                         + (room.block * room.copied + size) * sizeof(real))
-    if room.memory == NULL:
-        return False
-    room.copy = <char*>room.memory + (LINE_BYTES - <size_t>room.memory % LINE_BYTES)
-    room.turned = <real*>room.copy + room.block * room.copied
-    room.at = <int32_t*>(<real*>room.turned + size)
-    return True
-
-
-cdef inline double most_nonzeros(Py_ssize_t n, const real* like) noexcept nogil:
-    """The share of nonzeros up to which to gather them pays, for n columns of B. Both ways take the
-    vectors of a row of B, one way more for each nonzero, the other for each element."""
+cdef inline double most_terms(Py_ssize_t n, const real* like) noexcept nogil:
+    """The share of terms up to which a list of them pays, for n columns of B. Both ways take the
+    vectors of a row of B; tiles of few vectors do not fill the registers."""
     cdef double vectors = (n + lanes(like) - 1) // lanes(like)
-    return (0.85 * vectors - 1) / (vectors + 1)
+    return (0.85 * vectors - 0.8) / (vectors + 0.2)
 
 
-cdef bint seems_sparse(Py_ssize_t rows, Py_ssize_t size, const real* a, Py_ssize_t row,
-                       double most) noexcept nogil:
-    """Whether some rows of A as they lie in memory, `size` elements each, are mostly zeros."""
-    cdef int32_t at[BLOCK_K + LINE_BYTES]
-    cdef Py_ssize_t i, p, count = 0, samples = min(SAMPLES, rows)
-    for i in range(samples):
-        p = 0
-        while p < size:
-            count += pick(min(size - p, BLOCK_K), 0, NULL, a + i * rows // samples * row + p,
-                          <real*>NULL, at)
-            p += BLOCK_K
-    return count <= most * samples * size
+cdef inline bint copy_pays(Py_ssize_t m, Py_ssize_t n, Py_ssize_t b_row,
+                           const real* like) noexcept nogil:
+    """Whether rows of B meet so many rows of A that they are copied to cache lines first: if rows
+    of A are by themselves, each row of B is loaded more often."""
+    return (nonzero_rows(like) == 1 and m >= ROWS_THAT_PAY
+            and n * <Py_ssize_t>sizeof(real) <= WIDEST_BYTES
+            and b_row * <Py_ssize_t>sizeof(real) % LINE_BYTES != 0)
 
 
-cdef inline bint multiply_rows(
-    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
-    const real* b, Py_ssize_t b_row, bint add, real* c, Py_ssize_t c_row, const Room* room,
-    double most,
+cdef bint seems_sparse(Py_ssize_t m, Py_ssize_t k, const real* a, Py_ssize_t a_row,
+                       Py_ssize_t together, double most) noexcept nogil:
+    """Whether few enough of k terms are not 0 for some rows of A in the middle."""
+    cdef int32_t at[BLOCK_K + MOST_LANES]
+    cdef Py_ssize_t p = 0, count = 0
+    together = min(together, m)
+    a += (m - together) // 2 * a_row
+    while p < k:
+        count += pick_any(together, min(k - p, BLOCK_K), a + p, a_row, at)
+        p += BLOCK_K
+    return count <= most * k
+
+
+cdef inline void multiply_rows(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, const real* b,
+    Py_ssize_t b_row, bint add, const real* bias, real* c, Py_ssize_t c_row, double most,
+    const real** ahead,
 ) noexcept nogil:
-    """C = A B, or C += A B where `add`, for a few rows and a block of terms; false if they are
-    too dense."""
-    if a_col != 1:
-        transpose(k, m, a, a_col, <real*>room.turned, room.block)
-        a, a_row = <const real*>room.turned, room.block
-    return multiply_nonzero_terms(m, n, k, a, a_row, b, b_row, c if add else <const real*>NULL, c,
-                                  c_row, <Py_ssize_t>(most * m * k), room.at)
+    """C = A B + bias, or C += A B where `add`, for a few rows and a block of terms."""
+    cdef int32_t at[ROOM]
+    if multiply_nonzero_terms(m, n, k, a, a_row, b, b_row, <const real*>c if add else bias,
+                              c_row if add else 0, c, c_row, <Py_ssize_t>(most * k), at, ahead):
+        return
+    if ahead == NULL:
+        multiply_add(m, n, k, a, a_row, 1, b, b_row, add, bias, c, c_row)
+    else:
+        multiply_add_fetching(m, n, k, a, a_row, 1, b, b_row, add, bias, c, c_row, ahead)
 
 
 cdef inline void multiply_block(
-    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
-    const real* b, Py_ssize_t b_row, bint add, real* c, Py_ssize_t c_row, const Room* room,
-    double most, const real** ahead, Py_ssize_t p,
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, const real* b,
+    Py_ssize_t b_row, bint add, const real* bias, real* c, Py_ssize_t c_row, double most,
+    const real** ahead, Py_ssize_t p,
 ) noexcept nogil:
     """The same for all rows and a block of terms, which begins with term p of `ahead`."""
-    cdef Py_ssize_t i = 0, j, q, rows, copy_row = b_row, line = LINE_BYTES // sizeof(real)
-    cdef const real* copy = b
-    if room.copied:
-        copy, copy_row = <const real*>room.copy, room.copied
-        for i in range(k):
-            memcpy(<real*>room.copy + i * copy_row, b + i * b_row, n * sizeof(real))
-        i = 0
+    cdef Py_ssize_t i = 0, j, rows
+    cdef const real* soon[ROWS]
     while i < m:
-        rows = min(room.rows, m - i)
-        if not multiply_rows(rows, n, k, a + i * a_row, a_row, a_col, copy, copy_row, add,
-                             c + i * c_row, c_row, room, most):
-            multiply_add(rows, n, k, a + i * a_row, a_row, a_col, b, b_row, add,
-                         <const real*>NULL, c + i * c_row, c_row)
-        if ahead != NULL:
-            for j in range(i, i + rows):
-                for q in range((k + line - 1) // line):
-                    fetch(ahead[j] + p + q * line)
+        rows = min(m - i, <Py_ssize_t>ROWS)
+        for j in range(rows):
+            soon[j] = (ahead[i + j] + p if ahead != NULL else a + (i + j + ROWS_AHEAD) * a_row)
+        multiply_rows(rows, n, k, a + i * a_row, a_row, b, b_row, add, bias, c + i * c_row, c_row,
+                      most, soon)
+        i += rows
+
+
+cdef inline void multiply_turned(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_col, const real* b,
+    Py_ssize_t b_row, bint add, const real* bias, real* c, Py_ssize_t c_row, double most,
+) noexcept nogil:
+    """The same where the columns of A lie in memory as rows."""
+    cdef real turned[TURNED * TURNED_K]
+    cdef Py_ssize_t i = 0, rows
+    while i < m:
+        rows = min(m - i, <Py_ssize_t>TURNED)
+        transpose(k, rows, a + i, a_col, turned, TURNED_K)
+        multiply_rows(rows, n, k, turned, TURNED_K, b, b_row, add, bias, c + i * c_row, c_row,
+                      most, <const real**>NULL)
         i += rows
 
 
@@ -126,27 +123,36 @@ cdef void multiply_nonzeros(
 ) noexcept nogil:
     """C = A B + bias; a_row or a_col is 1. bias[n] may be NULL, and so may ahead[m], see
     `multiply_add_fetching`."""
-    cdef double most = most_nonzeros(n, a)
-    cdef Py_ssize_t i, terms, p = 0
+    cdef double most = most_terms(n, a)
+    cdef Py_ssize_t i, terms, block, row = b_row, p = 0
     cdef bint by_rows = a_col == 1
-    cdef const real* behind[MOST_AHEAD]
-    cdef Room room
-    if ahead == NULL and rows_behind(m, k, a, a_row, a_col, behind):
-        ahead = behind
+    cdef void* room = NULL
+    cdef real* copy
+    cdef const real* rows
     if (k > 0 and most > 0
-            and seems_sparse(m if by_rows else k, k if by_rows else m, a,
-                             a_row if by_rows else a_col, most)
-            and find_room(m, n, k, by_rows, b_row, a, &room)):
-        for i in range(m if bias != NULL else 0):
-            memcpy(c + i * c_row, bias, n * sizeof(real))
+            and (seems_sparse(m, k, a, a_row, nonzero_rows(a), most) if by_rows
+                 else seems_sparse(k, m, a, a_col, 1, most))):
+        block = block_terms(n, by_rows, a)
+        if copy_pays(m, n, b_row, a):
+            row = round_up(n, LINE_BYTES // sizeof(real))
+            room = malloc(LINE_BYTES + min(block, k) * row * sizeof(real))
+            copy = <real*>(<char*>room + LINE_BYTES - <size_t>room % LINE_BYTES)
+            row = row if room != NULL else b_row
         while p < k:
-            terms = min(room.block, k - p)
-            multiply_block(m, n, terms, a + p * a_col, a_row, a_col, b + p * b_row, b_row,
-                           bias != NULL or p > 0, c, c_row, &room, most, ahead, p)
+            terms, rows = min(block, k - p), b + p * b_row
+            if room != NULL:
+                for i in range(terms):
+                    memcpy(copy + i * row, rows + i * b_row, n * sizeof(real))
+                rows = copy
+            if by_rows:
+                multiply_block(m, n, terms, a + p, a_row, rows, row, p > 0, bias, c, c_row, most,
+                               ahead, p)
+            else:
+                multiply_turned(m, n, terms, a + p * a_col, a_col, rows, row, p > 0, bias, c,
+                                c_row, most)
             p += terms
-        free(room.memory)
-        return
-    if ahead == NULL:
+        free(room)
+    elif ahead == NULL:
         multiply_add(m, n, k, a, a_row, a_col, b, b_row, False, bias, c, c_row)
     else:
         multiply_add_fetching(m, n, k, a, a_row, a_col, b, b_row, False, bias, c, c_row, ahead)

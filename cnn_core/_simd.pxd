@@ -21,7 +21,7 @@ cdef extern from "simd/simd.h" nogil:
         ACTIVATION_LEAKY_RELU
 
     ctypedef struct simd_f32:
-        Py_ssize_t lanes, least_lanes, max_columns
+        Py_ssize_t lanes, least_lanes, max_columns, nonzero_rows
         void (*product_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*,
                              const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const float*,
                              const Py_ssize_t*, Py_ssize_t, const float*, float*,
@@ -30,8 +30,11 @@ cdef extern from "simd/simd.h" nogil:
                                const int32_t*, const float*, Py_ssize_t, Py_ssize_t,
                                const float*, float*, const int32_t*, Py_ssize_t) noexcept nogil
         bint (*product_nonzeros)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
-                                 const float*, Py_ssize_t, const float*, float*, Py_ssize_t,
-                                 Py_ssize_t, int32_t*) noexcept nogil
+                                 const float*, Py_ssize_t, const float*, Py_ssize_t, float*,
+                                 Py_ssize_t, Py_ssize_t, int32_t*,
+                                 const float*const*) noexcept nogil
+        Py_ssize_t (*pick_any)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
+                               int32_t*) noexcept nogil
         void (*dots)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const int32_t*,
                      const float*, float*) noexcept nogil
         void (*activate)(int, float, Py_ssize_t, const float*, float*) noexcept nogil
@@ -118,7 +121,7 @@ cdef extern from "simd/simd.h" nogil:
         double (*sum_squares)(Py_ssize_t, const float*) noexcept nogil
 
     ctypedef struct simd_f64:
-        Py_ssize_t lanes, least_lanes, max_columns
+        Py_ssize_t lanes, least_lanes, max_columns, nonzero_rows
         void (*product_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*,
                              const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const double*,
                              const Py_ssize_t*, Py_ssize_t, const double*, double*,
@@ -127,8 +130,11 @@ cdef extern from "simd/simd.h" nogil:
                                const int32_t*, const double*, Py_ssize_t, Py_ssize_t,
                                const double*, double*, const int32_t*, Py_ssize_t) noexcept nogil
         bint (*product_nonzeros)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
-                                 const double*, Py_ssize_t, const double*, double*, Py_ssize_t,
-                                 Py_ssize_t, int32_t*) noexcept nogil
+                                 const double*, Py_ssize_t, const double*, Py_ssize_t, double*,
+                                 Py_ssize_t, Py_ssize_t, int32_t*,
+                                 const double*const*) noexcept nogil
+        Py_ssize_t (*pick_any)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
+                               int32_t*) noexcept nogil
         void (*dots)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, const int32_t*,
                      const double*, double*) noexcept nogil
         void (*activate)(int, double, Py_ssize_t, const double*, double*) noexcept nogil
@@ -242,6 +248,13 @@ cdef inline Py_ssize_t least_lanes(const real* like) noexcept nogil:
         return f64.least_lanes
 
 
+cdef inline Py_ssize_t nonzero_rows(const real* like) noexcept nogil:
+    if real is float:
+        return f32.nonzero_rows
+    else:
+        return f64.nonzero_rows
+
+
 cdef inline Py_ssize_t max_columns(const real* like) noexcept nogil:
     if real is float:
         return f32.max_columns
@@ -297,12 +310,23 @@ cdef inline void multiply_sparse_taps(
 
 cdef inline bint multiply_nonzero_terms(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, const real* b,
-    Py_ssize_t b_row, const real* start, real* c, Py_ssize_t c_row, Py_ssize_t most, int32_t* at,
+    Py_ssize_t b_row, const real* start, Py_ssize_t start_row, real* c, Py_ssize_t c_row,
+    Py_ssize_t most, int32_t* at, const void* ahead,
 ) noexcept nogil:
     if real is float:
-        return f32.product_nonzeros(m, n, k, a, a_row, b, b_row, start, c, c_row, most, at)
+        return f32.product_nonzeros(m, n, k, a, a_row, b, b_row, start, start_row, c, c_row, most,
+                                    at, <const float*const*>ahead)
     else:
-        return f64.product_nonzeros(m, n, k, a, a_row, b, b_row, start, c, c_row, most, at)
+        return f64.product_nonzeros(m, n, k, a, a_row, b, b_row, start, start_row, c, c_row, most,
+                                    at, <const double*const*>ahead)
+
+
+cdef inline Py_ssize_t pick_any(Py_ssize_t m, Py_ssize_t n, const real* a, Py_ssize_t a_row,
+                                int32_t* at) noexcept nogil:
+    if real is float:
+        return f32.pick_any(m, n, a, a_row, at)
+    else:
+        return f64.pick_any(m, n, a, a_row, at)
 
 
 cdef inline void dots(Py_ssize_t m, Py_ssize_t n, const real* a, Py_ssize_t a_row,

@@ -15,7 +15,9 @@
 
 #define TABLE_ENTRIES                                                                             \
     .lanes = LANES, .least_lanes = LEAST_LANES, .max_columns = MOST_VECTORS * LANES,              \
-    .product_taps = NAME(product_taps), .product_sparse = NAME(product_sparse), .product_nonzeros = NAME(product_nonzeros),           \
+    .nonzero_rows = NONZERO_ROWS, .product_taps = NAME(product_taps),                             \
+    .product_sparse = NAME(product_sparse), .product_nonzeros = NAME(product_nonzeros),           \
+    .pick_any = NAME(pick_any),                                                                   \
     .dots = NAME(dots), .activate = NAME(activate),                                               \
     .activate_backward = NAME(activate_backward), .softmax = NAME(softmax),                       \
     .softmax_backward = NAME(softmax_backward),                                                   \

@@ -2,6 +2,7 @@
 #include "vector.h"
 #include "product.h"
 #include "sparse.h"
+#include "nonzeros.h"
 #include "pairs.h"
 #include "elementwise.h"
 #include "images.h"

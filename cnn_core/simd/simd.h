@@ -28,8 +28,8 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
 
 #define SIMD_TABLE(REAL)                                                                          \
     /* Elements in one vector register, in the smallest part of one that kernels take, and the    \
-     * most columns that `product_taps` takes at once. */                                         \
-    ptrdiff_t lanes, least_lanes, max_columns;                                                    \
+     * most columns that `product_taps` and rows that `product_nonzeros` take at once. */         \
+    ptrdiff_t lanes, least_lanes, max_columns, nonzero_rows;                                      \
                                                                                                   \
     /* C[m, n] += sum over taps t of A_t[m, k] B_t[k, n]: a convolution's taps, the rows of an    \
      * image, or one tap for a plain product.                                                     \
@@ -59,12 +59,19 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
                            const REAL *values, const int32_t *rows, const REAL *b,                \
                            ptrdiff_t b_row, ptrdiff_t b_tap, const REAL *start, REAL *c,          \
                            const int32_t *c_at, ptrdiff_t c_tap);                                 \
-    /* C[m, n] = start + A[m, k] B[k, n] without the terms of A's zeros; start is as C or NULL: 0.\
-     * Returns 0, and leaves C, where A has more than `most` other elements. `at` is written to:  \
-     * m + 1 + m k + lanes numbers. */                                                            \
+    /* C[m, n] = start + A[m, k] B[k, n] without the terms for which all of nonzero_rows rows of A,\
+     * taken together, are 0; start(i, j) = start[i start_row + j], or 0 where it is NULL. Returns 0,\
+     * and leaves C, where they have more than `most` other terms on average. `at` is written to: m +\
+     * 1 + k + lanes numbers, and k more for each further group of rows. ahead[m], where it is not\
+     * NULL: k elements at each are brought nearer meanwhile. They are not read, and need not be  \
+     * there. */                                                                                  \
     int (*product_nonzeros)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,                 \
                             ptrdiff_t a_row, const REAL *b, ptrdiff_t b_row, const REAL *start,   \
-                            REAL *c, ptrdiff_t c_row, ptrdiff_t most, int32_t *at);               \
+                            ptrdiff_t start_row, REAL *c, ptrdiff_t c_row, ptrdiff_t most,        \
+                            int32_t *at, const REAL *const *ahead);                               \
+    /* at[] = the j < n with an element that is not 0 in one of the m <= nonzero_rows rows of a, in\
+     * order; returns how many. Room for n + lanes of them may be written to. */                  \
+    ptrdiff_t (*pick_any)(ptrdiff_t m, ptrdiff_t n, const REAL *a, ptrdiff_t a_row, int32_t *at); \
                                                                                                   \
     /* y[i] = sum over j of a[rows[i], j] x[j], for m rows of n elements, all in turn where rows is \
      * NULL. */                                                                                   \

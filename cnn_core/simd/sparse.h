@@ -12,6 +12,7 @@
 #define SAME_PLACES(a, b) _mm512_cmpeq_epi32_mask(a, b)
 #define LOAD_PLACES(p, n) _mm512_maskz_loadu_epi32((__mmask16)((1u << ((n) < 16 ? (n) : 16)) - 1), p)
 #define NOT_ZERO(v) _mm512_cmp_ps_mask((__m512)(v), _mm512_setzero_ps(), _CMP_NEQ_UQ)
+#define ANY_BITS(v, bits) _mm512_test_epi32_mask((__m512i)(v), (__m512i)(bits))
 #else
 #define PLACES __m256i
 #define FIRST_PLACES _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)
@@ -20,6 +21,7 @@
 #define SAME_PLACES(a, b) _mm256_cmpeq_epi32_mask(a, b)
 #define LOAD_PLACES(p, n) _mm256_maskz_loadu_epi32((__mmask8)((1u << ((n) < 8 ? (n) : 8)) - 1), p)
 #define NOT_ZERO(v) _mm512_cmp_pd_mask((__m512d)(v), _mm512_setzero_pd(), _CMP_NEQ_UQ)
+#define ANY_BITS(v, bits) _mm512_test_epi64_mask((__m512i)(v), (__m512i)(bits))
 #endif
 static INLINE ptrdiff_t NAME(keep_lanes)(unsigned mask, vec v, PLACES places, REAL *values,
                                          int32_t *at) {
@@ -118,38 +120,24 @@ static ptrdiff_t NAME(pick_all)(ptrdiff_t n, const int32_t table[16], const int3
     }
     return count;
 }
-#if VECTOR_BYTES == 64
-#undef PLACES
-#undef FIRST_PLACES
-#undef ADD_PLACES
-#undef ALL_PLACES
-#undef SAME_PLACES
-#undef LOAD_PLACES
-#undef NOT_ZERO
-#endif
 
 /* Sparse rows times B_t: the sums of some vectors of columns and some taps stay in registers while the
  * rows of B that the values of a row choose pass by. The values stand one after the other, and the rows
- * of C where c_at says (`sparse`), or both in the rows of matrices (`nonzeros`). */
+ * of C where c_at says. */
 #define MOST_SPARSE 8
 #define MOST_SPARSE_TAPS 5
 #define SPARSE_PARAMETERS                                                                         \
-    ptrdiff_t n, const int32_t *ends, const REAL *values, ptrdiff_t a_row, const int32_t *rows,   \
-        const REAL *b, ptrdiff_t b_row, ptrdiff_t b_tap, const REAL *start, REAL *c,              \
-        const int32_t *c_at, ptrdiff_t c_row, ptrdiff_t c_tap
+    ptrdiff_t n, const int32_t *ends, const REAL *values, const int32_t *rows, const REAL *b,     \
+        ptrdiff_t b_row, ptrdiff_t b_tap, const REAL *start, REAL *c, const int32_t *c_at,        \
+        ptrdiff_t c_tap
 #define SPARSE_ARGUMENTS(J)                                                                       \
-    width, ends, values, a_row, rows, b + J, b_row, b_tap, start ? start + J : NULL, c + J, c_at, \
-        c_row, c_tap
-#define VALUE_sparse values[p]
-#define VALUE_nonzeros values[i * a_row + rows[p]]
-#define PLACE_sparse c_at[i]
-#define PLACE_nonzeros i * c_row
-#define DEFINE_SPARSE(VECTORS, TAPS, P, KIND)                                                     \
-    static void NAME(KIND##_##P##TAPS##x##VECTORS)(ptrdiff_t m, SPARSE_PARAMETERS) {              \
+    width, ends, values, rows, b + J, b_row, b_tap, start ? start + J : NULL, c + J, c_at, c_tap
+#define DEFINE_SPARSE(VECTORS, TAPS, P)                                                           \
+    static void NAME(sparse_##P##TAPS##x##VECTORS)(ptrdiff_t m, SPARSE_PARAMETERS) {              \
         const ptrdiff_t at_last = (VECTORS - 1) * LANES, last = n - at_last;                      \
         for (ptrdiff_t i = 0; i < m; i++) {                                                       \
             if (ends[i] == ends[i + 1] && start == c) continue;                                   \
-            const ptrdiff_t place = PLACE_##KIND;                                                 \
+            const ptrdiff_t place = c_at[i];                                                      \
             vec sum[TAPS][VECTORS] = {{{0}}};                                                     \
             P##vec part[TAPS] = {{0}};                                                            \
             if (start)                                                                            \
@@ -161,12 +149,12 @@ static ptrdiff_t NAME(pick_all)(ptrdiff_t n, const int32_t table[16], const int3
                 }                                                                                 \
             for (ptrdiff_t p = ends[i]; p < ends[i + 1]; p++) {                                   \
                 const REAL *row = b + rows[p] * b_row;                                            \
-                const vec value = NAME(splat)(VALUE_##KIND);                                      \
+                const vec value = NAME(splat)(values[p]);                                         \
                 UNROLL for (int t = 0; t < TAPS; t++) {                                           \
                     const REAL *at = row + t * b_tap;                                             \
                     UNROLL for (int v = 0; v < VECTORS - 1; v++)                                  \
                         sum[t][v] += value * NAME(load)(at + v * LANES);                          \
-                    part[t] += NAME(P##low)(value) * NAME(P##load_n)(at + at_last, last, 0);      \
+                    part[t] += NAME(P##low)(value) * NAME(P##load_last)(at + at_last, last);      \
                 }                                                                                 \
             }                                                                                     \
             UNROLL for (int t = 0; t < TAPS; t++) {                                               \
@@ -178,8 +166,8 @@ static ptrdiff_t NAME(pick_all)(ptrdiff_t n, const int32_t table[16], const int3
         }                                                                                         \
     }
 #define ALL_SPARSE(X, P)                                                                          \
-    UP_TO_8(X, 1, P, nonzeros) UP_TO_8(X, 1, P, sparse) SPARSE_TAPS(X, 2, P, sparse)              \
-    SPARSE_TAPS(X, 3, P, sparse) SPARSE_TAPS(X, 4, P, sparse) SPARSE_TAPS(X, 5, P, sparse)
+    UP_TO_8(X, 1, P) SPARSE_TAPS(X, 2, P) SPARSE_TAPS(X, 3, P) SPARSE_TAPS(X, 4, P)               \
+    SPARSE_TAPS(X, 5, P)
 ALL_SPARSE(DEFINE_SPARSE, )
 #if VECTOR_BYTES == 64
 ALL_SPARSE(DEFINE_SPARSE, half_)
@@ -192,24 +180,22 @@ static INLINE ptrdiff_t NAME(part_of)(ptrdiff_t n, ptrdiff_t most) {
     return (n + parts - 1) / parts;
 }
 
-/* All columns, some vectors at a time. A case: the kind, the number of taps, that of vectors. */
-#define CASE_sparse 0
-#define CASE_nonzeros 64
-#define SPARSE_CASE(VECTORS, TAPS, P, KIND)                                                       \
-    case CASE_##KIND + 8 * TAPS + VECTORS - 1:                                                    \
-        NAME(KIND##_##P##TAPS##x##VECTORS)(m, SPARSE_ARGUMENTS(j)); break;
-static void NAME(sparse_columns)(int kind, ptrdiff_t taps, ptrdiff_t m, SPARSE_PARAMETERS) {
+/* All columns, some vectors at a time. */
+#define SPARSE_CASE(VECTORS, TAPS, P)                                                             \
+    case 8 * TAPS + VECTORS - 1:                                                                  \
+        NAME(sparse_##P##TAPS##x##VECTORS)(m, SPARSE_ARGUMENTS(j)); break;
+static void NAME(sparse_columns)(ptrdiff_t taps, ptrdiff_t m, SPARSE_PARAMETERS) {
     for (ptrdiff_t j = 0, width; j < n; j += width) {
         const ptrdiff_t left = (n - j + LANES - 1) / LANES;
         const ptrdiff_t vectors = NAME(part_of)(left, taps == 1 ? MOST_SPARSE : MOST_VECTORS);
         width = vectors * LANES < n - j ? vectors * LANES : n - j;
 #if VECTOR_BYTES == 64
         if (2 * (vectors * LANES - width) >= LANES) {
-            switch (kind + 8 * taps + vectors - 1) { ALL_SPARSE(SPARSE_CASE, half_) }
+            switch (8 * taps + vectors - 1) { ALL_SPARSE(SPARSE_CASE, half_) }
             continue;
         }
 #endif
-        switch (kind + 8 * taps + vectors - 1) { ALL_SPARSE(SPARSE_CASE, ) }
+        switch (8 * taps + vectors - 1) { ALL_SPARSE(SPARSE_CASE, ) }
     }
 }
 
@@ -219,28 +205,10 @@ static void NAME(product_sparse)(ptrdiff_t m, ptrdiff_t taps, ptrdiff_t n, const
                                  const int32_t *c_at, ptrdiff_t c_tap) {
     while (taps > 0) {
         const ptrdiff_t some = NAME(part_of)(taps, MOST_SPARSE_TAPS);
-        NAME(sparse_columns)(CASE_sparse, some, m, n, ends, values, 0, rows, b, b_row, b_tap, start,
-                             c, c_at, 0, c_tap);
+        NAME(sparse_columns)(some, m, n, ends, values, rows, b, b_row, b_tap, start, c, c_at, c_tap);
         taps -= some;
         b += some * b_tap;
         c += some * c_tap;
         if (start) start += some * c_tap;
     }
-}
-
-static int NAME(product_nonzeros)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,
-                                  ptrdiff_t a_row, const REAL *b, ptrdiff_t b_row,
-                                  const REAL *start, REAL *c, ptrdiff_t c_row, ptrdiff_t most,
-                                  int32_t *at) {
-    int32_t *ends = at, count = 0;
-    at += m + 1;
-    for (ptrdiff_t i = 0; i < m; i++) {
-        ends[i] = count;
-        count += (int32_t)NAME(pick_as)(k, 0, NULL, a + i * a_row, NULL, at + count);
-    }
-    ends[m] = count;
-    if (count > most) return 0;
-    NAME(sparse_columns)(CASE_nonzeros, 1, m, n, ends, a, a_row, at, b, b_row, 0, start, c, NULL,
-                         c_row, 0);
-    return 1;
 }

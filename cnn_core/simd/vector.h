@@ -82,6 +82,12 @@ static INLINE void NAME(store_n)(REAL *p, ptrdiff_t n, vec v) {
     else NAME(store_part)(p, n, v);
 }
 
+/* The first n <= LANES elements, 0 in the other lanes, in a loop over rows: where a mask costs nothing
+ * it is made once, and no row has to ask whether its vector is whole. */
+static INLINE vec NAME(load_last)(const REAL *p, ptrdiff_t n) {
+    return VECTOR_BYTES == 64 ? NAME(load_part)(p, n, 0) : NAME(load_n)(p, n, 0);
+}
+
 #if VECTOR_BYTES == 64
 #define LEAST_LANES (LANES / 2)
 /* Half a register: processors whose units are half as wide take such operations at twice the rate. */
@@ -106,6 +112,9 @@ static INLINE void NAME(half_store)(REAL *p, half_vec v) { *(NAME(half_unaligned
 static INLINE half_vec NAME(half_load_n)(const REAL *p, ptrdiff_t n, REAL fill) {
     const HALF_REGISTER others = HALF_SUFFIXED(_mm256_set1)(fill);
     return (half_vec)HALF_SUFFIXED(_mm256_mask_loadu)(others, (__mmask8)((1u << n) - 1), p);
+}
+static INLINE half_vec NAME(half_load_last)(const REAL *p, ptrdiff_t n) {
+    return NAME(half_load_n)(p, n, 0);
 }
 static INLINE void NAME(half_store_n)(REAL *p, ptrdiff_t n, half_vec v) {
     HALF_SUFFIXED(_mm256_mask_storeu)(p, (__mmask8)((1u << n) - 1), (HALF_REGISTER)v);

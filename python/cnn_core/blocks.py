@@ -32,6 +32,8 @@ GROUP = 64  # rows, at most, of a part of a strip;
 COPIED = 128  # twice as many up to so many outputs, whose rows of W each part copies
 MOST_SUMS = 1 << 17  # numbers that the strips' sums may have: they go from core to core
 WORK_TO_SHARE = 500_000  # multiply-adds of a sample; below, waiting for each other takes longer
+LINE_BYTES = 64
+ROWS_TO_ALIGN = 512  # that pay for a copy of W whose rows begin at cache lines
 MOST_IN_A_LANE = 1 << 17  # weights of a dense layer that are read for every few images
 
 
@@ -131,6 +133,8 @@ class AffineBlock(Block):
     layer: Affine
     #: whether x is data, of which much may be 0
     reads_data = False
+    #: W with rows that begin at cache lines, for many rows
+    aligned: Array | None = None
     #: strips of the inputs and groups of rows in which a training step computes the outputs
     strips: tuple[int, int] | None = None
 
@@ -145,9 +149,17 @@ class AffineBlock(Block):
 
     def forward_from(self, source: Source) -> Parts:
         """The outputs of rows that lie elsewhere than in `x`."""
-        params, (x, start) = self.layer.params, source
+        W, b, (x, start) = self.layer.params["W"], self.layer.params["b"], source
         options = self.y, self.code, self.slope, False, start, self.reads_data
-        return Parts(rows=[ops.native.affine.forward(x, params["W"], params["b"], *options)])
+        line = LINE_BYTES // W.itemsize
+        parts = Parts()
+        if W.shape[1] % line and len(self.y) >= ROWS_TO_ALIGN:
+            if self.aligned is None:
+                self.aligned = _memory.zeros((len(W), -(-W.shape[1] // line) * line), W.dtype)
+            parts.packing = [Packing(W, [ops.native.gemm.align_rows(W, self.aligned)])]
+            W = self.aligned
+        parts.rows = [ops.native.affine.forward(x, W, b, *options)]
+        return parts
 
     def forward_strips(self, *following: Array) -> Parts:
         """The outputs in strips.

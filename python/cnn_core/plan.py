@@ -36,7 +36,7 @@ Array = npt.NDArray[Any]
 Update = Callable[[list[Finished]], Parts]
 
 
-ROWS_AT_ONCE = 8192  # of a long input, at most: bounds the memory of predict, loss and accuracy
+ROWS_AT_ONCE = 16384  # of a long input, at most: bounds the memory of predict, loss and accuracy
 COPIED_AT_ONCE = 2048  # the same of sparse rows, with all their entries
 ELEMENTS_AT_ONCE = 2**19  # of the largest layer: the batch stays in the cache
 IMAGES_AT_ONCE = 2**22  # elements of images that only pass, which take memory for a few

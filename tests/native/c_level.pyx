@@ -48,7 +48,9 @@ def use_isa(Py_ssize_t number):
 
 def sizes(bint single):
     """Lanes and most columns."""
-    return (f32.lanes, f32.max_columns) if single else (f64.lanes, f64.max_columns)
+    if single:
+        return f32.lanes, f32.max_columns, f32.nonzero_rows
+    return f64.lanes, f64.max_columns, f64.nonzero_rows
 
 
 # ---- the entries of the table --------------------------------------------------------------------
@@ -73,14 +75,24 @@ def product_sparse(bint single, Py_ssize_t m, Py_ssize_t taps, Py_ssize_t n, add
 
 
 def product_nonzeros(bint single, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, address a,
-                     Py_ssize_t a_row, address b, Py_ssize_t b_row, address start, address c,
-                     Py_ssize_t c_row, Py_ssize_t most, address at):
+                     Py_ssize_t a_row, address b, Py_ssize_t b_row, address start,
+                     Py_ssize_t start_row, address c, Py_ssize_t c_row, Py_ssize_t most,
+                     address at, address ahead):
     if single:
         return f32.product_nonzeros(m, n, k, <float*>a, a_row, <float*>b, b_row, <float*>start,
-                                    <float*>c, c_row, most, <int32_t*>at)
+                                    start_row, <float*>c, c_row, most, <int32_t*>at,
+                                    <const float*const*>ahead)
     else:
         return f64.product_nonzeros(m, n, k, <double*>a, a_row, <double*>b, b_row, <double*>start,
-                                    <double*>c, c_row, most, <int32_t*>at)
+                                    start_row, <double*>c, c_row, most, <int32_t*>at,
+                                    <const double*const*>ahead)
+
+
+def pick_any(bint single, Py_ssize_t m, Py_ssize_t n, address a, Py_ssize_t a_row, address at):
+    if single:
+        return f32.pick_any(m, n, <float*>a, a_row, <int32_t*>at)
+    else:
+        return f64.pick_any(m, n, <double*>a, a_row, <int32_t*>at)
 
 
 def activate(bint single, int kind, double slope, Py_ssize_t n, address x, address y):

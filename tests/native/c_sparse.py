@@ -57,15 +57,29 @@ class SparseKernels:
             self.call("copy_rows", *x.shape, x_.address, x_.row, y.address)
         return y.array.reshape(x.shape)
 
-    def product_nonzeros(self, a, b, c, most, *, add=False, a_gap=0, b_gap=0, c_gap=0):
-        """A B, or c + A B where `add`; None where A has more nonzeros than `most`."""
+    def pick_any(self, x, *, gap=0):
+        room = x.shape[1] + self.lanes
+        with self.memory() as m:
+            x_, at = m.input(x, gap), m.inout(np.full(room, -7, np.int32))
+            count = self.call("pick_any", *x.shape, x_.address, x_.row, at.address)
+        return at.array[:count]
+
+    def product_nonzeros(
+        self, a, b, c, most, *, bias=None, add=False, ahead=None, a_gap=0, b_gap=0, c_gap=0
+    ):
+        """A B + bias, or c + A B where `add`; None where groups of rows have more than `most`
+        terms on average. ahead : an address per row."""
         (m_, k), n = a.shape, b.shape[1]
+        groups = -(-m_ // self.nonzero_rows)
         with self.memory() as m:
             a_, b_, c_ = m.input(a, a_gap), m.input(b, b_gap), m.inout(c, c_gap)
-            at = m.inout(np.full(m_ + 1 + m_ * k + self.lanes, -7, np.int32))
-            args = (a_.address, a_.row, b_.address, b_.row, c_.address if add else 0)
+            at = m.inout(np.full(m_ + 1 + groups * k + self.lanes, -7, np.int32))
+            start = c_.address if add else address(None if bias is None else m.input(bias))
+            ahead_ = None if ahead is None else m.input(np.array(ahead, np.uint64))
+            args = a_.address, a_.row, b_.address, b_.row, start, c_.row if add else 0
             made = self.call(
-                "product_nonzeros", m_, n, k, *args, c_.address, c_.row, most, at.address
+                *("product_nonzeros", m_, n, k, *args, c_.address, c_.row, most),
+                *(at.address, address(ahead_)),
             )
         return c_.array if made else None
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from cnn_core import _affine, _affine_gradient, _parallel
+from cnn_core import _affine, _affine_gradient, _gemm, _parallel
 from native.c_kernels import ACTIVATIONS
 from native.image_tasks import guarded_array
 from reference import random_array, same_bits
@@ -68,6 +68,19 @@ def test_activations_and_any_chunks(kernels, rng, threads, name):
     for n in (1, 2, 3, 7):
         threads(n)
         assert same_bits(run(forward(True, code=ACTIVATIONS[name]), (331, 40), x, W, b), dense)
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("n_out", [1, 16, 17, 50, 300])
+def test_weights_whose_rows_begin_at_cache_lines(kernels, rng, n_out, zeros):
+    x = digits(rng, (21, 130), 0.2, kernels.dtype)
+    W, b = (random_array(rng, size, kernels.dtype) for size in ((130, n_out), (n_out,)))
+    aligned = np.full((130, n_out + 7), np.nan, kernels.dtype)
+    _parallel.run(_gemm.align_rows(W, aligned))
+    assert same_bits(aligned[:, :n_out], W) and np.isnan(aligned[:, n_out:]).all()
+    for by_columns in (False, True):
+        expected = run(forward(zeros, by_columns), (21, n_out), x, W, b)
+        assert same_bits(run(forward(zeros, by_columns), (21, n_out), x, aligned, b), expected)
 
 
 @pytest.mark.parametrize("share", SHARES)

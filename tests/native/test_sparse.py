@@ -68,22 +68,38 @@ def test_rows_and_taps_that_overlap(kernels, rng, taps):
 
 @pytest.mark.parametrize("gap", [0, 1, 70])
 def test_product_of_what_is_not_zero(kernels, rng, gap):
-    """-0 is 0. Around every number of vectors of one pass and of two, and of A's rows."""
-    most = 17 * kernels.lanes + 1
-    a, b, c = exact_operands(rng, 3, most, 60, kernels.dtype)
-    a *= rng.choice([0.0, -0.0, 1.0], a.shape)
+    """-0 is 0. Around every number of vectors of one pass and of two, and of groups of A's rows."""
+    most, group = 17 * kernels.lanes + 1, kernels.nonzero_rows
+    a, b, c = exact_operands(rng, 2 * group + 1, most, 60, kernels.dtype)
+    a *= rng.choice([0.0, -0.0, 1.0], a.shape, p=[0.4, 0.4, 0.2])
     gaps = {"a_gap": gap, "b_gap": gap, "c_gap": gap}
-    for n in kernels.sizes(vectors=17):
-        for m, k in ((0, 5), (1, 0), (1, 1), (2, 17), (3, kernels.lanes), (3, 60)):
-            operands = a[:m, :k].copy(), b[:k, :n].copy(), c[:m, :n].copy()
-            count = np.count_nonzero(operands[0])
-            expected = term_by_term(*operands)[-1]
-            actual = kernels.product_nonzeros(*operands, count, add=True, **gaps)
+    sizes = [(0, 5), (1, 0), (1, 1), (2, 17), (3, kernels.lanes), (len(a), 2)]
+    sizes += [(m, 60) for m in (1, group - 1, group, group + 1, len(a))]
+    for n, (m, k) in itertools.product(kernels.sizes(vectors=17), sizes):
+        operands = a[:m, :k].copy(), b[:k, :n].copy(), c[:m, :n].copy()
+        counts = [(operands[0][i : i + group] != 0).any(axis=0).sum() for i in range(0, m, group)]
+        most = -(-sum(counts) // max(len(counts), 1))
+        for start, options in ((c[0, :n], {"bias": c[0, :n]}), (operands[2], {"add": True})):
+            expected = term_by_term(*operands[:2], np.broadcast_to(start, (m, n)))[-1]
+            actual = kernels.product_nonzeros(*operands, most, **options, **gaps)
             assert same_bits(actual, expected), f"m={m} n={n} k={k}"
-            expected = term_by_term(*operands[:2], np.zeros_like(operands[2]))[-1]
-            actual = kernels.product_nonzeros(*operands, count, **gaps)
-            assert np.array_equal(actual, expected), f"m={m} n={n} k={k}"
-            assert count == 0 or kernels.product_nonzeros(*operands, count - 1, **gaps) is None
+        ahead = [0, 1 << 40, *range(64, 64 * m, 64)][:m]
+        zeros = term_by_term(*operands[:2], np.zeros_like(operands[2]))[-1]
+        actual = kernels.product_nonzeros(*operands, most, ahead=ahead, **gaps)
+        assert np.array_equal(actual, zeros), f"m={m} n={n} k={k}"
+        if sum(counts) > 0:
+            most = (sum(counts) - 1) // len(counts)
+            assert kernels.product_nonzeros(*operands, most, **gaps) is None
+
+
+@pytest.mark.parametrize("gap", [0, 3])
+def test_columns_in_which_a_row_is_not_zero(kernels, rng, gap):
+    smallest = np.finfo(kernels.dtype).tiny
+    for m, n in itertools.product(range(1, kernels.nonzero_rows + 1), kernels.sizes()):
+        choices, shares = [0.0, -0.0, 1.0, np.nan, smallest], [0.5, 0.3, 0.1, 0.05, 0.05]
+        x = rng.choice(choices, (m, n), p=shares).astype(kernels.dtype)
+        expected = np.flatnonzero((x != 0).any(axis=0))
+        assert np.array_equal(kernels.pick_any(x, gap=gap), expected), f"m={m} n={n}"
 
 
 def test_nan_and_infinity_come_through(kernels):

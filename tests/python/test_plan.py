@@ -164,7 +164,10 @@ def test_a_users_layer_gets_a_view_that_it_cannot_write_to():
 def test_a_long_input_is_cut_into_parts_of_nearly_one_size():
     """Rows that are read where they lie take no room; nor do images that only pass."""
     dense = cc.Sequential([cc.Affine(50), cc.Affine(10)], input_shape=(784,)).plan(1)
-    assert dense.rows_at_once(10_000, True) == 5_000
+    assert dense.rows_at_once(10_000, True) == 10_000
+    assert dense.rows_at_once(12_000, True) == 6_000  # 10,486 would hold 2 ** 19 elements
+    narrow = cc.Sequential([cc.Affine(2)], input_shape=(784,)).plan(1)
+    assert narrow.rows_at_once(20_000, True) == 10_000  # of 16,384 at most
     assert dense.rows_at_once(10_000, False) == 667  # 668 would hold 2 ** 19 elements
     assert dense.rows_at_once(7, False) == dense.rows_at_once(7, True) == 7
     layers = [cc.Conv2D(16, 3, padding=1), cc.Flatten(), cc.Affine(10)]

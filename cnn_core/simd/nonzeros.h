@@ -1,0 +1,184 @@
+/* Products of rows that are mostly zeros. Included once per type, after sparse.h.
+ *
+ *     C[m, n] = start + A[m, k] B[k, n]        NONZERO_ROWS rows at a time, their sums in registers
+ *
+ * The terms for which all these rows are 0 are left out. A row of B is loaded once for all of them, which
+ * can save more than the terms take that one of the rows alone would not need. */
+
+/* As many rows as registers bear, where a vector holds so much that the terms which only one of them
+ * needs cost less than the loads. */
+#if VECTOR_BYTES == 64
+#define NONZERO_ROWS 4
+#define ALL_SHARED(X, P) UP_TO_8(X, 1, P) UP_TO_8(X, 2, P) UP_TO_6(X, 3, P) UP_TO_6(X, 4, P)
+#define MOST_SHARED(rows) ((rows) <= 2 ? 8 : 6)
+#else
+#define NONZERO_ROWS 1
+#define ALL_SHARED(X, P) UP_TO_8(X, 1, P)
+#define MOST_SHARED(rows) 8
+#endif
+
+/* The j with an element that is not 0 in one of the rows of n elements, m or NONZERO_ROWS, in order;
+ * returns how many. */
+static INLINE ptrdiff_t NAME(any_in_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *a, ptrdiff_t a_row,
+                                       int32_t *at) {
+    ptrdiff_t count = 0, j = 0;
+#if VECTOR_BYTES == 64
+    const ivec size = ~NAME(sign_bit)(NAME(splat)(-1)); /* all bits but the sign: -0 is 0 */
+    PLACES places = FIRST_PLACES;
+    for (; j < n; j += LANES) {
+        ivec any = (ivec)NAME(load_n)(a + j, n - j, 0);
+        UNROLL for (ptrdiff_t i = 1; i < m; i++) any |= (ivec)NAME(load_n)(a + i * a_row + j, n - j, 0);
+        count += NAME(keep_lanes)(ANY_BITS(any, size), (vec)any, places, NULL, at + count);
+        places = ADD_PLACES(places, ALL_PLACES((int)LANES));
+    }
+#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+    __m128i places = _mm_setr_epi32(0, 1, 2, 3);
+    for (; j + 4 <= n; j += 4) {
+        __m128 any = _mm_loadu_ps(a + j);
+        for (ptrdiff_t i = 1; i < m; i++) any = _mm_or_ps(any, _mm_loadu_ps(a + i * a_row + j));
+        const int mask = _mm_movemask_ps(_mm_cmpneq_ps(any, _mm_setzero_ps()));
+        count += NAME(keep_lanes)(mask, (__m128i)any, places, NULL, at + count);
+        places = _mm_add_epi32(places, _mm_set1_epi32(4));
+    }
+#endif
+    for (; j < n; j++) {
+        int any = a[j] != 0;
+        for (ptrdiff_t i = 1; i < m; i++) any |= a[i * a_row + j] != 0;
+        at[count] = (int32_t)j;
+        count += any;
+    }
+    return count;
+}
+
+static INLINE ptrdiff_t NAME(any_of)(ptrdiff_t m, ptrdiff_t n, const REAL *a, ptrdiff_t a_row,
+                                     int32_t *at) {
+    /* With a constant m the compiler forms one loop. */
+    return m >= NONZERO_ROWS ? NAME(any_in_rows)(NONZERO_ROWS, n, a, a_row, at)
+                             : NAME(any_in_rows)(m, n, a, a_row, at);
+}
+
+static ptrdiff_t NAME(pick_any)(ptrdiff_t m, ptrdiff_t n, const REAL *a, ptrdiff_t a_row,
+                                int32_t *at) {
+    return NAME(any_of)(m, n, a, a_row, at);
+}
+
+/* A row of B and its products with an element of each row of A. */
+#define SHARED_TERM(ROWS, VECTORS, P)                                                             \
+    {                                                                                             \
+        const ptrdiff_t q = (uint32_t)at[p];                                                      \
+        const REAL *bt = b + q * b_row, *element = a + q;                                         \
+        vec value[ROWS];                                                                          \
+        UNROLL for (int i = 0; i < ROWS; i++)                                                     \
+            value[i] = NAME(splat)(element[i == 3 ? row3 : i * a_row]);                           \
+        UNROLL for (int v = 0; v < VECTORS - 1; v++) {                                            \
+            const vec row = NAME(load)(bt + v * LANES);                                           \
+            UNROLL for (int i = 0; i < ROWS; i++) sum[i][v] += value[i] * row;                    \
+        }                                                                                         \
+        const P##vec end = NAME(P##load_last)(bt + (VECTORS - 1) * LANES, last);                  \
+        UNROLL for (int i = 0; i < ROWS; i++) part[i] += NAME(P##low)(value[i]) * end;            \
+        p++;                                                                                      \
+    }
+
+/* lines: of each row of `ahead`, fetched one with each term, so that they come in as fast as the sums
+ * are made. The places stay in memory (volatile): there are not enough registers for them. */
+#define SHARED_PARAMETERS                                                                         \
+    ptrdiff_t count, const int32_t *at, const REAL *a, ptrdiff_t a_row, const REAL *b,            \
+        ptrdiff_t b_row, ptrdiff_t last, const REAL *start, ptrdiff_t start_row, REAL *c,         \
+        ptrdiff_t c_row, const REAL *const volatile *ahead, ptrdiff_t lines
+#define DEFINE_SHARED(VECTORS, ROWS, P)                                                           \
+    static void NAME(shared_##P##ROWS##x##VECTORS)(SHARED_PARAMETERS) {                           \
+        vec sum[ROWS][VECTORS] = {{{0}}};                                                         \
+        P##vec part[ROWS] = {{0}};                                                                \
+        ptrdiff_t row3 = 3 * a_row, p = 0, line = 0;                                              \
+        FORGET(row3);                                                                             \
+        if (start)                                                                                \
+            UNROLL for (int i = 0; i < ROWS; i++) {                                               \
+                const REAL *from = start + i * start_row;                                         \
+                UNROLL for (int v = 0; v < VECTORS - 1; v++)                                      \
+                    sum[i][v] = NAME(load)(from + v * LANES);                                     \
+                part[i] = NAME(P##load_n)(from + (VECTORS - 1) * LANES, last, 0);                 \
+            }                                                                                     \
+        for (; line < lines && p + ROWS <= count; line++)                                         \
+            UNROLL for (int i = 0; i < ROWS; i++) {                                               \
+                __builtin_prefetch(ahead[i] + line * LINE, 0, 2);                                 \
+                SHARED_TERM(ROWS, VECTORS, P)                                                     \
+            }                                                                                     \
+        while (p < count) SHARED_TERM(ROWS, VECTORS, P)                                           \
+        for (; line < lines; line++)                                                              \
+            UNROLL for (int i = 0; i < ROWS; i++)                                                 \
+                __builtin_prefetch(ahead[i] + line * LINE, 0, 2);                                 \
+        UNROLL for (int i = 0; i < ROWS; i++) {                                                   \
+            UNROLL for (int v = 0; v < VECTORS - 1; v++) NAME(store)(c + v * LANES, sum[i][v]);   \
+            NAME(P##store_n)(c + (VECTORS - 1) * LANES, last, part[i]);                           \
+            c += c_row;                                                                           \
+            FORGET(c);                                                                            \
+        }                                                                                         \
+    }
+
+ALL_SHARED(DEFINE_SHARED, )
+#if VECTOR_BYTES == 64
+ALL_SHARED(DEFINE_SHARED, half_)
+#endif
+
+#define SHARED_CASE(VECTORS, ROWS, P)                                                             \
+    case 8 * ROWS + VECTORS - 1:                                                                  \
+        NAME(shared_##P##ROWS##x##VECTORS)(ends[1] - ends[0], at + ends[0], a, a_row, b, b_row,   \
+                                           last, start, start_row, c, c_row, ahead, lines);       \
+        break;
+/* Some vectors of columns, for as many rows at a time as share a list. */
+static void NAME(shared_rows)(ptrdiff_t m, ptrdiff_t n, const int32_t *ends, const int32_t *at,
+                              const REAL *a, ptrdiff_t a_row, const REAL *b, ptrdiff_t b_row,
+                              const REAL *start, ptrdiff_t start_row, REAL *c, ptrdiff_t c_row,
+                              const REAL *const *ahead, ptrdiff_t lines) {
+    const ptrdiff_t vectors = (n + LANES - 1) / LANES, last = n - (vectors - 1) * LANES;
+    for (ptrdiff_t i = 0, rows; i < m; i += rows, ends++) {
+        rows = m - i < NONZERO_ROWS ? m - i : NONZERO_ROWS;
+#if VECTOR_BYTES == 64
+        if (2 * last <= LANES) {
+            switch (8 * rows + vectors - 1) { ALL_SHARED(SHARED_CASE, half_) }
+        } else
+#endif
+        switch (8 * rows + vectors - 1) { ALL_SHARED(SHARED_CASE, ) }
+        a += rows * a_row;
+        c += rows * c_row;
+        if (start) start += rows * start_row;
+        if (lines) ahead += rows;
+    }
+}
+
+static int NAME(product_nonzeros)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,
+                                  ptrdiff_t a_row, const REAL *b, ptrdiff_t b_row,
+                                  const REAL *start, ptrdiff_t start_row, REAL *c,
+                                  ptrdiff_t c_row, ptrdiff_t most, int32_t *at,
+                                  const REAL *const *ahead) {
+    const ptrdiff_t groups = (m + NONZERO_ROWS - 1) / NONZERO_ROWS;
+    ptrdiff_t lines = ahead ? (k + LINE - 1) / LINE : 0;
+    int32_t *ends = at, count = 0;
+    at += groups + 1;
+    for (ptrdiff_t i = 0, g = 0; i < m; i += NONZERO_ROWS, g++) {
+        ends[g] = count;
+        count += (int32_t)NAME(any_of)(m - i, k, a + i * a_row, a_row, at + count);
+        if (count > groups * most) return 0;
+    }
+    ends[groups] = count;
+    for (ptrdiff_t j = 0, width; j < n; j += width) {
+        const ptrdiff_t left = (n - j + LANES - 1) / LANES;
+        const ptrdiff_t vectors = NAME(part_of)(left, MOST_SHARED(m));
+        width = vectors * LANES < n - j ? vectors * LANES : n - j;
+        NAME(shared_rows)(m, width, ends, at, a, a_row, b + j, b_row, start ? start + j : NULL,
+                          start_row, c + j, c_row, ahead, lines);
+        lines = 0;
+    }
+    return 1;
+}
+#undef SHARED_TERM
+#if VECTOR_BYTES == 64
+#undef PLACES
+#undef FIRST_PLACES
+#undef ADD_PLACES
+#undef ALL_PLACES
+#undef SAME_PLACES
+#undef LOAD_PLACES
+#undef NOT_ZERO
+#undef ANY_BITS
+#endif
