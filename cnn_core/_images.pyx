@@ -7,6 +7,7 @@ The border is a convolution's padding, so that its loops have no edges. The buff
 the images by as much as a micro-kernel may read past the last of them.
 """
 
+from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 from cnn_core._parallel cimport new_task
@@ -91,6 +92,7 @@ cdef struct convert_args:
     Py_ssize_t width
     Py_ssize_t run               # pixels at once
     const void* source
+    const int64_t* start         # the first row of `source` that counts, or NULL
     const void* previous_data    # may be NULL
     void* out
     int activation
@@ -102,7 +104,7 @@ cdef inline void read_nchw(const convert_args* a, Py_ssize_t begin, Py_ssize_t e
                            const real* source, const real* previous, real* out) noexcept nogil:
     cdef Py_ssize_t n, p, y, count, channels = a.at.channels, plane = a.height * a.width
     cdef real* to
-    source += begin * channels * plane
+    source += (begin if a.start == NULL else begin + a.start[0]) * channels * plane
     for n in range(begin, end):
         p = 0
         while p < plane:
@@ -161,21 +163,29 @@ cdef convert_args convert(Images images):
     return args
 
 
-cdef check_rows(Images images, Py_ssize_t rows, Py_ssize_t size, bint is_float):
-    if rows != images.n or size != images.channels * images.height * images.width:
+cdef check_rows(Images images, Py_ssize_t rows, Py_ssize_t size, bint is_float,
+                bint starts=False):
+    if (rows < images.n if starts else rows != images.n) or size != images.channels * images.height * images.width:
         raise ValueError("rows: expected as many elements as the images have")
     if is_float != images.is_float:
         raise TypeError("rows: expected the images' dtype")
 
 
 def from_rows(const real[:, ::1] rows, Images images, Images previous=None, int activation=0,
-              double slope=0.0):
+              double slope=0.0, const int64_t[::1] start=None):
     """Task over images: from rows [N, C H W] in the order of NCHW; through f'(x) where `previous`
-    is f(x)."""
+    is f(x).
+
+    start : instead of all rows, those from start[0] on; the caller sees to it that there are as
+        many as images.
+    """
     cdef convert_args args = convert(images)
     cdef Py_ssize_t dense = images.width * images.channels
-    check_rows(images, rows.shape[0], rows.shape[1], sizeof(real) == sizeof(float))
+    check_rows(images, rows.shape[0], rows.shape[1], sizeof(real) == sizeof(float),
+               start is not None)
     args.source = &rows[0, 0]
+    if start is not None:
+        args.start = &start[0]
     args.out = images.data
     args.run = images.width
     if previous is not None:
@@ -188,7 +198,7 @@ def from_rows(const real[:, ::1] rows, Images images, Images previous=None, int 
     elif args.at.row == dense:
         args.run *= images.height
     return new_task(read_kernel, &args, sizeof(args), images.n, 1, MOST_IMAGES, rows.shape[1],
-                    (rows.base, images, previous))
+                    (rows.base, images, previous, None if start is None else start.base))
 
 
 def to_rows(Images images, real[:, ::1] rows):

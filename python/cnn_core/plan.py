@@ -206,8 +206,9 @@ class Plan:
     def reads_in_place(self, source: Array) -> bool:
         """Whether `forward_steps` and `steps` can do without the rows' copy in `x`."""
         segment = self.segments[0] if self.native else None
-        dense = isinstance(segment, NativeSegment) and segment.dense and not segment.strips
-        return bool(dense) and source.dtype == self.x.dtype
+        if not isinstance(segment, NativeSegment) or segment.strips:
+            return False
+        return segment.reader is not None and source.dtype == self.x.dtype
 
     def rows_at_once(self, n: int, in_place: bool) -> int:
         """How many of n rows a plan like this one computes at a time: all parts of nearly one size.

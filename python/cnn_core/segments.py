@@ -107,8 +107,14 @@ class NativeSegment:
     @property
     def dense(self) -> AffineBlock | None:
         """The layer that reads `x` as it comes, if it is a dense one."""
+        reader = self.reader
+        return reader if isinstance(reader, AffineBlock) else None
+
+    @property
+    def reader(self) -> AffineBlock | ToImages | None:
+        """The block that reads `x` as it comes, if it can read rows that lie elsewhere."""
         block = next((b for b in self.blocks if not isinstance(b, FlattenBlock)), None)
-        return block if type(block) is AffineBlock else None
+        return block if type(block) is AffineBlock or isinstance(block, ToImages) else None
 
     @property
     def images(self) -> set[Images]:
@@ -121,16 +127,17 @@ class NativeSegment:
         return sum((parts for _, parts in self.forward_blocks(first, passing)), Parts())
 
     def reading_parts(self, read: Parts | Source, passing: bool) -> Parts:
-        """The forward pass of rows that `read` puts into `x`, or that `dense` reads."""
-        dense = self.dense
+        """The forward pass of rows that `read` puts into `x`, or that `reader` reads."""
+        reader, dense = self.reader, self.dense
         if not isinstance(read, Parts):
-            assert dense is not None
-            first = dense.forward_from(read)
+            assert reader is not None
+            first = reader.forward_from(read)
         elif dense is not None and dense.strips and read.following:
             first = read + dense.forward_strips(*read.following[0])
         else:
             return read + self.forward_parts(passing=passing)
-        return first + self.forward_parts(self.blocks.index(dense) + 1)
+        assert reader is not None
+        return first + self.forward_parts(self.blocks.index(reader) + 1, passing)
 
     def backward_parts(self) -> Parts:
         """Gradients from self.dy, the gradient by self.y."""
