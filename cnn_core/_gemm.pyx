@@ -36,6 +36,7 @@ cdef enum:
     COPIED_K = 384       # of copied blocks: a panel of B and some rows of A in the nearer caches,
     COPIED_M = 256       # the block of A beside them,
     COPIED_N = 2048      # that of B in the farthest
+    COMPARED = 1 << 14   # bytes at once
 
 
 cdef void multiply_add(
@@ -362,6 +363,25 @@ cdef struct watched:
     const unsigned char* now
     unsigned char* before
     Py_ssize_t size
+    Py_ssize_t first     # item of the comparison
+
+
+cdef struct compare_args:
+    const watched* pairs
+    Py_ssize_t n_pairs
+    int* changed
+
+
+cdef void compare_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const compare_args* a = <const compare_args*>args
+    cdef const watched* pair
+    cdef Py_ssize_t i, at, stop
+    for i in range(a.n_pairs):
+        pair = a.pairs + i
+        at = max(begin - pair.first, 0) * COMPARED
+        stop = min((end - pair.first) * COMPARED, pair.size)
+        if at < stop and memcmp(pair.now + at, pair.before + at, stop - at) != 0:
+            a.changed[0] = True    # threads may write it at once: all the same
 
 
 cdef class Snapshot:
@@ -370,7 +390,8 @@ cdef class Snapshot:
     cdef list arrays             # and the copies: keeps the memory behind the pointers alive
     cdef watched* pairs
     cdef Py_ssize_t n_pairs
-    cdef bint taken
+    cdef Py_ssize_t n_items
+    cdef int differs
 
     def __cinit__(self, arrays):
         cdef const unsigned char[::1] now
@@ -386,21 +407,28 @@ cdef class Snapshot:
             self.arrays += [now, before]
             pair = self.pairs + self.n_pairs
             pair.now, pair.before, pair.size = &now[0], &before[0], now.shape[0]
+            pair.first = self.n_items
+            self.n_items += (pair.size + COMPARED - 1) // COMPARED
             self.n_pairs += 1
+        self.take()
 
     def __dealloc__(self):
         free(self.pairs)
 
+    def compare(self):
+        """Task: `changed` becomes true where a bit is another than at the last `take`."""
+        cdef compare_args args
+        args.pairs, args.n_pairs, args.changed = self.pairs, self.n_pairs, &self.differs
+        return new_task(compare_kernel, &args, sizeof(args), self.n_items, 1, 1, COMPARED // 64,
+                        self)
+
+    @property
     def changed(self):
-        """Whether a bit is another than at the last call; true at the first."""
-        cdef bint changed = not self.taken
+        return bool(self.differs)
+
+    def take(self):
+        """Copy the arrays as they are."""
         cdef Py_ssize_t i
-        cdef watched* pair
-        with nogil:
-            for i in range(self.n_pairs):
-                pair = self.pairs + i
-                if not self.taken or memcmp(pair.now, pair.before, pair.size) != 0:
-                    memcpy(pair.before, pair.now, pair.size)
-                    changed = True
-        self.taken = True
-        return changed
+        self.differs = False
+        for i in range(self.n_pairs):
+            memcpy(self.pairs[i].before, self.pairs[i].now, self.pairs[i].size)

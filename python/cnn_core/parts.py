@@ -60,6 +60,7 @@ class Parts:
              of samples goes through as many of them as want chunks of one size, while it is in the
              cache; a list of lanes among them is a stage of its own, which all samples must have
              reached (batch statistics)
+    beside   other lanes beside the first of `rows`
     after    lanes that need all samples: gradients of dense layers, the sum of the loss
     reduce   lanes that join what `after` has left in parts
     update   the optimizer's stages
@@ -71,6 +72,7 @@ class Parts:
     before: list[Lane] = field(default_factory=list)
     strips: Lane = field(default_factory=list)
     rows: list[ops.Task | list[Lane]] = field(default_factory=list)
+    beside: list[Lane] = field(default_factory=list)
     after: list[Lane] = field(default_factory=list)
     reduce: list[Lane] = field(default_factory=list)
     update: list[list[Lane]] = field(default_factory=list)
@@ -93,6 +95,7 @@ class Parts:
             if max(task.least for task in lane) > min(task.most for task in lane):
                 stages.append([[]])
             stages[-1][0].append(item)
+        stages[1] = [*stages[1], *self.beside]
         return ops.Program([*stages, self.after, self.reduce, *self.update], passing)
 
 

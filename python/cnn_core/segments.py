@@ -175,13 +175,17 @@ class NativeSegment:
             # One sample has little more work than the packing of weights that mostly stay the same.
             if parts.packing and not self.training and len(self.x) < FEW_SAMPLES:
                 sources = [packing.source for packing in parts.packing]
-                self._snapshot = ops.native.gemm.Snapshot(sources)
                 self._pack = Parts(packing=parts.packing).program()
-                parts.packing = []
+                self._pack.run()
+                self._snapshot = ops.native.gemm.Snapshot(sources)
+                parts.packing, parts.beside = [], [[self._snapshot.compare()]]
             self._forward = parts.program()
-        if self._snapshot is not None and self._snapshot.changed():
-            self._pack.run()
         self._forward.run()
+        # Whether they have is found out meanwhile, by threads that would wait.
+        if self._snapshot is not None and self._snapshot.changed:
+            self._snapshot.take()
+            self._pack.run()
+            self._forward.run()
 
     def backward(self) -> None:
         if not hasattr(self, "_backward"):

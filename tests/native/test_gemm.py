@@ -1,5 +1,7 @@
 """Products of whole matrices: blocks of k, panels of n, packing, guards, on every table."""
 
+import itertools
+
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import as_strided
@@ -213,20 +215,31 @@ def test_the_packing_task(kernels, rng):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_snapshot_sees_every_bit_that_changes(dtype):
-    arrays = [np.ones(n, dtype) for n in (1, 7, 300)]
+def test_a_snapshot_sees_every_bit_that_changes(dtype, threads):
+    """Also at the ends of what is compared at once, 16 KiB, and behind it."""
+    arrays = [np.ones(n, dtype) for n in (1, 7, 2**14 // dtype().itemsize, 10_000)]
     snapshot = _gemm.Snapshot(arrays)
-    assert [snapshot.changed(), snapshot.changed()] == [True, False]
-    for array in arrays:
-        for place in (0, array.size // 2, array.size - 1):
+
+    def changed():
+        run(snapshot.compare())
+        return snapshot.changed
+
+    assert not changed()
+    for n, array in itertools.product((1, 3), arrays):
+        threads(n)
+        edge = 2**14 // array.itemsize
+        for place in {0, array.size // 2, edge - 1, edge, array.size - 1} & {*range(array.size)}:
             for value in (np.nan, np.nextafter(dtype(1), dtype(2)), -0.0, 0.0):
                 array[place] = value
-                assert [snapshot.changed(), snapshot.changed()] == [True, False], (place, value)
-                array[place] = value
-                assert not snapshot.changed()
+                assert [changed(), changed()] == [True, True], (place, value)
+                array[place] = 1
+                snapshot.take()
+                assert not snapshot.changed and not changed()
 
 
 def test_a_snapshot_wants_whole_arrays():
-    assert _gemm.Snapshot([]).changed()
+    snapshot = _gemm.Snapshot([])
+    run(snapshot.compare())
+    assert not snapshot.changed
     with pytest.raises(TypeError, match="contiguous"):
         _gemm.Snapshot([np.ones((4, 6))[:, ::2]])
