@@ -24,7 +24,9 @@ from libc.string cimport memcpy, memset
 from cnn_core._conv2d cimport Convolution, padded_layout, through_activation
 from cnn_core._conv2d_pairs cimport MOST_AREA, Windows, takes_pairs
 from cnn_core._conv2d_shape cimport CACHE_BYTES, conv_args
-from cnn_core._conv2d_windows cimport convolve_windows
+from cnn_core._conv2d_windows cimport (
+    convolve_windows, takes_window_gradients, window_gradients_image, window_gradients_room,
+)
 from cnn_core._images cimport Images, Layout, fill_nan, pixel
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (
@@ -140,6 +142,10 @@ cdef inline void find_seen(const pooled_args* a, const real* x, const Terms* ter
             w += 1
 
 
+cdef inline bint by_windows(const pooled_args* a, const real* like) noexcept nogil:
+    return takes_window_gradients(&a.conv, a.area, a.columns, a.sy, a.sx, like)
+
+
 cdef inline void weight_gradient_image(const pooled_args* a, const real* x, const real* dy,
                                        const int32_t* which, const Terms* terms,
                                        real* sums) noexcept nogil:
@@ -152,6 +158,11 @@ cdef inline void weight_gradient_image(const pooled_args* a, const real* x, cons
     cdef real* values = <real*>terms.values
     cdef real* gradients = <real*>terms.reals
     find_seen(a, x, terms)
+    sum_rows(windows, filters, dy, filters, sums + filters * elements(&a.conv))
+    if by_windows(a, x):
+        window_gradients_image(&a.conv, windows, terms.seen, x, a.padded_height, a.padded_width, dy,
+                               which, sums, gradients, terms.numbers, terms.at)
+        return
     transpose(windows, filters, dy, filters, gradients, windows)
     # Only moved, whatever they are.
     transpose(windows, filters, <const float*>which, filters, <float*>terms.numbers, windows)
@@ -165,16 +176,17 @@ cdef inline void weight_gradient_image(const pooled_args* a, const real* x, cons
                              a.conv.x.channels, a.conv.dy * a.conv.x.row, sums, sums,
                              terms.targets, run)
         w += n
-    sum_rows(windows, filters, dy, filters, sums + filters * elements(&a.conv))
 
 
 cdef void weight_gradient_sums(const pooled_args* a, Py_ssize_t begin, Py_ssize_t end,
                                const real* x, const real* dy, real* partial) noexcept nogil:
     """Images begin..end, whole partial sums."""
     cdef Py_ssize_t n, f, filters = a.conv.y.channels
-    cdef Py_ssize_t size = a.conv.out_height * a.conv.out_width * filters
+    cdef Py_ssize_t gradients = a.conv.out_height * a.conv.out_width * filters, size = gradients
     cdef Terms terms
     cdef real* sums
+    if by_windows(a, x):
+        size = max(size, window_gradients_room(&a.conv, a.padded_height, a.padded_width, x))
     cdef bint found = find_room(a, filters, size, x, &terms)
     for f in range(filters if found else 0):
         terms.targets[f] = <int32_t>(f * elements(&a.conv))
@@ -184,7 +196,7 @@ cdef void weight_gradient_sums(const pooled_args* a, Py_ssize_t begin, Py_ssize_
             memset(sums, 0 if found else 0xFF, a.conv.partial_size * sizeof(real))
         if found:
             weight_gradient_image(a, pixel(x, &a.conv.x, n, 0, 0), pixel(dy, &a.conv.y, n, 0, 0),
-                                  a.which + n * size, &terms, sums)
+                                  a.which + n * gradients, &terms, sums)
     free(terms.memory)
 
 
@@ -332,16 +344,18 @@ cdef void forward_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noe
 # ------------------------------------------------------------------------------------------ tasks
 
 
-cdef double cycles(const conv_args* a, Py_ssize_t area, const real* like, bint dense):
-    """What dW takes per window, roughly: products of all its pixels, or of one per filter."""
-    cdef double all_products = <double>area * elements(a) * a.outer / lanes(like)
-    cdef Py_ssize_t vector = lanes(like), run = a.kw * a.inner
-    cdef double vectors = <double>a.kh * round_up(run, least_lanes(like)) / vector
-    if dense:
-        return all_products * 4 / 9 if takes_winograd(a) else all_products
-    if a.inner % vector:    # vectors lie across cache lines
+cdef bint gradients_pay(const pooled_args* a, const real* like) noexcept nogil:
+    """Whether dW takes fewer cycles per window, roughly, than products of all its pixels."""
+    cdef Py_ssize_t vector = lanes(like), run = a.conv.kw * a.conv.inner, outer = a.conv.outer
+    cdef double all_products = <double>a.area * elements(&a.conv) * outer / vector
+    cdef double vectors = <double>a.conv.kh * round_up(run, least_lanes(like)) / vector
+    if takes_winograd(&a.conv):
+        all_products *= 4. / 9
+    if by_windows(a, like):    # a choice and a product for each weight
+        return 1.3 * elements(&a.conv) * round_up(outer, vector) / vector < all_products
+    if a.conv.inner % vector:    # vectors lie across cache lines
         vectors *= 1.5
-    return a.outer * max(vectors, TERM)
+    return outer * max(vectors, TERM) < all_products
 
 
 cdef class PooledConvolution:
@@ -402,15 +416,17 @@ cdef class PooledConvolution:
 
     def pays(self, Py_ssize_t height, Py_ssize_t width, bint is_float):
         """Whether the gradients below are taken for images of this size, not all pixels'."""
-        cdef conv_args args = self.convolution.shape
-        cdef const float* f32 = NULL
-        cdef const double* f64 = NULL
-        cdef Py_ssize_t area = self.size[0] * self.size[1]
-        if args.groups > 1 or args.dx > 1 or area > MOST_AREA or not self.counts(height, width):
+        cdef pooled_args args
+        memset(&args, 0, sizeof(args))
+        args.conv = self.convolution.shape
+        args.area, args.columns = self.size[0] * self.size[1], self.size[1]
+        args.sy, args.sx = self.stride
+        if (args.conv.groups > 1 or args.conv.dx > 1 or args.area > MOST_AREA
+                or not self.counts(height, width)):
             return False
         if is_float:
-            return cycles(&args, area, f32, False) < cycles(&args, area, f32, True)
-        return cycles(&args, area, f64, False) < cycles(&args, area, f64, True)
+            return gradients_pay(&args, <const float*>NULL)
+        return gradients_pay(&args, <const double*>NULL)
 
     cdef bint counts(self, height, width):
         """Whether pixels, gradients and weights of an image can be counted in 32 bits."""

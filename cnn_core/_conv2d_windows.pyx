@@ -20,7 +20,9 @@ from cnn_core._conv2d_pairs cimport Windows, convolve_pairs, takes_pairs
 from cnn_core._conv2d_shape cimport conv_args
 from cnn_core._images cimport pixel
 from cnn_core._simd cimport ACTIVATION_NONE, ACTIVATION_RELU, lanes, least_lanes, transpose
-from cnn_core._simd_images cimport max_windows, split
+from cnn_core._simd_images cimport (
+    has_window_gradients, interleave, max_windows, split, window_gradients,
+)
 from cnn_core._types cimport real, round_up
 
 cdef enum:
@@ -109,3 +111,45 @@ cdef bint convolve_windows(const conv_args* a, const Windows* windows, Py_ssize_
                        windows.which + n * size if windows.which != NULL else NULL, &room)
     free(room.memory)
     return True
+
+
+# -------------------------------------------------------------------------- the gradient of W
+
+cdef bint takes_window_gradients(const conv_args* a, Py_ssize_t area, Py_ssize_t columns,
+                                        Py_ssize_t sy, Py_ssize_t sx,
+                                        const real* like) noexcept nogil:
+    """Whether `window_gradients_image` takes this convolution and windows of so many pixels."""
+    return (has_window_gradients(like) and a.inner == 1 and area == 4 and columns == sy == sx == 2
+            and a.sy == a.sx == a.dy == a.dx == 1 and (a.kw == 3 or a.kw == 5)
+            and 4 * a.outer >= lanes(like))
+
+
+cdef Py_ssize_t window_gradients_room(const conv_args* a, Py_ssize_t height,
+                                             Py_ssize_t width, const real* like) noexcept nogil:
+    """Elements that it needs, for padded images of one channel."""
+    return 2 * height * width + lanes(like) + a.kh * a.kw * round_up(a.outer, lanes(like))
+
+
+cdef void window_gradients_image(
+    const conv_args* a, Py_ssize_t n_windows, const int32_t* seen, const real* x, Py_ssize_t height,
+    Py_ssize_t width, const real* dy, const int32_t* which, real* sums, real* room, int32_t* windows,
+    int32_t* at,
+) noexcept nogil:
+    """sums[f, r, s] += sum over windows w of dy[w, f] x[pixel which[w, f] of w][r, s]
+
+    The filters are in the lanes, of each of which a window has another pixel. Of the pixels of
+    neighbouring rows, side by side, it is one of 4 that follow each other.
+    seen[w] : the first pixel of a window in x[height, width], or -1 where it has seen only zeros.
+    windows, at : room for numbers of windows.
+    """
+    cdef Py_ssize_t w, count = 0, y, taps = a.kh * a.kw, step = round_up(a.outer, lanes(x))
+    cdef real* tap_sums = room + 2 * height * width + lanes(x)
+    for w in range(n_windows):
+        windows[count], at[count] = <int32_t>w, 2 * seen[w]
+        count += seen[w] >= 0
+    for y in range(height - 1):
+        interleave(width, x + y * a.x.row, x + (y + 1) * a.x.row, room + 2 * y * width)
+    transpose(a.outer, taps, sums, taps, tap_sums, step)
+    window_gradients(count, windows, at, a.outer, dy, which, room, 2 * width, a.kh, a.kw, tap_sums,
+                     step)
+    transpose(taps, a.outer, tap_sums, step, sums, taps)

@@ -79,6 +79,32 @@ cdef inline bint split(Py_ssize_t n, const real* x, real* even, real* odd) noexc
         return f64.split(n, x, even, odd)
 
 
+cdef inline bint has_window_gradients(const real* like) noexcept nogil:
+    if real is float:
+        return f32.window_sums > 0
+    else:
+        return f64.window_sums > 0
+
+
+cdef inline void interleave(Py_ssize_t n, const real* x, const real* below,
+                            real* y) noexcept nogil:
+    if real is float:
+        f32.interleave(n, x, below, y)
+    else:
+        f64.interleave(n, x, below, y)
+
+
+cdef inline void window_gradients(
+    Py_ssize_t count, const int32_t* windows, const int32_t* at, Py_ssize_t n, const real* g,
+    const int32_t* which, const real* pairs, Py_ssize_t pair_row, Py_ssize_t kh, Py_ssize_t kw,
+    real* sums, Py_ssize_t step,
+) noexcept nogil:
+    if real is float:
+        f32.window_gradients(count, windows, at, n, g, which, pairs, pair_row, kh, kw, sums, step)
+    else:
+        f64.window_gradients(count, windows, at, n, g, which, pairs, pair_row, kh, kw, sums, step)
+
+
 cdef inline void max_windows(
     Py_ssize_t n, Py_ssize_t windows, Py_ssize_t kh, Py_ssize_t kw, const real* x,
     Py_ssize_t x_row, Py_ssize_t odd, const unsigned char* used, const real* w, Py_ssize_t w_tap,

@@ -31,7 +31,8 @@
     .add_scaled = NAME(add_scaled), .max_taps = NAME(max_taps),                                   \
     .scatter_taps = NAME(scatter_taps), .pick = NAME(pick), .pick_all = NAME(pick_all),           \
     .pick_pairs = NAME(pick_pairs), .spread_pairs = NAME(spread_pairs),                           \
-    .split = NAME(split), .max_windows = NAME(max_windows),                                       \
+    .split = NAME(split), .max_windows = NAME(max_windows), .window_sums = WINDOW_SUMS,           \
+    .interleave = NAME(interleave), .window_gradients = NAME(window_gradients),                   \
     .copy_rows = NAME(copy_rows), .dropout = NAME(dropout),                                       \
     .keep = NAME(keep), .add_squares = NAME(add_squares), .add_products = NAME(add_products),     \
     .winograd_input = NAME(winograd_input), .winograd_output = NAME(winograd_output),             \

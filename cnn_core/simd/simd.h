@@ -175,6 +175,18 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
                         ptrdiff_t x_row, ptrdiff_t odd, const unsigned char *used, const REAL *w, \
                         ptrdiff_t w_tap, const REAL *b, int relu, REAL *best, int32_t *which,     \
                         ptrdiff_t plane);                                                         \
+    /* y[2 j] = x[j], y[2 j + 1] = below[j], j < n. */                                            \
+    void (*interleave)(ptrdiff_t n, const REAL *x, const REAL *below, REAL *y);                   \
+    /* The gradient of the kernel from those of the maxima of such windows, for n filters: sums[(r kw\
+     * + s) step + f] += g[w n + f] x(p + r, q + s), 2 p + q = which[w n + f], r < kh, s < kw, for the\
+     * windows w = windows[i], i < count, in order. Of the pixels that a window sees x(y, x) and  \
+     * x(y + 1, x) stand at pairs[at[i] + y pair_row + 2 x] and behind. kw is 3 or 5, step whole  \
+     * vectors, what lies behind n is written to. Not where window_sums is 0. */                  \
+    ptrdiff_t window_sums;                                                                        \
+    void (*window_gradients)(ptrdiff_t count, const int32_t *windows, const int32_t *at,          \
+                             ptrdiff_t n, const REAL *g, const int32_t *which, const REAL *pairs, \
+                             ptrdiff_t pair_row, ptrdiff_t kh, ptrdiff_t kw, REAL *sums,          \
+                             ptrdiff_t step);                                                     \
     /* y[i n + j] = x[i x_row + j], i < m, j < n. */                                              \
     void (*copy_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y);         \
     /* row[p row_step + j] += sum over s < taps of products[q x_row + s n + j], j < n, for the    \

@@ -99,3 +99,86 @@ static void NAME(max_windows)(ptrdiff_t n, WINDOWS_PARAMETERS) {
         n -= filters;
     }
 }
+
+/* y[2 j] = x[j], y[2 j + 1] = below[j], j < n. */
+static void NAME(interleave)(ptrdiff_t n, const REAL *restrict x, const REAL *restrict below,
+                             REAL *restrict y) {
+    for (ptrdiff_t j = 0; j < n; j++) {
+        y[2 * j] = x[j];
+        y[2 * j + 1] = below[j];
+    }
+}
+
+/* For one of 4 elements per lane. Of number 2 p + q, pixel q of row p, the place is p + 2 q: the two rows
+ * are interleaved. */
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+#define WINDOW_SUMS 25
+#define LOAD_NUMBERS(p, n) _mm512_maskz_loadu_epi32((__mmask16)((1u << (n)) - 1), p)
+#define ONE_OF_4(p, lane) _mm512_permutevar_ps(_mm512_broadcast_f32x4(_mm_loadu_ps(p)), (__m512i)(lane))
+#elif VECTOR_BYTES == 64
+#define WINDOW_SUMS 25
+#define LOAD_NUMBERS(p, n)                                                                        \
+    _mm512_cvtepi32_epi64(_mm256_maskz_loadu_epi32((__mmask8)((1u << (n)) - 1), p))
+#define ONE_OF_4(p, lane)                                                                         \
+    _mm512_permutexvar_pd((__m512i)(lane), _mm512_broadcast_f64x4(_mm256_loadu_pd(p)))
+#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+#define WINDOW_SUMS 10
+#define LOAD_NUMBERS(p, n) _mm256_maskload_epi32(p, (__m256i)NAME(first_lanes)(n))
+#define ONE_OF_4(p, lane)                                                                         \
+    _mm256_permutevar_ps(_mm256_broadcast_ps((const __m128 *)(p)), (__m256i)(lane))
+#else
+#define WINDOW_SUMS 0
+#endif
+
+#if WINDOW_SUMS > 0
+/* Some rows of the kernel for a vector of filters: sums stay in registers for all windows. */
+#define WINDOW_SUMS_PARAMETERS                                                                    \
+    ptrdiff_t count, const int32_t *windows, const int32_t *at, ptrdiff_t n, ptrdiff_t last,      \
+        const REAL *g, const int32_t *which, const REAL *pairs, ptrdiff_t pair_row, REAL *sums,   \
+        ptrdiff_t step
+#define DEFINE_WINDOW_SUMS(ROWS, COLUMNS)                                                         \
+    static void NAME(window_sums_##ROWS##x##COLUMNS)(WINDOW_SUMS_PARAMETERS) {                    \
+        vec sum[ROWS * COLUMNS];                                                                  \
+        UNROLL for (int t = 0; t < ROWS * COLUMNS; t++) sum[t] = NAME(load)(sums + t * step);     \
+        for (ptrdiff_t i = 0; i < count; i++) {                                                   \
+            const vec gradient = NAME(load_last)(g + windows[i] * n, last);                       \
+            const ivec number = (ivec)LOAD_NUMBERS(which + windows[i] * n, last);                 \
+            const ivec lane = (number >> 1) + ((number & 1) << 1);                                \
+            const REAL *pixel = pairs + at[i];                                                    \
+            UNROLL for (int r = 0; r < ROWS; r++) {                                               \
+                UNROLL for (int s = 0; s < COLUMNS; s++)                                          \
+                    sum[r * COLUMNS + s] += (vec)ONE_OF_4(pixel + 2 * s, lane) * gradient;        \
+                pixel += pair_row;                                                                \
+            }                                                                                     \
+        }                                                                                         \
+        UNROLL for (int t = 0; t < ROWS * COLUMNS; t++) NAME(store)(sums + t * step, sum[t]);     \
+    }
+#if WINDOW_SUMS == 25
+#define ALL_WINDOW_SUMS(X) X(1, 3) X(2, 3) X(3, 3) X(1, 5) X(2, 5) X(3, 5) X(4, 5) X(5, 5)
+#else
+#define ALL_WINDOW_SUMS(X) X(1, 3) X(2, 3) X(3, 3) X(1, 5) X(2, 5)
+#endif
+ALL_WINDOW_SUMS(DEFINE_WINDOW_SUMS)
+
+#define WINDOW_SUMS_CASE(ROWS, COLUMNS)                                                           \
+    case 8 * ROWS + COLUMNS:                                                                      \
+        NAME(window_sums_##ROWS##x##COLUMNS)(count, windows, at, n, last, g + f, which + f,       \
+                                             pairs + r * pair_row, pair_row,                      \
+                                             sums + r * kw * step + f, step);                     \
+        break;
+#endif
+static void NAME(window_gradients)(ptrdiff_t count, const int32_t *windows, const int32_t *at,
+                                   ptrdiff_t n, const REAL *g, const int32_t *which,
+                                   const REAL *pairs, ptrdiff_t pair_row, ptrdiff_t kh,
+                                   ptrdiff_t kw, REAL *sums, ptrdiff_t step) {
+#if WINDOW_SUMS > 0
+    const ptrdiff_t most = kw == 3 ? 3 : WINDOW_SUMS / 5;
+    for (ptrdiff_t f = 0; f < n; f += LANES) {
+        const ptrdiff_t last = n - f < LANES ? n - f : LANES;
+        for (ptrdiff_t r = 0, rows; r < kh; r += rows) {
+            rows = NAME(part_of)(kh - r, most);
+            switch (8 * rows + kw) { ALL_WINDOW_SUMS(WINDOW_SUMS_CASE) }
+        }
+    }
+#endif
+}

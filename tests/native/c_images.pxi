@@ -187,3 +187,26 @@ def split(bint single, Py_ssize_t n, address x, address even, address odd):
     if single:
         return f32.split(n, <float*>x, <float*>even, <float*>odd)
     return f64.split(n, <double*>x, <double*>even, <double*>odd)
+
+
+def interleave(bint single, Py_ssize_t n, address x, address below, address y):
+    if single:
+        f32.interleave(n, <float*>x, <float*>below, <float*>y)
+    else:
+        f64.interleave(n, <double*>x, <double*>below, <double*>y)
+
+
+def window_sums(bint single):
+    return f32.window_sums if single else f64.window_sums
+
+
+def window_gradients(bint single, Py_ssize_t count, address windows, address at, Py_ssize_t n,
+                     address g, address which, address pairs, Py_ssize_t pair_row, Py_ssize_t kh,
+                     Py_ssize_t kw, address sums, Py_ssize_t step):
+    if single:
+        f32.window_gradients(count, <int32_t*>windows, <int32_t*>at, n, <float*>g,
+                             <int32_t*>which, <float*>pairs, pair_row, kh, kw, <float*>sums, step)
+    else:
+        f64.window_gradients(count, <int32_t*>windows, <int32_t*>at, n, <double*>g,
+                             <int32_t*>which, <double*>pairs, pair_row, kh, kw, <double*>sums,
+                             step)

@@ -68,6 +68,12 @@ def images(k, n):
         yield "winograd_rows_output", k.winograd_rows_output, (np.ones((8, n), k.dtype), rows - 4)
     yield "winograd_rows_weights", k.winograd_rows_weights, (np.ones((5, n), k.dtype),)
     yield "split", k.split, (np.ones(n, k.dtype),)
+    yield "interleave", k.interleave, (np.ones(n, k.dtype), np.ones(n, k.dtype))
+    if n and k.call("window_sums"):
+        g, last = np.ones((2, n), k.dtype), np.full((2, n), 3, np.int32)
+        places = np.arange(2, dtype=np.int32), np.array([0, 4], np.int32)
+        args = *places, g, last, np.ones(4 * 8, k.dtype), 16, np.ones((2, 5, n), k.dtype)
+        yield "window_gradients", k.window_gradients, args
     x, mask = np.ones(n, k.dtype), np.zeros(-(-n // 64), np.uint64)
     yield "dropout", partial(k.dropout, masked=True), (x, (1, 2, 3, 4), (5, 6, 7), 2**31, 2.0)
     yield "keep", k.keep, (x, mask, 2.0)

@@ -62,6 +62,36 @@ def test_columns_are_taken_apart(kernels, rng):
             assert any_ == bool(x.any()), n
 
 
+def test_rows_are_interleaved(kernels, rng):
+    for n in kernels.sizes():
+        x, below = random_array(rng, (2, n), kernels.dtype)
+        expected = np.stack([x, below], axis=1).ravel()
+        assert same_bits(kernels.interleave(x, below), expected), n
+
+
+@pytest.mark.parametrize("kernel", [(1, 3), (2, 3), (4, 3), (1, 5), (3, 5), (5, 5), (7, 5)])
+def test_gradients_of_windows_with_filters_in_the_lanes(kernels, rng, kernel):
+    """Windows in any order, of an image that ends with the last pixel which one of them sees."""
+    (kh, kw), (oh, ow) = kernel, (2, 3)
+    x = rng.integers(-4, 5, (2 * oh + kh - 1, 2 * ow + kw - 1)).astype(kernels.dtype)
+    pairs = np.stack([x[:-1], x[1:]], axis=2).ravel()
+    places = [(oy, ox) for oy in range(oh) for ox in range(ow)]
+    for n in sorted({1, 2, *kernels.sizes()} - {0}):
+        g = rng.integers(-4, 5, (oh * ow, n)).astype(kernels.dtype)
+        which = rng.integers(0, 4, g.shape).astype(np.int32)
+        sums = rng.integers(-9, 10, (kh, kw, n)).astype(kernels.dtype)
+        for windows in ([], [4], [0, 5, 2, 1]):
+            expected = sums.copy()
+            for w, f in itertools.product(windows, range(n)):
+                y, left = 2 * np.array(places[w]) + divmod(which[w, f], 2)
+                expected[..., f] += g[w, f] * x[y : y + kh, left : left + kw]
+            at = [4 * oy * x.shape[1] + 4 * ox for oy, ox in (places[w] for w in windows)]
+            indices = np.array(windows, np.int32), np.array(at, np.int32)
+            if kernels.call("window_sums"):
+                args = *indices, g, which, pairs, 2 * x.shape[1], sums
+                assert np.array_equal(kernels.window_gradients(*args), expected), f"n={n}"
+
+
 def test_rows_are_copied_together(kernels, rng):
     for n in kernels.sizes():
         for m in (0, 1, 2, 3, 9):
