@@ -25,7 +25,7 @@ from cnn_core._types cimport real
 
 cdef enum:
     MOST_GROUPS = 32
-    MOST_IMAGES = 4
+    MOST_IMAGES = 6
 
 
 cdef struct norm_args:

@@ -40,7 +40,7 @@ from cnn_core._winograd_rows cimport (
 )
 
 cdef enum:
-    MOST_IMAGES = 4
+    MOST_IMAGES = 6
     OUTPUT_BYTES = 16 << 10       # for which one part of the weights is used
     MOST_GROUPS_OF_IMAGES = 32    # partial sums of dW: the most threads that it can use
     FEW_CHANNELS = 12             # of dx: less than a vector

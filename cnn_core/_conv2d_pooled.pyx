@@ -37,7 +37,7 @@ from cnn_core._types cimport real, round_up
 from cnn_core._winograd cimport takes_winograd
 
 cdef enum:
-    MOST_IMAGES = 4
+    MOST_IMAGES = 6
     WEIGHTS_BYTES = 16 << 10      # of the weights that all windows of an image meet in turn
     LINE = 64                # bytes of a cache line
     BITS = 64                # columns of x, at most, of which zeros are noted

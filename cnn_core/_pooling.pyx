@@ -22,7 +22,7 @@ from cnn_core._simd_images cimport max_taps, scatter_taps
 from cnn_core._types cimport real
 
 cdef enum:
-    MOST_IMAGES = 4
+    MOST_IMAGES = 6
 
 
 cdef struct pool_args:

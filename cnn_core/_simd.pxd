@@ -26,6 +26,10 @@ cdef extern from "simd/simd.h" nogil:
                              const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const float*,
                              const Py_ssize_t*, Py_ssize_t, const float*, float*,
                              Py_ssize_t, const void*) noexcept nogil
+        void (*product_planes)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*,
+                               Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
+                               Py_ssize_t, const float*const*, float*, Py_ssize_t,
+                               Py_ssize_t) noexcept nogil
         void (*product_sparse)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const int32_t*, const float*,
                                const int32_t*, const float*, Py_ssize_t, Py_ssize_t,
                                const float*, float*, const int32_t*, Py_ssize_t) noexcept nogil
@@ -131,6 +135,10 @@ cdef extern from "simd/simd.h" nogil:
                              const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const double*,
                              const Py_ssize_t*, Py_ssize_t, const double*, double*,
                              Py_ssize_t, const void*) noexcept nogil
+        void (*product_planes)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*,
+                               Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
+                               Py_ssize_t, const double*const*, double*, Py_ssize_t,
+                               Py_ssize_t) noexcept nogil
         void (*product_sparse)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const int32_t*, const double*,
                                const int32_t*, const double*, Py_ssize_t, Py_ssize_t,
                                const double*, double*, const int32_t*, Py_ssize_t) noexcept nogil
@@ -292,6 +300,19 @@ cdef inline void multiply_add_tile(
 ) noexcept nogil:
     cdef Py_ssize_t at = 0
     multiply_add_taps(m, n, k, 1, a, &at, a_row, a_col, b, &at, b_row, start, c, c_row)
+
+
+cdef inline void multiply_add_planes(
+    Py_ssize_t planes, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_plane,
+    Py_ssize_t a_row, Py_ssize_t a_col, const real* b, Py_ssize_t b_plane, Py_ssize_t b_row,
+    const void* starts, real* c, Py_ssize_t c_plane, Py_ssize_t c_row,
+) noexcept nogil:
+    if real is float:
+        f32.product_planes(planes, m, n, k, a, a_plane, a_row, a_col, b, b_plane, b_row,
+                           <const float*const*>starts, c, c_plane, c_row)
+    else:
+        f64.product_planes(planes, m, n, k, a, a_plane, a_row, a_col, b, b_plane, b_row,
+                           <const double*const*>starts, c, c_plane, c_row)
 
 
 cdef inline void multiply_sparse_row(

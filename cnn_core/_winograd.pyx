@@ -19,7 +19,7 @@ from libc.string cimport memset
 from cnn_core._conv2d_shape cimport conv_args, kernel_of_channel
 from cnn_core._images cimport pixel
 from cnn_core._simd cimport (
-    activate, activate_backward, lanes, max_columns, multiply_add_taps, sum_rows,
+    activate, activate_backward, lanes, max_columns, multiply_add_planes, sum_rows,
 )
 from cnn_core._simd_images cimport (
     winograd_gradient, winograd_input, winograd_output, winograd_weights,
@@ -112,17 +112,18 @@ cdef inline void block_inputs(const conv_args* a, const tile_block* at, const re
 cdef inline void block_products(const conv_args* a, const tile_block* at, const real* v,
                                 const real* weights, real* m) noexcept nogil:
     """m[plane, tile, f] = v[plane, tile, c] weights[plane, c, f]"""
-    cdef Py_ssize_t widest = max_columns(v), zero = 0, j0 = 0, width, stride, plane, q
+    cdef Py_ssize_t widest = max_columns(v), j0 = 0, width, stride, plane, q
     cdef real zeros[WIDEST]
+    cdef const real* starts[PLANES]
     memset(zeros, 0, sizeof(zeros))
+    for q in range(PLANES):
+        starts[q] = zeros
     while j0 < a.outer:
         width = min(widest, a.outer - j0)
         stride = round_up(width, lanes(v))
         plane = plane_size(a.inner * stride, v)
-        for q in range(PLANES):
-            multiply_add_taps(at.rows * at.width, width, a.inner, 1, v + q * at.x_plane, &zero,
-                              a.inner, 1, weights + q * plane, &zero, stride,
-                              <const real*>zeros, m + q * at.y_plane + j0, a.outer)
+        multiply_add_planes(PLANES, at.rows * at.width, width, a.inner, v, at.x_plane, a.inner, 1,
+                            weights, plane, stride, starts, m + j0, at.y_plane, a.outer)
         weights += PLANES * plane
         j0 += widest
 
@@ -202,13 +203,11 @@ cdef inline void block_gradients(const conv_args* a, const tile_block* at, const
 cdef inline void block_sums(const conv_args* a, const tile_block* at, const real* v, const real* h,
                             real* m) noexcept nogil:
     """m[plane, c, f] += v[plane, tile, c] h[plane, tile, f]"""
-    cdef Py_ssize_t widest = max_columns(v), zero = 0, j0 = 0, q
+    cdef Py_ssize_t widest = max_columns(v), j0 = 0
     while j0 < a.outer:
-        for q in range(PLANES):
-            multiply_add_taps(a.inner, min(widest, a.outer - j0), at.rows * at.width, 1,
-                              v + q * at.x_plane, &zero, 1, a.inner, h + q * at.y_plane + j0,
-                              &zero, a.outer, <const real*>NULL,
-                              m + q * plane_size(a.inner * a.outer, v) + j0, a.outer)
+        multiply_add_planes(PLANES, a.inner, min(widest, a.outer - j0), at.rows * at.width, v,
+                            at.x_plane, 1, a.inner, h + j0, at.y_plane, a.outer, NULL, m + j0,
+                            plane_size(a.inner * a.outer, v), a.outer)
         j0 += widest
 
 

@@ -18,7 +18,7 @@ from libc.string cimport memcpy, memset
 
 from cnn_core._conv2d_shape cimport conv_args, kernel_of_channel
 from cnn_core._images cimport pixel
-from cnn_core._simd cimport activate, activate_backward, lanes, max_columns, multiply_add_tile
+from cnn_core._simd cimport activate, activate_backward, lanes, max_columns, multiply_add_planes
 from cnn_core._simd_images cimport (
     winograd_rows_input, winograd_rows_output, winograd_rows_weights,
 )
@@ -82,19 +82,17 @@ cdef inline void tile_products(const conv_args* a, const real* weights,
     """m[plane, ox, f] = sum over s, c of v[plane, ox + s, c] weights[plane, s, c, f]"""
     cdef Py_ssize_t widest = max_columns(weights), j0 = 0, width, stride, plane, q
     cdef Py_ssize_t terms = a.kw * a.inner
-    cdef const real* start
+    cdef const real* starts[ROW_PLANES]
     while j0 < a.outer:
         width = min(widest, a.outer - j0)
         stride = round_up(width, lanes(weights))
         plane = plane_size(terms * stride, weights)
         for q in range(ROW_PLANES):
-            start = <const real*>room.start + j0
-            if q == 1:
-                start += round_up(a.outer, lanes(weights))
-            multiply_add_tile(a.out_width, width, terms,
-                              <const real*>room.v + q * room.x_plane, a.inner, 1,
-                              weights + q * plane, stride, start,
-                              <real*>room.m + q * room.y_plane + j0, a.outer)
+            starts[q] = <const real*>room.start + j0
+        starts[1] += round_up(a.outer, lanes(weights))
+        multiply_add_planes(ROW_PLANES, a.out_width, width, terms, <const real*>room.v,
+                            room.x_plane, a.inner, 1, weights, plane, stride, starts,
+                            <real*>room.m + j0, room.y_plane, a.outer)
         weights += ROW_PLANES * plane
         j0 += widest
 

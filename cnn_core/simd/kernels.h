@@ -18,6 +18,7 @@
     .nonzero_rows = NONZERO_ROWS, .product_taps = NAME(product_taps),                             \
     .product_sparse = NAME(product_sparse), .product_nonzeros = NAME(product_nonzeros),           \
     .pick_any = NAME(pick_any),                                                                   \
+    .product_planes = NAME(product_planes),                                                       \
     .dots = NAME(dots), .activate = NAME(activate),                                               \
     .activate_backward = NAME(activate_backward), .softmax = NAME(softmax),                       \
     .softmax_backward = NAME(softmax_backward),                                                   \

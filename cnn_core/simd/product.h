@@ -157,27 +157,48 @@ DEFINE_ROWS(8, 3, half_)
 DEFINE_ROWS(6, 4, half_)
 #endif
 
+typedef void (*NAME(product_rows))(ptrdiff_t m, TILE_PARAMETERS);
+
+/* The tiles for n columns. */
 #define ROWS_CASE(VECTORS, P)                                                                     \
-    case VECTORS: NAME(rows_##P##VECTORS)(m, &shape, a, c, ahead); break;
-static void NAME(product_taps)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t taps, const REAL *a,
-                               const ptrdiff_t *a_at, ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b,
-                               const ptrdiff_t *b_at, ptrdiff_t b_row, const REAL *start, REAL *c,
-                               ptrdiff_t c_row, const REAL *const *ahead) {
-    const NAME(product_shape) shape = {n, k, taps, a_at, a_row, a_col, b, b_at, b_row, start, c_row};
-    if (n <= 0) return;
+    case VECTORS: return NAME(rows_##P##VECTORS);
+static INLINE NAME(product_rows) NAME(rows_for)(ptrdiff_t n) {
     const ptrdiff_t vectors = (n + LANES - 1) / LANES;
 #if VECTOR_BYTES == 64
-    if (2 * (vectors * LANES - n) >= LANES) {
+    if (2 * (vectors * LANES - n) >= LANES)
         switch (vectors) {
             ROWS_CASE(1, half_) ROWS_CASE(2, half_) ROWS_CASE(3, half_) ROWS_CASE(4, half_)
         }
-        return;
-    }
 #endif
     switch (vectors) {
 #if MOST_VECTORS == 4
         ROWS_CASE(4, ) ROWS_CASE(3, )
 #endif
-        ROWS_CASE(2, ) ROWS_CASE(1, )
+        ROWS_CASE(2, )
+    default: return NAME(rows_1);
+    }
+}
+
+static void NAME(product_taps)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t taps, const REAL *a,
+                               const ptrdiff_t *a_at, ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b,
+                               const ptrdiff_t *b_at, ptrdiff_t b_row, const REAL *start, REAL *c,
+                               ptrdiff_t c_row, const REAL *const *ahead) {
+    const NAME(product_shape) shape = {n, k, taps, a_at, a_row, a_col, b, b_at, b_row, start, c_row};
+    if (n > 0) NAME(rows_for)(n)(m, &shape, a, c, ahead);
+}
+
+static void NAME(product_planes)(ptrdiff_t planes, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,
+                                 ptrdiff_t a_plane, ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b,
+                                 ptrdiff_t b_plane, ptrdiff_t b_row, const REAL *const *starts, REAL *c,
+                                 ptrdiff_t c_plane, ptrdiff_t c_row) {
+    const ptrdiff_t here = 0;
+    NAME(product_shape) shape = {n, k, 1, &here, a_row, a_col, b, &here, b_row, NULL, c_row};
+    const NAME(product_rows) rows = NAME(rows_for)(n);
+    for (ptrdiff_t q = 0; q < planes; q++) {
+        shape.start = starts ? starts[q] : NULL;
+        rows(m, &shape, a, c, NULL);
+        a += a_plane;
+        shape.b += b_plane;
+        c += c_plane;
     }
 }

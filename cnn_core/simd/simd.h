@@ -51,6 +51,14 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
                          const ptrdiff_t *b_at, ptrdiff_t b_row, const REAL *start, REAL *c,      \
                          ptrdiff_t c_row, const REAL *const *ahead);                              \
                                                                                                   \
+    /* The same for planes q, of one tap each, without `ahead`: A, B and C of plane q lie q a_plane, q\
+     * b_plane, q c_plane behind a, b, c, and starts[q] is its start; starts NULL: none has one. n is at\
+     * least 1. */                                                                                \
+    void (*product_planes)(ptrdiff_t planes, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,\
+                           ptrdiff_t a_plane, ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b,    \
+                           ptrdiff_t b_plane, ptrdiff_t b_row, const REAL *const *starts,         \
+                           REAL *c, ptrdiff_t c_plane, ptrdiff_t c_row);                          \
+                                                                                                  \
     /* m sparse rows times B_t, for all taps t: C_t(i, j) = start_t(i, j) + sum over ends[i] <= p < \
      * ends[i + 1], in order, of values[p] B_t(rows[p], j), j < n.                                \
      * B_t(r, j) = b[t * b_tap + r * b_row + j], C_t(i, j) = c[c_at[i] + t * c_tap + j], start    \
