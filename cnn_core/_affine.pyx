@@ -288,5 +288,19 @@ def forward_strips(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b
     arrays = (x.base, W.base, b.base, out.base, sums.base, None if source is None
               else (source.base, indices.base, offset.base))
     return (new_task(strips_kernel, &args, sizeof(args), n_strips * n_groups, 1, 1, work, arrays),
-            new_task(add_strips_kernel, &args, sizeof(args), args.n_rows, 1, MOST_ROWS,
-                     n_strips * args.n_out, arrays))
+            add_strips_of(sums, out, activation, slope))
+
+
+def add_strips_of(const real[:, :, ::1] sums, real[:, ::1] out, int activation=ACTIVATION_NONE,
+                  double slope=0.0):
+    """Task over rows: out = f(out + the sums of the other strips), sums[n_strips - 1, N, O]."""
+    cdef affine_args args
+    expect(out.shape[0] > 0 and out.shape[1] > 0 and sums.shape[1] == out.shape[0]
+           and sums.shape[2] == out.shape[1], "sums, out")
+    args.n_rows, args.n_out, args.n_strips = out.shape[0], out.shape[1], sums.shape[0] + 1
+    args.out, args.sums = &out[0, 0], NULL
+    if args.n_strips > 1:
+        args.sums = <void*>&sums[0, 0, 0]
+    args.activation, args.slope, args.is_float = activation, slope, real is float
+    return new_task(add_strips_kernel, &args, sizeof(args), args.n_rows, 1, MOST_ROWS,
+                    args.n_strips * args.n_out, (sums.base, out.base))

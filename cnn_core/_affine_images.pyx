@@ -1,15 +1,17 @@
-"""Gradients of the affine map behind images, whose channels are innermost (`_images.pyx`).
+"""The affine map behind images, whose channels are innermost (`_images.pyx`), and its gradients.
 
+    out[n, o]        = sum over strips of pixels of (sum over p, c of x[n, p, c] W[c P + p, o]) + b[o]
     dx[n, p, c]      = (sum over o of dout[n, o] W[c P + p, o]) f'(x[n, p, c])    P pixels an image
     dW[c P + p, o]   = sum over n of x[n, p, c] dout[n, o]
 
 The rows of W are in the order of NCHW. Those of neighbouring pixels are read and written where they
-lie: neither x nor dx is turned into rows.
+lie: neither x nor dx is turned into rows. A thread reads, multiplies and updates the weights of the
+same pixels in each step.
 
 Saito, Deep Learning from Scratch, sections 5.6 and 7.5.
 """
 
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from cnn_core._bounds cimport expect
 from cnn_core._gemm cimport fetch_rows, multiply_add
@@ -38,7 +40,10 @@ cdef struct images_args:
     const void* dout
     const void* images   # x, or f's images, which may be NULL
     const void* W
-    void* gradient
+    const void* b        # may be NULL
+    void* gradient       # or the outputs
+    void* sums           # [n_strips - 1, n_images, n_out]: of all strips but the first
+    Py_ssize_t n_strips  # of pixels
     int activation
     double slope
     bint is_float
@@ -161,6 +166,66 @@ cdef inline void weight_gradient_range(
         begin += count
 
 
+cdef inline void forward_run(
+    const images_args* a, Py_ssize_t first, Py_ssize_t pixels, Py_ssize_t channel,
+    Py_ssize_t channels, const real* x, const real* W, real* out,
+) noexcept nogil:
+    """out += the products of some channels of some pixels of all images; x points at those of the
+    first image."""
+    cdef Py_ssize_t widest = max_columns(W), plane = a.n_pixels * a.n_out, j = 0, width, i, c
+    cdef real panel[TERMS * MOST_COLUMNS]
+    cdef const real* rows
+    cdef real* to
+    fetch_rows(a.n_images, pixels * channels, x + pixels * channels, a.at.image)    # the next ones
+    while j < a.n_out:
+        width, to = min(widest, a.n_out - j), panel
+        for i in range(pixels):
+            rows = W + channel * plane + (first + i) * a.n_out + j
+            if first + i + pixels < a.n_pixels:
+                fetch_rows(channels, width, rows + pixels * a.n_out, plane)
+            for c in range(channels):
+                memcpy(to, rows + c * plane, width * sizeof(real))
+                to += widest
+        multiply_add_tile(a.n_images, width, pixels * channels, x, a.at.image, 1, panel, widest,
+                          <const real*>NULL, out + j, a.n_out)
+        j += width
+
+
+cdef inline void forward_strip(const images_args* a, Py_ssize_t strip, const real* x,
+                               const real* W, const real* b, real* out) noexcept nogil:
+    """The products of a strip; the first one begins with b, which may be NULL."""
+    cdef Py_ssize_t begin = strip * a.n_pixels // a.n_strips, row, column, count, i
+    cdef Py_ssize_t end = (strip + 1) * a.n_pixels // a.n_strips
+    cdef Py_ssize_t channels = min(a.at.channels, <Py_ssize_t>TERMS), most = TERMS // channels, c
+    if strip > 0:
+        out, b = <real*>a.sums + (strip - 1) * a.n_images * a.n_out, NULL
+    for i in range(a.n_images):
+        if b == NULL:
+            memset(out + i * a.n_out, 0, a.n_out * sizeof(real))
+        else:
+            memcpy(out + i * a.n_out, b, a.n_out * sizeof(real))
+    while begin < end:
+        count = min(run_from(a, begin, end, &row, &column), most)
+        c = 0
+        while c < a.at.channels:    # several pixels, or one with several parts of its channels
+            forward_run(a, begin, count, c, min(channels, a.at.channels - c),
+                        pixel(x, &a.at, 0, row, column) + c, W, out)
+            c += channels
+        begin += count
+
+
+cdef void forward_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const images_args* a = <const images_args*>args
+    cdef Py_ssize_t strip
+    for strip in range(begin, end):
+        if a.is_float:
+            forward_strip(a, strip, <const float*>a.images, <const float*>a.W, <const float*>a.b,
+                          <float*>a.gradient)
+        else:
+            forward_strip(a, strip, <const double*>a.images, <const double*>a.W,
+                          <const double*>a.b, <double*>a.gradient)
+
+
 cdef void input_gradient_kernel(const void* args, Py_ssize_t begin,
                                 Py_ssize_t end) noexcept nogil:
     cdef const images_args* a = <const images_args*>args
@@ -211,6 +276,27 @@ cdef object pixels_task(kernel_t kernel, images_args* args, tuple arrays):
     cdef double work = <double>args.at.channels * args.n_out * args.n_images
     return new_task(kernel, args, sizeof(args[0]), args.n_pixels, 1,
                     max(INPUTS // args.at.channels, 1), work, arrays)
+
+
+def forward_strips(Images x, const real[:, ::1] W, const real[::1] b, real[:, ::1] out,
+                   real[:, :, ::1] sums):
+    """Task over strips of pixels: their products. The first begins with b, which may be None, and
+    goes to `out`, the others to sums[n_strips - 1, N, O], which `_affine.add_strips_of` adds.
+    """
+    cdef images_args args = gradient_args(x, out, W.shape[0], W.shape[1])
+    args.n_strips = sums.shape[0] + 1
+    expect(sums.shape[1] == out.shape[0] and sums.shape[2] == out.shape[1]
+           and args.n_strips <= args.n_pixels and (b is None or b.shape[0] == out.shape[1]),
+           "x, b, out, sums")
+    args.images, args.W, args.b = x.data, &W[0, 0], NULL
+    if b is not None:
+        args.b = &b[0]
+    args.gradient, args.sums = &out[0, 0], NULL
+    if args.n_strips > 1:
+        args.sums = &sums[0, 0, 0]
+    cdef double work = <double>W.shape[0] * W.shape[1] * x.n / args.n_strips
+    return new_task(forward_kernel, &args, sizeof(args), args.n_strips, 1, 1, work,
+                    (x, W.base, None if b is None else b.base, out.base, sums.base))
 
 
 def input_gradient(const real[:, ::1] dout, const real[:, ::1] W, Images dx, Images y=None,

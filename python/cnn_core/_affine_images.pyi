@@ -6,6 +6,9 @@ from cnn_core._parallel import Task
 
 _Real = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
+def forward_strips(
+    x: Images, W: _Real, b: _Real | None, out: _Real, sums: _Real
+) -> Task: ...
 def input_gradient(
     dout: _Real,
     W: _Real,

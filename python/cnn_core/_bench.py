@@ -152,8 +152,7 @@ def _parts(
     assert isinstance(segment, NativeSegment)
     yield _Owner("batch"), _gather(plan, x, t), _Names(("gather",))
     for block, parts in segment.forward_blocks(passing=True):
-        names = ("to rows", "forward") if isinstance(block, ImagesAffineBlock) else ("forward",)
-        yield _owner(block, plan.n), parts, _Names(names)
+        yield _owner(block, plan.n), parts, _Names(("forward",))
     yield _Owner("loss"), plan.loss_parts(segment.dy), _Names(("rows",), after=("sum",))
     for block, parts in segment.backward_blocks():
         yield (

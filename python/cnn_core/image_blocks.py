@@ -12,6 +12,7 @@ import numpy.typing as npt
 from cnn_core import _memory, ops
 from cnn_core.blocks import (
     MOST_IN_A_LANE,
+    MOST_SUMS,
     WORK_TO_SHARE,
     AffineBlock,
     Array,
@@ -28,6 +29,7 @@ from cnn_core.ops.images import as_images
 from cnn_core.parts import Finished, Lane, Packing, Parts, flat
 
 LEAST_PIXELS = 16  # that threads share
+PIXEL_STRIPS = 8  # of a dense layer behind images, at most
 
 
 class ConvBlock(Block):
@@ -246,8 +248,8 @@ class ToRows(Block):
 
 
 class ImagesAffineBlock(AffineBlock):
-    """A dense layer behind images in a training step, with so many weights that its gradients are
-    computed pixel by pixel, by threads that share the weights.
+    """A dense layer behind images in a training step, with so many weights that it is computed
+    pixel by pixel, by threads that share the weights.
     """
 
     takes = "images"
@@ -260,16 +262,15 @@ class ImagesAffineBlock(AffineBlock):
         weights = block.layer.params["W"].size
         return weights > MOST_IN_A_LANE and shape[1] * shape[2] >= LEAST_PIXELS
 
-    @property
-    def rows(self) -> Array:
-        if not hasattr(self, "_rows"):
-            shape = len(self.x), self.layer.params["W"].shape[0]
-            self._rows: Array = _memory.empty(shape, self.x.dtype)
-        return self._rows
-
     def forward(self) -> Parts:
-        to_rows = ops.native.images.to_rows(self.x, self.rows)
-        return Parts(rows=[to_rows]) + super().forward()
+        W, b, n_strips = self.layer.params["W"], self.layer.params["b"], PIXEL_STRIPS
+        n_strips = min(n_strips, self.x.height * self.x.width)
+        while n_strips > 1 and self.y.size * n_strips > MOST_SUMS:
+            n_strips //= 2
+        sums = _memory.empty((n_strips - 1, *self.y.shape), self.y.dtype)
+        products = ops.native.affine_images.forward_strips(self.x, W, b, self.y, sums)
+        total = ops.native.affine.add_strips_of(sums, self.y, self.code, self.slope)
+        return Parts(rows=[[[products]], total])
 
     def backward(self, previous: Block | None) -> Parts:
         affine, W, grads = ops.native.affine_images, self.layer.params["W"], self.layer.grads

@@ -280,6 +280,25 @@ class Kernels(SparseKernels):
             self.call("product_taps", m_, n, k, len(a_at), *args, *last)
         return c_.array
 
+    def product_planes(self, a, b, c, starts=None, *, turned=False):
+        """C + A B of each plane, or starts + A B; None in `starts`: that plane's C.
+
+        turned : read A[planes, m, k] by columns.
+        """
+        (planes, m_, n), k, row = c.shape, a.shape[2], -(-b.shape[2] // self.lanes) * self.lanes
+        padded = np.full((planes, k, row), np.nan, self.dtype)
+        padded[..., :n] = b
+        strides = (1, m_) if turned else (k, 1)
+        with self.memory() as m:
+            a_ = m.input((a.transpose(0, 2, 1) if turned else a).ravel())
+            b_, c_ = m.input(padded.ravel()), m.inout(c.ravel())
+            rows = [None if row is None else m.input(row) for row in starts or ()]
+            starts_ = m.input(np.array([address(row) for row in rows], np.uint64))
+            args = (a_.address, m_ * k, *strides, b_.address, k * row, row)
+            places = (starts_.address if starts else 0, c_.address, m_ * n, n)
+            self.call("product_planes", planes, m_, n, k, *args, *places)
+        return c_.array.reshape(c.shape)
+
     def sum_rows(self, x, y, *, gap=0):
         with self.memory() as m:
             x_, y_ = m.input(x, gap), m.inout(y)

