@@ -204,8 +204,8 @@ def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[
     """Task over rows, or over cache lines of a row where `by_columns`: out = f(x W + b).
 
     W may have more columns than out, which are not used. b may be None.
-    start : instead of all rows of x, those from start[0] on; the caller sees to it that there are as
-        many as in `out`. Not where `by_columns`.
+    start : instead of all rows of x, those from start[0] on; the caller sees to it that there are
+        as many as in `out`. Not where `by_columns`.
     zeros : whether x may be mostly zeros.
     """
     cdef affine_args args

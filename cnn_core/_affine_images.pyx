@@ -1,6 +1,6 @@
 """The affine map behind images, whose channels are innermost (`_images.pyx`), and its gradients.
 
-    out[n, o]        = sum over strips of pixels of (sum over p, c of x[n, p, c] W[c P + p, o]) + b[o]
+    out[n, o]        = b[o] + sum over p, c of x[n, p, c] W[c P + p, o], by strips of pixels
     dx[n, p, c]      = (sum over o of dout[n, o] W[c P + p, o]) f'(x[n, p, c])    P pixels an image
     dW[c P + p, o]   = sum over n of x[n, p, c] dout[n, o]
 

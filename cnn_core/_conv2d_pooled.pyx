@@ -25,7 +25,8 @@ from cnn_core._conv2d cimport Convolution, padded_layout, through_activation
 from cnn_core._conv2d_pairs cimport MOST_AREA, Windows, takes_pairs
 from cnn_core._conv2d_shape cimport CACHE_BYTES, conv_args
 from cnn_core._conv2d_windows cimport (
-    convolve_windows, takes_window_gradients, window_gradients_image, window_gradients_room,
+    convolve_windows, find_seen, takes_window_gradients, window_gradients_image,
+    window_gradients_room,
 )
 from cnn_core._images cimport Images, Layout, fill_nan, pixel
 from cnn_core._parallel cimport new_task
@@ -40,7 +41,6 @@ cdef enum:
     MOST_IMAGES = 6
     WEIGHTS_BYTES = 16 << 10      # of the weights that all windows of an image meet in turn
     LINE = 64                # bytes of a cache line
-    BITS = 64                # columns of x, at most, of which zeros are noted
 
 cdef double TERM = 5         # cycles that a term of dW takes at least
 
@@ -118,30 +118,6 @@ cdef bint find_room(const pooled_args* a, Py_ssize_t rows, Py_ssize_t reals, con
 # -------------------------------------------------------------------------- gradients of W and b
 
 
-cdef inline void find_seen(const pooled_args* a, const real* x, const Terms* terms) noexcept nogil:
-    """Windows that have seen more than zeros, of one channel and at most BITS columns; or all."""
-    cdef Py_ssize_t y, i, count, oy, ox, w = 0, step = a.sx * a.conv.sx
-    cdef Py_ssize_t width = (a.columns - 1) * a.conv.sx + a.conv.kw
-    cdef Py_ssize_t columns = (a.conv.out_width - 1) * step + width
-    cdef Py_ssize_t height = (a.area // a.columns - 1) * a.conv.sy + (a.conv.kh - 1) * a.conv.dy + 1
-    cdef uint64_t bits, window = ~<uint64_t>0 >> (BITS - min(width, BITS))
-    cdef int32_t at[2 * BITS]    # more than `pick` may write to
-    if a.conv.x.channels > 1 or columns > BITS:
-        return
-    for y in range(a.padded_height):
-        bits, count = 0, pick(columns, 0, NULL, x + y * a.conv.x.row, <real*>NULL, at)
-        for i in range(count):
-            bits |= <uint64_t>1 << at[i]
-        terms.nonzeros[y] = bits
-    for oy in range(a.conv.out_height):
-        bits = 0
-        for y in range(oy * a.sy * a.conv.sy, oy * a.sy * a.conv.sy + height):
-            bits |= terms.nonzeros[y]
-        for ox in range(a.conv.out_width):
-            terms.seen[w] = terms.places[w] if bits >> (ox * step) & window else -1
-            w += 1
-
-
 cdef inline bint by_windows(const pooled_args* a, const real* like) noexcept nogil:
     return takes_window_gradients(&a.conv, a.area, a.columns, a.sy, a.sx, like)
 
@@ -157,7 +133,11 @@ cdef inline void weight_gradient_image(const pooled_args* a, const real* x, cons
         a.sy * a.conv.sy * a.conv.x.row * sizeof(real)), 1)
     cdef real* values = <real*>terms.values
     cdef real* gradients = <real*>terms.reals
-    find_seen(a, x, terms)
+    if a.conv.x.channels == 1:
+        find_seen(a.conv.out_height, a.conv.out_width, a.sy * a.conv.sy, a.sx * a.conv.sx,
+                  (a.area // a.columns - 1) * a.conv.sy + (a.conv.kh - 1) * a.conv.dy + 1,
+                  (a.columns - 1) * a.conv.sx + a.conv.kw, x, a.conv.x.row, terms.places,
+                  terms.nonzeros, terms.seen)
     sum_rows(windows, filters, dy, filters, sums + filters * elements(&a.conv))
     if by_windows(a, x):
         window_gradients_image(&a.conv, windows, terms.seen, x, a.padded_height, a.padded_width, dy,

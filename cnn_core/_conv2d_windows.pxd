@@ -1,6 +1,6 @@
 """Maxima of a convolution of one channel, for the other modules of convolutions."""
 
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, uint64_t
 
 from cnn_core._conv2d_pairs cimport Windows
 from cnn_core._conv2d_shape cimport conv_args
@@ -11,14 +11,22 @@ cdef bint convolve_windows(const conv_args* a, const Windows* windows, Py_ssize_
                            Py_ssize_t end, const real* x, const real* weights, const real* b,
                            real* y) noexcept nogil
 
-cdef bint takes_window_gradients(const conv_args* a, Py_ssize_t area, Py_ssize_t columns,
-                                 Py_ssize_t sy, Py_ssize_t sx, const real* like) noexcept nogil
+cdef void find_seen(
+    Py_ssize_t out_height, Py_ssize_t out_width, Py_ssize_t sy, Py_ssize_t sx, Py_ssize_t rows,
+    Py_ssize_t columns, const real* x, Py_ssize_t x_row, const int32_t* places,
+    uint64_t* nonzeros, int32_t* seen,
+) noexcept nogil
+
+cdef bint takes_window_gradients(
+    const conv_args* a, Py_ssize_t area, Py_ssize_t columns, Py_ssize_t sy, Py_ssize_t sx,
+    const real* like,
+) noexcept nogil
 
 cdef Py_ssize_t window_gradients_room(const conv_args* a, Py_ssize_t height, Py_ssize_t width,
                                       const real* like) noexcept nogil
 
 cdef void window_gradients_image(
-    const conv_args* a, Py_ssize_t n_windows, const int32_t* seen, const real* x, Py_ssize_t height,
-    Py_ssize_t width, const real* dy, const int32_t* which, real* sums, real* room, int32_t* windows,
-    int32_t* at,
+    const conv_args* a, Py_ssize_t n_windows, const int32_t* seen, const real* x,
+    Py_ssize_t height, Py_ssize_t width, const real* dy, const int32_t* which, real* sums,
+    real* room, int32_t* windows, int32_t* at,
 ) noexcept nogil

@@ -1,4 +1,5 @@
-"""The maxima of a convolution of one channel with few filters over 2 x 2 pixels, 2 apart.
+"""The maxima of a convolution of one channel with few filters over 2 x 2 pixels, 2 apart; the
+gradient of W from those of such maxima, with the filters in the lanes.
 
     y[oy, ox, f] = max over p, q < 2 of act(b[f] + sum over r, s of
                                             x[2 oy + p + r, 2 ox + q + s] W[f, r, s])
@@ -12,7 +13,7 @@ of its sums, to the last bit.
 Saito, Deep Learning from Scratch, sections 7.2 and 7.3.
 """
 
-from libc.stdint cimport int32_t, uintptr_t
+from libc.stdint cimport int32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -21,12 +22,13 @@ from cnn_core._conv2d_shape cimport conv_args
 from cnn_core._images cimport pixel
 from cnn_core._simd cimport ACTIVATION_NONE, ACTIVATION_RELU, lanes, least_lanes, transpose
 from cnn_core._simd_images cimport (
-    has_window_gradients, interleave, max_windows, split, window_gradients,
+    has_window_gradients, interleave, max_windows, pick, split, window_gradients,
 )
 from cnn_core._types cimport real, round_up
 
 cdef enum:
     LINE = 64    # bytes of a cache line
+    BITS = 64    # columns of x, at most, of which zeros are noted
 
 
 cdef struct Room:
@@ -113,27 +115,58 @@ cdef bint convolve_windows(const conv_args* a, const Windows* windows, Py_ssize_
     return True
 
 
-# -------------------------------------------------------------------------- the gradient of W
+# ------------------------------------------------------------------------------ the gradient of W
 
-cdef bint takes_window_gradients(const conv_args* a, Py_ssize_t area, Py_ssize_t columns,
-                                        Py_ssize_t sy, Py_ssize_t sx,
-                                        const real* like) noexcept nogil:
+
+cdef void find_seen(
+    Py_ssize_t out_height, Py_ssize_t out_width, Py_ssize_t sy, Py_ssize_t sx, Py_ssize_t rows,
+    Py_ssize_t columns, const real* x, Py_ssize_t x_row, const int32_t* places,
+    uint64_t* nonzeros, int32_t* seen,
+) noexcept nogil:
+    """seen[w] = places[w], or -1 of windows that have seen nothing but zeros, of rows x columns
+    pixels of one channel each, sy and sx apart; all have seen something if x is wider than BITS.
+
+    nonzeros : room for a number per row of x.
+    """
+    cdef Py_ssize_t y, i, count, oy, ox, w = 0, width = (out_width - 1) * sx + columns
+    cdef uint64_t bits, window = ~<uint64_t>0 >> (BITS - min(columns, <Py_ssize_t>BITS))
+    cdef int32_t at[2 * BITS]    # more than `pick` may write to
+    if width > BITS:
+        return
+    for y in range((out_height - 1) * sy + rows):
+        bits, count = 0, pick(width, 0, NULL, x + y * x_row, <real*>NULL, at)
+        for i in range(count):
+            bits |= <uint64_t>1 << at[i]
+        nonzeros[y] = bits
+    for oy in range(out_height):
+        bits = 0
+        for y in range(oy * sy, oy * sy + rows):
+            bits |= nonzeros[y]
+        for ox in range(out_width):
+            seen[w] = places[w] if bits >> (ox * sx) & window else -1
+            w += 1
+
+
+cdef bint takes_window_gradients(
+    const conv_args* a, Py_ssize_t area, Py_ssize_t columns, Py_ssize_t sy, Py_ssize_t sx,
+    const real* like,
+) noexcept nogil:
     """Whether `window_gradients_image` takes this convolution and windows of so many pixels."""
     return (has_window_gradients(like) and a.inner == 1 and area == 4 and columns == sy == sx == 2
             and a.sy == a.sx == a.dy == a.dx == 1 and (a.kw == 3 or a.kw == 5)
             and 4 * a.outer >= lanes(like))
 
 
-cdef Py_ssize_t window_gradients_room(const conv_args* a, Py_ssize_t height,
-                                             Py_ssize_t width, const real* like) noexcept nogil:
+cdef Py_ssize_t window_gradients_room(const conv_args* a, Py_ssize_t height, Py_ssize_t width,
+                                      const real* like) noexcept nogil:
     """Elements that it needs, for padded images of one channel."""
     return 2 * height * width + lanes(like) + a.kh * a.kw * round_up(a.outer, lanes(like))
 
 
 cdef void window_gradients_image(
-    const conv_args* a, Py_ssize_t n_windows, const int32_t* seen, const real* x, Py_ssize_t height,
-    Py_ssize_t width, const real* dy, const int32_t* which, real* sums, real* room, int32_t* windows,
-    int32_t* at,
+    const conv_args* a, Py_ssize_t n_windows, const int32_t* seen, const real* x,
+    Py_ssize_t height, Py_ssize_t width, const real* dy, const int32_t* which, real* sums,
+    real* room, int32_t* windows, int32_t* at,
 ) noexcept nogil:
     """sums[f, r, s] += sum over windows w of dy[w, f] x[pixel which[w, f] of w][r, s]
 

@@ -165,7 +165,8 @@ cdef convert_args convert(Images images):
 
 cdef check_rows(Images images, Py_ssize_t rows, Py_ssize_t size, bint is_float,
                 bint starts=False):
-    if (rows < images.n if starts else rows != images.n) or size != images.channels * images.height * images.width:
+    cdef Py_ssize_t elements = images.channels * images.height * images.width
+    if (rows < images.n if starts else rows != images.n) or size != elements:
         raise ValueError("rows: expected as many elements as the images have")
     if is_float != images.is_float:
         raise TypeError("rows: expected the images' dtype")

@@ -129,7 +129,7 @@ cdef void multiply_nonzeros(
     cdef void* room = NULL
     cdef real* copy
     cdef const real* rows
-    if (k > 0 and most > 0
+    if (min(m, k) > 0 and most > 0
             and (seems_sparse(m, k, a, a_row, nonzero_rows(a), most) if by_rows
                  else seems_sparse(k, m, a, a_col, 1, most))):
         block = block_terms(n, by_rows, a)

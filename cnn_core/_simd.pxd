@@ -88,8 +88,8 @@ cdef extern from "simd/simd.h" nogil:
         void (*interleave)(Py_ssize_t, const float*, const float*, float*) noexcept nogil
         Py_ssize_t window_sums
         void (*window_gradients)(Py_ssize_t, const int32_t*, const int32_t*, Py_ssize_t,
-                                 const float*, const int32_t*, const float*, Py_ssize_t, Py_ssize_t,
-                                 Py_ssize_t, float*, Py_ssize_t) noexcept nogil
+                                 const float*, const int32_t*, const float*, Py_ssize_t,
+                                 Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) noexcept nogil
         void (*max_windows)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*,
                             Py_ssize_t, Py_ssize_t, const unsigned char*, const float*,
                             Py_ssize_t, const float*, bint, float*, int32_t*,
@@ -198,8 +198,8 @@ cdef extern from "simd/simd.h" nogil:
         void (*interleave)(Py_ssize_t, const double*, const double*, double*) noexcept nogil
         Py_ssize_t window_sums
         void (*window_gradients)(Py_ssize_t, const int32_t*, const int32_t*, Py_ssize_t,
-                                 const double*, const int32_t*, const double*, Py_ssize_t, Py_ssize_t,
-                                 Py_ssize_t, double*, Py_ssize_t) noexcept nogil
+                                 const double*, const int32_t*, const double*, Py_ssize_t,
+                                 Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) noexcept nogil
         void (*max_windows)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*,
                             Py_ssize_t, Py_ssize_t, const unsigned char*, const double*,
                             Py_ssize_t, const double*, bint, double*, int32_t*,

@@ -5,6 +5,7 @@ A strip begins at a cache line of each row where rows begin at one.
 
 cdef enum:
     LINE = 16    # elements: a cache line of float32, two of float64
+    TOGETHER = 4    # rows that kernels take at once
 
 
 cdef inline Py_ssize_t strip_begin(Py_ssize_t strip, Py_ssize_t n_strips,
@@ -18,4 +19,6 @@ cdef inline Py_ssize_t strip_begin(Py_ssize_t strip, Py_ssize_t n_strips,
 cdef inline Py_ssize_t group_begin(Py_ssize_t group, Py_ssize_t n_groups,
                                    Py_ssize_t n_rows) noexcept nogil:
     """The first row of a group; n_rows for the one past the last."""
-    return group * n_rows // n_groups
+    if group == n_groups:
+        return n_rows
+    return group * n_rows // n_groups // TOGETHER * TOGETHER
