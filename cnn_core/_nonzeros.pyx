@@ -13,9 +13,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from cnn_core._gemm cimport multiply_add, multiply_add_fetching
-from cnn_core._simd cimport (
-    lanes, multiply_nonzero_terms, nonzero_rows, pick_any, transpose,
-)
+from cnn_core._simd cimport lanes, multiply_nonzero_terms, nonzero_rows, transpose
+from cnn_core._simd_images cimport pick_any
 from cnn_core._types cimport real, round_up
 
 cdef enum:

@@ -352,14 +352,6 @@ cdef inline bint multiply_nonzero_terms(
                                     at, <const double*const*>ahead)
 
 
-cdef inline Py_ssize_t pick_any(Py_ssize_t m, Py_ssize_t n, const real* a, Py_ssize_t a_row,
-                                int32_t* at) noexcept nogil:
-    if real is float:
-        return f32.pick_any(m, n, a, a_row, at)
-    else:
-        return f64.pick_any(m, n, a, a_row, at)
-
-
 cdef inline void dots(Py_ssize_t m, Py_ssize_t n, const real* a, Py_ssize_t a_row,
                       const int32_t* rows, const real* x, real* y) noexcept nogil:
     if real is float:

@@ -44,6 +44,14 @@ cdef inline Py_ssize_t pick(Py_ssize_t n, int32_t number, const int32_t* numbers
         return f64.pick(n, number, numbers, g, values, at)
 
 
+cdef inline Py_ssize_t pick_any(Py_ssize_t m, Py_ssize_t n, const real* a, Py_ssize_t a_row,
+                                int32_t* at) noexcept nogil:
+    if real is float:
+        return f32.pick_any(m, n, a, a_row, at)
+    else:
+        return f64.pick_any(m, n, a, a_row, at)
+
+
 cdef inline Py_ssize_t pick_all(
     Py_ssize_t n, const int32_t* table, const int32_t* numbers, const int32_t* places,
     const real* g, real* values, int32_t* at,

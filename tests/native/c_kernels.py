@@ -322,25 +322,6 @@ class Kernels(SparseKernels):
             any_ = self.call("split", len(x), x_.address, even.address, odd.address)
         return even.array, odd.array, bool(any_)
 
-    def interleave(self, x, below):
-        with self.memory() as m:
-            x_, below_, y = m.input(x), m.input(below), m.output(2 * len(x), self.dtype)
-            self.call("interleave", len(x), x_.address, below_.address, y.address)
-        return y.array
-
-    def window_gradients(self, windows, at, g, which, pairs, pair_row, sums):
-        """sums (KH, KW, F) with what the windows give, of g and which (windows, F)."""
-        (kh, kw, n), step = sums.shape, -(-sums.shape[2] // self.lanes) * self.lanes
-        padded = np.zeros((kh, kw, step), self.dtype)
-        padded[..., :n] = sums
-        with self.memory() as m:
-            sums_, windows_, at_ = m.inout(padded.ravel()), m.input(windows), m.input(at)
-            g_, which_, pairs_ = m.input(g.ravel()), m.input(which.ravel()), m.input(pairs)
-            places = (windows_.address, at_.address, n, g_.address, which_.address)
-            args = (pairs_.address, pair_row, kh, kw, sums_.address, step)
-            self.call("window_gradients", len(windows), *places, *args)
-        return sums_.array.reshape(kh, kw, step)[..., :n]
-
     def scatter_taps(self, at, numbers, which, g, x, *, add=True, windows=1, step=0):
         with self.memory() as m:
             at_, numbers_ = m.input(np.array(at, np.intp)), m.input(np.array(numbers, np.int32))

@@ -11,7 +11,7 @@ from cnn_core import _dropout as dropout
 from cnn_core import _losses as losses
 from cnn_core import _optimizers as optimizers
 from cnn_core import _sparse as sparse
-from cnn_core._gemm import packed_size
+from cnn_core._gemm import align_rows, packed_size
 from cnn_core._parallel import run
 
 N, I, O = 4, 6, 3  # noqa: E741 - the alphabet of axes
@@ -39,6 +39,8 @@ PACKED = real(packed_size(I, O, True))
 #: a function and arguments that fit; then the place of one argument and what does not fit there
 CASES = {
     "affine": (affine.forward, (real(N, I), real(I, O), real(O), real(N, O))),
+    "aligned rows": (align_rows, (real(I, O), real(I, O + 1))),
+    "sum of strips": (affine.add_strips_of, (real(2, N, O), real(N, O))),
     "affine in strips": (
         lambda *arguments: affine.forward_strips(*arguments)[0],
         (real(N, I), real(I, O), real(O), real(N, O), real(2, N, O), 1),
@@ -97,7 +99,10 @@ CASES = {
 }
 #: changes that fit, too: place of the argument, axis, and how much longer
 FITS = {
+    "affine": {(1, 1, 1)},  # columns of W that are not used
+    "aligned rows": {(0, 1, -1), (0, 1, 1), (1, 1, -1), (1, 1, 1)},
     "affine in strips": {(4, 0, -1), (4, 0, 1)},
+    "sum of strips": {(0, 0, -1), (0, 0, 1)},
     "affine that fetches": {
         *((4, 0, -1), (4, 0, 1)),  # more or fewer strips
         *((6, 0, -1), (6, 0, 1), (7, 0, -1), (7, 0, 1)),  # nothing is fetched past the indices
