@@ -369,19 +369,20 @@ cdef struct watched:
 cdef struct compare_args:
     const watched* pairs
     Py_ssize_t n_pairs
-    int* changed
+    unsigned char* differs
 
 
 cdef void compare_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef const compare_args* a = <const compare_args*>args
     cdef const watched* pair
-    cdef Py_ssize_t i, at, stop
-    for i in range(a.n_pairs):
+    cdef Py_ssize_t item, i = 0, at
+    for item in range(begin, end):
+        while i + 1 < a.n_pairs and a.pairs[i + 1].first <= item:
+            i += 1
         pair = a.pairs + i
-        at = max(begin - pair.first, 0) * COMPARED
-        stop = min((end - pair.first) * COMPARED, pair.size)
-        if at < stop and memcmp(pair.now + at, pair.before + at, stop - at) != 0:
-            a.changed[0] = True    # threads may write it at once: all the same
+        at = (item - pair.first) * COMPARED
+        a.differs[item] = memcmp(pair.now + at, pair.before + at,
+                                 min(pair.size - at, <Py_ssize_t>COMPARED)) != 0
 
 
 cdef class Snapshot:
@@ -391,7 +392,7 @@ cdef class Snapshot:
     cdef watched* pairs
     cdef Py_ssize_t n_pairs
     cdef Py_ssize_t n_items
-    cdef int differs
+    cdef unsigned char* differs    # of each item
 
     def __cinit__(self, arrays):
         cdef const unsigned char[::1] now
@@ -410,25 +411,33 @@ cdef class Snapshot:
             pair.first = self.n_items
             self.n_items += (pair.size + COMPARED - 1) // COMPARED
             self.n_pairs += 1
+        self.differs = <unsigned char*>malloc(max(self.n_items, 1))
+        if self.differs == NULL:
+            raise MemoryError()
         self.take()
 
     def __dealloc__(self):
         free(self.pairs)
+        free(self.differs)
 
     def compare(self):
         """Task: `changed` becomes true where a bit is another than at the last `take`."""
         cdef compare_args args
-        args.pairs, args.n_pairs, args.changed = self.pairs, self.n_pairs, &self.differs
+        args.pairs, args.n_pairs, args.differs = self.pairs, self.n_pairs, self.differs
         return new_task(compare_kernel, &args, sizeof(args), self.n_items, 1, 1, COMPARED // 64,
                         self)
 
     @property
     def changed(self):
-        return bool(self.differs)
+        cdef Py_ssize_t i
+        for i in range(self.n_items):
+            if self.differs[i]:
+                return True
+        return False
 
     def take(self):
         """Copy the arrays as they are."""
         cdef Py_ssize_t i
-        self.differs = False
+        memset(self.differs, 0, self.n_items)
         for i in range(self.n_pairs):
             memcpy(self.pairs[i].before, self.pairs[i].now, self.pairs[i].size)
