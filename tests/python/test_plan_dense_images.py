@@ -72,10 +72,10 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_training_gives_the_same_as_through_rows(monkeypatch, optimizer, dtype):
-    results, tolerance = [], TOLERANCE[str(np.dtype(dtype))]
+def test_training_gives_the_same_as_through_rows(monkeypatch, optimizer):
+    """In float64: in float32 a rounding can decide which pixel is a maximum, or clip a gradient."""
+    results, tolerance, dtype = [], TOLERANCE["float64"], "float64"
     for many in (False, True):
         monkeypatch.setattr(image_blocks, "MOST_IN_A_LANE", 10**9 if many else 0)
         words = ["conv 16", "relu", "max", "flatten", "affine", "relu", "affine"]
