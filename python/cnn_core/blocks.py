@@ -175,19 +175,14 @@ class AffineBlock(Block):
         products, total = ops.native.affine.forward_strips(*options, *following)
         return Parts(strips=[products], rows=[total])
 
-    @property
-    def rows(self) -> Array:
-        """The inputs as rows."""
-        return self.x  # type: ignore[no-any-return]
-
     def forward(self) -> Parts:
         W, b = self.layer.params["W"], self.layer.params["b"]
         if self.strips is not None:
             return self.forward_strips()
-        few = len(self.rows) < FEW_SAMPLES
+        few = len(self.x) < FEW_SAMPLES
         by_columns = few and W.size > WORK_TO_SHARE
         options = self.y, self.code, self.slope, by_columns, None, few or self.reads_data
-        task = self.in_the_lane(ops.native.affine.forward(self.rows, W, b, *options))
+        task = self.in_the_lane(ops.native.affine.forward(self.x, W, b, *options))
         return Parts(rows=[[[task]] if by_columns else task])
 
     def in_the_lane(self, task: ops.Task) -> ops.Task:

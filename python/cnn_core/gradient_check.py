@@ -100,7 +100,7 @@ def _chain(plan: Plan, layer: Layer) -> list[AffineBlock] | None:
 
 
 def _compiled(plan: Plan, blocks: list[AffineBlock], h: float) -> dict[str, Array]:
-    inputs: Any = blocks[0].rows
+    inputs: Any = blocks[0].x
     layers = []
     if isinstance(inputs, Batch):
         inputs = inputs.converted(np.dtype(np.float64))

@@ -72,6 +72,8 @@ def test_rows_are_interleaved(kernels, rng):
 @pytest.mark.parametrize("kernel", [(1, 3), (2, 3), (4, 3), (1, 5), (3, 5), (5, 5), (7, 5)])
 def test_gradients_of_windows_with_filters_in_the_lanes(kernels, rng, kernel):
     """Windows in any order, of an image that ends with the last pixel which one of them sees."""
+    if not kernels.call("window_sums"):
+        pytest.skip("this table has no such kernel")
     (kh, kw), (oh, ow) = kernel, (2, 3)
     x = rng.integers(-4, 5, (2 * oh + kh - 1, 2 * ow + kw - 1)).astype(kernels.dtype)
     pairs = np.stack([x[:-1], x[1:]], axis=2).ravel()
@@ -87,9 +89,8 @@ def test_gradients_of_windows_with_filters_in_the_lanes(kernels, rng, kernel):
                 expected[..., f] += g[w, f] * x[y : y + kh, left : left + kw]
             at = [4 * oy * x.shape[1] + 4 * ox for oy, ox in (places[w] for w in windows)]
             indices = np.array(windows, np.int32), np.array(at, np.int32)
-            if kernels.call("window_sums"):
-                args = *indices, g, which, pairs, 2 * x.shape[1], sums
-                assert np.array_equal(kernels.window_gradients(*args), expected), f"n={n}"
+            args = *indices, g, which, pairs, 2 * x.shape[1], sums
+            assert np.array_equal(kernels.window_gradients(*args), expected), f"n={n}"
 
 
 def test_rows_are_copied_together(kernels, rng):
