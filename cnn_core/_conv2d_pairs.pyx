@@ -6,19 +6,22 @@ Of each row of x, pairs of neighbours that are not both 0 are listed, and added 
 pixels that see them: kh rows of kw + 1 pixels, a vector of filters each. The sums of kh rows of y
 stay in the nearest cache, in turns; maxima of windows that lie apart are taken of them there. Terms
 are added in the same order as in _conv2d.pyx, and those that are left out are 0: the sums are the
-same to the last bit, unless W holds infinite numbers or NaN, or they are sums of -0.
+same to the last bit, unless W holds infinite numbers or NaN, or they are sums of -0. Pixels beside
+those that have seen something are f(b), which is computed once.
 
 Saito, Deep Learning from Scratch, sections 7.2 and 7.3.
 """
 
-from libc.stdint cimport int32_t
+from libc.stdint cimport INT32_MAX, int32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from cnn_core._conv2d_rows cimport conv_rows
 from cnn_core._conv2d_shape cimport conv_args
 from cnn_core._images cimport pixel
-from cnn_core._simd cimport ACTIVATION_RELU, activate, lanes, least_lanes, max_columns
+from cnn_core._simd cimport (
+    ACTIVATION_RELU, ACTIVATION_SIGMOID, ACTIVATION_TANH, activate, lanes, least_lanes, max_columns,
+)
 from cnn_core._simd_images cimport copy_rows, max_taps, pick_pairs, spread_pairs
 from cnn_core._types cimport real, round_up
 
@@ -34,6 +37,8 @@ cdef struct Room:
     void* memory
     void* rows           # sums of some rows of y in turns, with kw - 1 pixels beside them
     void* begin          # what those of a row begin with: b
+    void* blank          # f of it, as y has it
+    int32_t* seen        # of each row of x, in turns, from which column to which one it is not 0
     void* values         # pairs of one row of x
     int32_t* at
     Py_ssize_t turns     # rows
@@ -59,19 +64,23 @@ cdef bint find_room(const conv_args* a, Py_ssize_t turns, const real* b,
     room.step = round_up(a.outer, least_lanes(b))
     room.size = round_up((room.width + a.kw) * room.step, lanes(b))
     pairs = room.width // 2 + 1 + lanes(b)
-    room.memory = malloc(LINE_BYTES + ((turns + 1) * room.size + 2 * pairs) * sizeof(real)
-                         + pairs * sizeof(int32_t))
+    room.memory = malloc(LINE_BYTES + ((turns + 2) * room.size + 2 * pairs) * sizeof(real)
+                         + (pairs + 2 * turns) * sizeof(int32_t))
     if room.memory == NULL:
         return False
     room.rows = <char*>room.memory + (LINE_BYTES - <size_t>room.memory % LINE_BYTES)
     room.begin = <real*>room.rows + turns * room.size
-    room.values = <real*>room.begin + room.size
+    room.blank = <real*>room.begin + room.size
+    room.values = <real*>room.blank + room.size
     room.at = <int32_t*>(<real*>room.values + 2 * pairs)
+    room.seen = room.at + pairs
     begin = <real*>room.begin
     memset(begin, 0, room.size * sizeof(real))
     for i in range(a.out_width if b != NULL else 0):
         for j in range(a.outer):
             begin[i * room.step + j] = b[j]
+    copy_rows(a.out_width, a.outer, begin, room.step, <real*>room.blank)
+    activate(a.activation, a.slope, a.out_width * a.outer, <real*>room.blank, <real*>room.blank)
     # What pixels add beside a row is never read.
     memset(room.rows, 0, turns * room.size * sizeof(real))
     return True
@@ -100,9 +109,12 @@ cdef inline void spread_row(const conv_args* a, const real* x, const real* weigh
     cdef Py_ssize_t widest = max_columns(x), j0 = 0, r, width, stride
     cdef Py_ssize_t first = max(row - count + 1, 0), rows = min(row, a.kh - 1) + 1 - first
     cdef Py_ssize_t pairs = pick_pairs(room.width, x, <real*>room.values, room.at)
+    cdef int32_t* seen = room.seen + 2 * (row % room.turns)
     cdef real* sums[MOST_SIDE]
+    seen[0], seen[1] = INT32_MAX, 0
     if pairs == 0:
         return
+    seen[0], seen[1] = room.at[0], room.at[pairs - 1] + 2
     for r in range(rows):
         sums[r] = sums_of(a, row - first - r, room, x) - (a.kw - 1) * room.step
     while j0 < a.outer:
@@ -119,13 +131,25 @@ cdef inline void spread_row(const conv_args* a, const real* x, const real* weigh
 cdef inline void write_row(const conv_args* a, Py_ssize_t row, real* y,
                            const Room* room) noexcept nogil:
     """A row of y from its sums."""
-    cdef Py_ssize_t size = a.out_width * a.outer
+    cdef Py_ssize_t first = 0, last = a.out_width, size, r
+    cdef const int32_t* seen
     cdef const real* sums = sums_of(a, row, room, y)
-    if room.step == a.outer and a.activation:
+    if a.activation == ACTIVATION_SIGMOID or a.activation == ACTIVATION_TANH:    # others cost less
+        first, last = a.out_width, 0
+        for r in range(row, row + a.kh):
+            seen = room.seen + 2 * (r % room.turns)
+            first, last = min(first, seen[0] - a.kw + 1), max(last, seen[1])
+        last = min(last, a.out_width)
+        first = min(max(first, 0), last)
+        memcpy(y, room.blank, first * a.outer * sizeof(real))
+        memcpy(y + last * a.outer, room.blank, (a.out_width - last) * a.outer * sizeof(real))
+    size = (last - first) * a.outer
+    sums += first * room.step
+    y += first * a.outer
+    if room.step == a.outer:
         activate(a.activation, a.slope, size, sums, y)
-        return
-    copy_rows(a.out_width, a.outer, sums, room.step, y)
-    if a.activation:
+    else:
+        copy_rows(last - first, a.outer, sums, room.step, y)
         activate(a.activation, a.slope, size, y, y)
 
 

@@ -22,6 +22,8 @@ cdef enum:
     ROWS_AHEAD = 8       # of A as it lies in memory: their lines come in meanwhile
     BLOCK_K = 1024       # terms at once, at most,
     BLOCK_BYTES = 64 << 10     # of whose rows of B stay in the nearer caches for each row of A
+    NARROW_BYTES = 256
+    NARROW_BLOCK_BYTES = 64 << 10
     WIDEST_BYTES = 512   # of a row of B that is copied, or read at once
     ROWS_THAT_PAY = 24   # for a copy of B whose rows begin at cache lines
     LINE_BYTES = 64
@@ -31,11 +33,15 @@ cdef enum:
     MOST_LANES = 16
 
 
-cdef inline Py_ssize_t block_terms(Py_ssize_t n, bint by_rows, const real* like) noexcept nogil:
-    """Terms at once: whole cache lines of rows of A."""
+cdef inline Py_ssize_t block_terms(Py_ssize_t n, Py_ssize_t k, bint by_rows,
+                                   const real* like) noexcept nogil:
+    """Terms at once, of k: whole cache lines of rows of A."""
     cdef Py_ssize_t row = min(n * <Py_ssize_t>sizeof(real), <Py_ssize_t>WIDEST_BYTES)
-    cdef Py_ssize_t fit = nonzero_rows(like) * BLOCK_BYTES // row // MOST_LANES * MOST_LANES
-    return max(min(fit, BLOCK_K if by_rows else TURNED_K), MOST_LANES)
+    cdef Py_ssize_t bytes = (NARROW_BLOCK_BYTES if row <= NARROW_BYTES
+                             else nonzero_rows(like) * BLOCK_BYTES)
+    cdef Py_ssize_t most = min(max(bytes // row, 1), BLOCK_K if by_rows else TURNED_K)
+    cdef Py_ssize_t blocks = (k + most - 1) // most
+    return round_up((k + blocks - 1) // blocks, MOST_LANES)
 
 
 cdef inline double most_terms(Py_ssize_t n, const real* like) noexcept nogil:
@@ -131,7 +137,7 @@ cdef void multiply_nonzeros(
     if (min(m, k) > 0 and most > 0
             and (seems_sparse(m, k, a, a_row, nonzero_rows(a), most) if by_rows
                  else seems_sparse(k, m, a, a_col, 1, most))):
-        block = block_terms(n, by_rows, a)
+        block = block_terms(n, k, by_rows, a)
         if copy_pays(m, n, b_row, a):
             row = round_up(n, LINE_BYTES // sizeof(real))
             room = malloc(LINE_BYTES + min(block, k) * row * sizeof(real))

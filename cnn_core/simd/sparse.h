@@ -25,12 +25,14 @@
 #endif
 static INLINE ptrdiff_t NAME(keep_lanes)(unsigned mask, vec v, PLACES places, REAL *values,
                                          int32_t *at) {
+    vec none = {0};
+    __asm__("" : "+v"(none));
 #if REAL_IS_FLOAT
-    if (values) _mm512_storeu_ps(values, _mm512_maskz_compress_ps((__mmask16)mask, (__m512)v));
-    _mm512_storeu_si512(at, _mm512_maskz_compress_epi32((__mmask16)mask, places));
+    if (values) _mm512_storeu_ps(values, _mm512_mask_compress_ps((__m512)none, (__mmask16)mask, (__m512)v));
+    _mm512_storeu_si512(at, _mm512_mask_compress_epi32((__m512i)none, (__mmask16)mask, places));
 #else
-    if (values) _mm512_storeu_pd(values, _mm512_maskz_compress_pd((__mmask8)mask, (__m512d)v));
-    _mm256_storeu_si256((__m256i *)at, _mm256_maskz_compress_epi32((__mmask8)mask, places));
+    if (values) _mm512_storeu_pd(values, _mm512_mask_compress_pd((__m512d)none, (__mmask8)mask, (__m512d)v));
+    _mm256_storeu_si256((__m256i *)at, _mm256_mask_compress_epi32(_mm512_castsi512_si256((__m512i)none), (__mmask8)mask, places));
 #endif
     return __builtin_popcount(mask);
 }
