@@ -40,7 +40,8 @@ from cnn_core._winograd_rows cimport (
 )
 
 cdef enum:
-    MOST_IMAGES = 6
+    MOST_IMAGES = 6               # at once,
+    CHUNK_BYTES = 1 << 20         # of inputs and outputs
     OUTPUT_BYTES = 16 << 10       # for which one part of the weights is used
     MOST_GROUPS_OF_IMAGES = 32    # partial sums of dW: the most threads that it can use
     FEW_CHANNELS = 12             # of dx: less than a vector
@@ -168,6 +169,13 @@ cdef Layout padded_layout(Images images, padding):
         raise ValueError(f"images: border {images.border} does not hold the padding {padding}")
     at.offset -= <Py_ssize_t>padding[0] * at.row + <Py_ssize_t>padding[2] * at.channels
     return at
+
+
+cdef Py_ssize_t images_at_once(Images x, Images y):
+    """As many as stay in the cache."""
+    cdef Py_ssize_t size = x.channels * x.height * x.width + y.channels * y.height * y.width
+    size *= sizeof(float) if x.is_float else sizeof(double)
+    return min(max(CHUNK_BYTES // size, 1), MOST_IMAGES)
 
 
 cdef through_activation(conv_args* args, Images dx, Images previous, int activation, double slope):
@@ -324,8 +332,8 @@ cdef class Convolution:
             rows = row_items(&args)
             return new_task(row_kernel, &args, sizeof(args), args.n * rows, 1, rows,
                             self.work(args) / rows, arrays)
-        return new_task(conv_kernel, &args, sizeof(args), args.n, 1, MOST_IMAGES, self.work(args),
-                        arrays)
+        return new_task(conv_kernel, &args, sizeof(args), args.n, 1, images_at_once(x, y),
+                        self.work(args), arrays)
 
     cdef double work(self, conv_args args):
         return (<double>args.out_height * args.out_width * args.kh * args.kw * args.groups
@@ -344,7 +352,7 @@ cdef class Convolution:
             args.y_data = dx.data
             args.out_height, args.out_width = dx.height, dx.width
             tables = self.tap_tables(&args)
-            return new_task(conv_kernel, &args, sizeof(args), args.n, 1, MOST_IMAGES,
+            return new_task(conv_kernel, &args, sizeof(args), args.n, 1, images_at_once(dy, dx),
                             self.work(args), (dy, packed.base, dx, previous, tables))
         top, _, left, right = self.padding
         args.x = dy.layout

@@ -26,7 +26,7 @@ from cnn_core._checks import (
     whole,
 )
 from cnn_core._images import Images as Images
-from cnn_core.ops.dense import native, outputs, run
+from cnn_core.ops.dense import Program, native, outputs, run
 from cnn_core.ops.windows import (
     NO_BORDER,
     Border,
@@ -69,6 +69,15 @@ def to_array(images: Images, out: Array | None = None) -> Array:
     array = np.empty(images.shape, images.dtype) if out is None else out
     run(native.images.to_rows(images, array.reshape(len(array), -1)))
     return array
+
+
+def pass_through(x: Array, images: Images, tasks: list[Any], y: Images, out: Array) -> Array:
+    """Run tasks from `images` to `y` with the ways in and out, some images at a time, which stay in
+    the cache; neither `images` nor `y` is filled."""
+    first = native.images.from_rows(x.reshape(len(x), -1), images)
+    last = native.images.to_rows(y, out.reshape(len(out), -1))
+    Program([[[first, *tasks, last]]], [images, y]).run()
+    return out
 
 
 def check_images(name: str, x: npt.ArrayLike, dtype: Any = None) -> Array:
@@ -164,9 +173,9 @@ def conv2d_forward(
     inputs = (x, W) if b is None else (x, W, b)
     out = output("out", out, shape, x_.dtype, inputs)
     y = new_images(shape, NO_BORDER, x_.dtype)
-    images = to_images(x_, geometry.padding)
-    run(geometry.forward(images, _packed(geometry, W_, False), bias, y, 0, 0.0))
-    return to_array(y, out)
+    images = new_images(x_.shape, geometry.padding, x_.dtype)
+    task = geometry.forward(images, _packed(geometry, W_, False), bias, y, 0, 0.0)
+    return pass_through(x_, images, [task], y, out)
 
 
 def conv2d_backward(
@@ -240,8 +249,9 @@ def pool2d_forward(
     out = output("out", out, shape, x_.dtype, (x,))
     which = None if average else np.zeros(out.size, np.int32)
     y = new_images(shape, NO_BORDER, x_.dtype)
-    run(native.pooling.forward(to_images(x_), y, which, size, stride, padding, average))
-    return to_array(y, out), which
+    images = new_images(x_.shape, NO_BORDER, x_.dtype)
+    task = native.pooling.forward(images, y, which, size, stride, padding, average)
+    return pass_through(x_, images, [task], y, out), which
 
 
 def pool2d_backward(
@@ -261,8 +271,9 @@ def pool2d_backward(
     check_shape("dout", dout_, (*shape[:2], *sizes))
     out = output("out", out, shape, dout_.dtype, (dout,))
     dx = new_images(shape, NO_BORDER, dout_.dtype)
-    run(native.pooling.backward(to_images(dout_), dx, which, size, stride, padding, average))
-    return to_array(dx, out)
+    dy = new_images(dout_.shape, NO_BORDER, dout_.dtype)
+    task = native.pooling.backward(dy, dx, which, size, stride, padding, average)
+    return pass_through(dout_, dy, [task], dx, out)
 
 
 def max_pool2d_forward(
