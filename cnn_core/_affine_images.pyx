@@ -18,7 +18,8 @@ from cnn_core._gemm cimport fetch_rows, multiply_add
 from cnn_core._images cimport Images, Layout, pixel
 from cnn_core._parallel cimport kernel_t, new_task
 from cnn_core._simd cimport (
-    ACTIVATION_NONE, activate_backward, max_columns, multiply_add_tile, transpose,
+    ACTIVATION_NONE, activate_backward, max_columns, multiply_add_taps, multiply_add_tile,
+    transpose,
 )
 from cnn_core._types cimport real
 
@@ -172,22 +173,28 @@ cdef inline void forward_run(
 ) noexcept nogil:
     """out += the products of some channels of some pixels of all images; x points at those of the
     first image."""
-    cdef Py_ssize_t widest = max_columns(W), plane = a.n_pixels * a.n_out, j = 0, width, i, c
+    cdef Py_ssize_t widest = max_columns(W), plane = a.n_pixels * a.n_out, j = 0, width, i
+    cdef Py_ssize_t x_taps[TERMS]
+    cdef Py_ssize_t w_taps[TERMS]
     cdef real panel[TERMS * MOST_COLUMNS]
-    cdef const real* rows
-    cdef real* to
+    # Of the very last row of W no whole vectors can be read.
+    cdef bint ends = first + pixels == a.n_pixels and channel + channels == a.at.channels
+    pixels -= ends
+    for i in range(pixels):
+        x_taps[i], w_taps[i] = i * channels, i * a.n_out
     fetch_rows(a.n_images, pixels * channels, x + pixels * channels, a.at.image)    # the next ones
+    W += channel * plane + first * a.n_out
     while j < a.n_out:
-        width, to = min(widest, a.n_out - j), panel
-        for i in range(pixels):
-            rows = W + channel * plane + (first + i) * a.n_out + j
-            if first + i + pixels < a.n_pixels:
-                fetch_rows(channels, width, rows + pixels * a.n_out, plane)
-            for c in range(channels):
-                memcpy(to, rows + c * plane, width * sizeof(real))
-                to += widest
-        multiply_add_tile(a.n_images, width, pixels * channels, x, a.at.image, 1, panel, widest,
-                          <const real*>NULL, out + j, a.n_out)
+        width = min(widest, a.n_out - j)
+        fetch_rows(channels if not ends else 0, width, W + j + pixels * a.n_out, plane)
+        multiply_add_taps(a.n_images, width, channels, pixels, x, x_taps, a.at.image, 1, W + j,
+                          w_taps, plane, <const real*>NULL, out + j, a.n_out)
+        if ends:
+            for i in range(channels):
+                memcpy(panel + i * widest, W + j + pixels * a.n_out + i * plane,
+                       width * sizeof(real))
+            multiply_add_tile(a.n_images, width, channels, x + pixels * channels, a.at.image, 1,
+                              panel, widest, <const real*>NULL, out + j, a.n_out)
         j += width
 
 
