@@ -12,6 +12,7 @@ those that have seen something are f(b), which is computed once.
 Saito, Deep Learning from Scratch, sections 7.2 and 7.3.
 """
 
+from libc.math cimport INFINITY
 from libc.stdint cimport INT32_MAX, int32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -168,9 +169,7 @@ cdef inline void write_maxima(const conv_args* a, const Windows* windows, Py_ssi
         room.taps[t] = sums_of(a, row + r, room, y) - sums + s * room.step
         room.numbers[t] = <int32_t>t
     max_taps(windows.out_width, windows.sx * room.step, a.outer, windows.height * windows.width,
-             sums, room.taps, room.numbers, y, which)
-    if is_relu:
-        activate(a.activation, a.slope, windows.out_width * a.outer, y, y)
+             sums, room.taps, room.numbers, 0 if is_relu else -INFINITY, y, which)
 
 
 cdef inline void finish_row(const conv_args* a, const Windows* windows, Py_ssize_t row, real* y,

@@ -11,6 +11,7 @@ values the first is the maximum; the first NaN is larger than all.
 Saito, Deep Learning from Scratch, section 7.3.
 """
 
+from libc.math cimport INFINITY
 from libc.stdint cimport INT32_MAX, int32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
@@ -98,7 +99,7 @@ cdef void forward_row(const pool_args* a, Py_ssize_t oy, const real* source, rea
                                source + window.first + w * step + window.at[t], out + w * c)
         else:
             max_taps(run, step, c, window.taps, source + window.first, window.at, window.numbers,
-                     out, which)
+                     -INFINITY, out, which)
         ox += run
         out += run * c
         if which != NULL:

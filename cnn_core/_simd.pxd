@@ -72,7 +72,7 @@ cdef extern from "simd/simd.h" nogil:
                                       const int64_t*, float*, float*) noexcept nogil
         void (*add_scaled)(Py_ssize_t, const float*, float, const float*, float*) noexcept nogil
         void (*max_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*,
-                         const Py_ssize_t*, const int32_t*, float*, int32_t*) noexcept nogil
+                         const Py_ssize_t*, const int32_t*, float, float*, int32_t*) noexcept nogil
         void (*scatter_taps)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                              const Py_ssize_t*, const int32_t*, const int32_t*, const float*,
                              float*) noexcept nogil
@@ -182,7 +182,7 @@ cdef extern from "simd/simd.h" nogil:
         void (*add_scaled)(Py_ssize_t, const double*, double, const double*,
                            double*) noexcept nogil
         void (*max_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*,
-                         const Py_ssize_t*, const int32_t*, double*, int32_t*) noexcept nogil
+                         const Py_ssize_t*, const int32_t*, double, double*, int32_t*) noexcept nogil
         void (*scatter_taps)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                              const Py_ssize_t*, const int32_t*, const int32_t*, const double*,
                              double*) noexcept nogil

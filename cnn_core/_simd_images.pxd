@@ -18,12 +18,12 @@ cdef inline void fold_row(
 
 cdef inline void max_taps(
     Py_ssize_t windows, Py_ssize_t step, Py_ssize_t n, Py_ssize_t taps, const real* x,
-    const Py_ssize_t* at, const int32_t* numbers, real* best, int32_t* which,
+    const Py_ssize_t* at, const int32_t* numbers, real least, real* best, int32_t* which,
 ) noexcept nogil:
     if real is float:
-        f32.max_taps(windows, step, n, taps, x, at, numbers, best, which)
+        f32.max_taps(windows, step, n, taps, x, at, numbers, least, best, which)
     else:
-        f64.max_taps(windows, step, n, taps, x, at, numbers, best, which)
+        f64.max_taps(windows, step, n, taps, x, at, numbers, least, best, which)
 
 
 cdef inline void scatter_taps(

@@ -55,10 +55,12 @@ static void NAME(copy_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x
 #define LARGER(v, most) (~((v) <= (most)) & ((most) == (most)))
 #endif
 
-/* best = the largest of the taps, which = its number; the first of equals, the first NaN of all. */
+/* best = the largest of the taps and `least`, which = the number of that of the taps; the first of equals, the first NaN of all. */
 static INLINE void NAME(max_taps_as)(int numbered, ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n,
                                      ptrdiff_t taps, const REAL *x, const ptrdiff_t *at,
-                                     const int32_t *numbers, REAL *best, int32_t *which) {
+                                     const int32_t *numbers, REAL least, REAL *best,
+                                     int32_t *which) {
+    const vec bound = NAME(splat)(least);
     FOR_VECTORS(n) {
         for (ptrdiff_t w = 0; w < windows; w++) {
             const REAL *from = x + w * step + i;
@@ -71,17 +73,17 @@ static INLINE void NAME(max_taps_as)(int numbered, ptrdiff_t windows, ptrdiff_t 
                 if (numbered)
                     number = CHOOSE_NUMBERS(larger, (ivec){0} + (lane_int)numbers[t], number);
             }
-            NAME(store_n)(best + w * n + i, left, most);
+            NAME(store_n)(best + w * n + i, left, NAME(bound_below)(most, bound));
             if (numbered) NAME(store_numbers)(which + w * n + i, left, number);
         }
     }
 }
 
 static void NAME(max_taps)(ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n, ptrdiff_t taps,
-                           const REAL *x, const ptrdiff_t *at, const int32_t *numbers, REAL *best,
-                           int32_t *which) {
-    if (which) NAME(max_taps_as)(1, windows, step, n, taps, x, at, numbers, best, which);
-    else NAME(max_taps_as)(0, windows, step, n, taps, x, at, numbers, best, which);
+                           const REAL *x, const ptrdiff_t *at, const int32_t *numbers, REAL least,
+                           REAL *best, int32_t *which) {
+    if (which) NAME(max_taps_as)(1, windows, step, n, taps, x, at, numbers, least, best, which);
+    else NAME(max_taps_as)(0, windows, step, n, taps, x, at, numbers, least, best, which);
 }
 
 /* x[at[t] + j] (+)= g[j] for the tap t whose number is which[j], (+)= 0 for the others. */

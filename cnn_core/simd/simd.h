@@ -140,11 +140,12 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
     /* y = x + a d */                                                                             \
     void (*add_scaled)(ptrdiff_t n, const REAL *x, REAL a, const REAL *d, REAL *y);               \
                                                                                                   \
-    /* For each window w: best[w n + j] = the largest of x[w step + at[t] + j] over the taps t,   \
-     * which[w n + j] (or NULL) = its numbers[t]; the first of equals, the first NaN of all. */   \
+    /* For each window w: best[w n + j] = the largest of x[w step + at[t] + j] over the taps t, or\
+     * `least` if that is larger; which[w n + j] (or NULL) = the tap's numbers[t]; the first of   \
+     * equals, the first NaN of all. */                                                           \
     void (*max_taps)(ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n, ptrdiff_t taps,              \
-                     const REAL *x, const ptrdiff_t *at, const int32_t *numbers, REAL *best,      \
-                     int32_t *which);                                                             \
+                     const REAL *x, const ptrdiff_t *at, const int32_t *numbers, REAL least,      \
+                     REAL *best, int32_t *which);                                                 \
     /* x[w step + at[t] + j] = g[w n + j] for the tap with numbers[t] == which[w n + j], else 0;  \
      * added to what stands there where `add`. */                                                 \
     void (*scatter_taps)(int add, ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n, ptrdiff_t taps, \
