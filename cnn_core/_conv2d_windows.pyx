@@ -22,7 +22,7 @@ from cnn_core._conv2d_shape cimport conv_args
 from cnn_core._images cimport pixel
 from cnn_core._simd cimport ACTIVATION_NONE, ACTIVATION_RELU, lanes, least_lanes, transpose
 from cnn_core._simd_images cimport (
-    has_window_gradients, interleave, max_windows, pick, split, window_gradients,
+    has_window_gradients, interleave, max_windows, nonzero_bits, split, window_gradients,
 )
 from cnn_core._types cimport real, round_up
 
@@ -128,16 +128,12 @@ cdef void find_seen(
 
     nonzeros : room for a number per row of x.
     """
-    cdef Py_ssize_t y, i, count, oy, ox, w = 0, width = (out_width - 1) * sx + columns
+    cdef Py_ssize_t y, oy, ox, w = 0, width = (out_width - 1) * sx + columns
     cdef uint64_t bits, window = ~<uint64_t>0 >> (BITS - min(columns, <Py_ssize_t>BITS))
-    cdef int32_t at[2 * BITS]    # more than `pick` may write to
     if width > BITS:
         return
     for y in range((out_height - 1) * sy + rows):
-        bits, count = 0, pick(width, 0, NULL, x + y * x_row, <real*>NULL, at)
-        for i in range(count):
-            bits |= <uint64_t>1 << at[i]
-        nonzeros[y] = bits
+        nonzeros[y] = nonzero_bits(width, x + y * x_row)
     for oy in range(out_height):
         bits = 0
         for y in range(oy * sy, oy * sy + rows):

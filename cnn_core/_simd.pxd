@@ -78,6 +78,7 @@ cdef extern from "simd/simd.h" nogil:
                              float*) noexcept nogil
         Py_ssize_t (*pick)(Py_ssize_t, int32_t, const int32_t*, const float*, float*,
                            int32_t*) noexcept nogil
+        uint64_t (*nonzero_bits)(Py_ssize_t, const float*) noexcept nogil
         Py_ssize_t (*pick_all)(Py_ssize_t, const int32_t*, const int32_t*, const int32_t*,
                                const float*, float*, int32_t*) noexcept nogil
         Py_ssize_t (*pick_pairs)(Py_ssize_t, const float*, float*, int32_t*) noexcept nogil
@@ -188,6 +189,7 @@ cdef extern from "simd/simd.h" nogil:
                              double*) noexcept nogil
         Py_ssize_t (*pick)(Py_ssize_t, int32_t, const int32_t*, const double*, double*,
                            int32_t*) noexcept nogil
+        uint64_t (*nonzero_bits)(Py_ssize_t, const double*) noexcept nogil
         Py_ssize_t (*pick_all)(Py_ssize_t, const int32_t*, const int32_t*, const int32_t*,
                                const double*, double*, int32_t*) noexcept nogil
         Py_ssize_t (*pick_pairs)(Py_ssize_t, const double*, double*, int32_t*) noexcept nogil

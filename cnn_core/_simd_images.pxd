@@ -44,6 +44,13 @@ cdef inline Py_ssize_t pick(Py_ssize_t n, int32_t number, const int32_t* numbers
         return f64.pick(n, number, numbers, g, values, at)
 
 
+cdef inline uint64_t nonzero_bits(Py_ssize_t n, const real* x) noexcept nogil:
+    if real is float:
+        return f32.nonzero_bits(n, x)
+    else:
+        return f64.nonzero_bits(n, x)
+
+
 cdef inline Py_ssize_t pick_any(Py_ssize_t m, Py_ssize_t n, const real* a, Py_ssize_t a_row,
                                 int32_t* at) noexcept nogil:
     if real is float:

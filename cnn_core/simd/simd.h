@@ -156,6 +156,8 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
      * written to; values may be NULL. */                                                         \
     ptrdiff_t (*pick)(ptrdiff_t n, int32_t number, const int32_t *numbers, const REAL *g,         \
                       REAL *values, int32_t *at);                                                 \
+    /* Bit j says whether x[j] is not 0, j < n <= 64. */                                          \
+    uint64_t (*nonzero_bits)(ptrdiff_t n, const REAL *x);                                         \
     /* The same for all numbers, which are below 16, with at[] = places[j] + table[numbers[j]], of\
      * the elements with places[j] >= 0. */                                                       \
     ptrdiff_t (*pick_all)(ptrdiff_t n, const int32_t table[16], const int32_t *numbers,           \

@@ -101,6 +101,22 @@ static ptrdiff_t NAME(pick)(ptrdiff_t n, int32_t number, const int32_t *numbers,
     return NAME(pick_as)(n, number, numbers, g, values, at);
 }
 
+/* Bit j says whether x[j] is not 0, j < n <= 64. */
+static uint64_t NAME(nonzero_bits)(ptrdiff_t n, const REAL *x) {
+    uint64_t bits = 0;
+    ptrdiff_t j = 0;
+#if VECTOR_BYTES == 64
+    for (; j < n; j += LANES) bits |= (uint64_t)NOT_ZERO(NAME(load_n)(x + j, n - j, 0)) << j;
+#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+    for (; j + LANES <= n; j += LANES) {
+        const __m256 v = _mm256_cmp_ps(_mm256_loadu_ps(x + j), _mm256_setzero_ps(), _CMP_NEQ_UQ);
+        bits |= (uint64_t)_mm256_movemask_ps(v) << j;
+    }
+#endif
+    for (; j < n; j++) bits |= (uint64_t)(x[j] != 0) << j;
+    return bits;
+}
+
 /* The elements with g[j] != 0 and places[j] >= 0, in order, at places[j] + table[numbers[j]]; returns how
  * many. */
 static ptrdiff_t NAME(pick_all)(ptrdiff_t n, const int32_t table[16], const int32_t *numbers,

@@ -15,13 +15,13 @@ def fold_row(bint single, Py_ssize_t pixels, Py_ssize_t windows, Py_ssize_t taps
 
 
 def max_taps(bint single, Py_ssize_t windows, Py_ssize_t step, Py_ssize_t n, Py_ssize_t taps,
-             address x, address at, address numbers, address best, address which):
+             address x, address at, address numbers, double least, address best, address which):
     if single:
         f32.max_taps(windows, step, n, taps, <float*>x, <Py_ssize_t*>at, <int32_t*>numbers,
-                     <float*>best, <int32_t*>which)
+                     <float>least, <float*>best, <int32_t*>which)
     else:
         f64.max_taps(windows, step, n, taps, <double*>x, <Py_ssize_t*>at, <int32_t*>numbers,
-                     <double*>best, <int32_t*>which)
+                     least, <double*>best, <int32_t*>which)
 
 
 def scatter_taps(bint single, int add, Py_ssize_t windows, Py_ssize_t step, Py_ssize_t n,

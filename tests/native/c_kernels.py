@@ -305,12 +305,12 @@ class Kernels(SparseKernels):
             self.call("sum_rows", *x.shape, x_.address, x_.row, y_.address)
         return y_.array
 
-    def max_taps(self, x, at, numbers, n, *, which=True, windows=1, step=0):
+    def max_taps(self, x, at, numbers, n, *, least=-np.inf, which=True, windows=1, step=0):
         with self.memory() as m:
             x_, best = m.input(x), m.output(windows * n, self.dtype)
             at_, numbers_ = m.input(np.array(at, np.intp)), m.input(np.array(numbers, np.int32))
             which_ = m.inout(np.full(windows * n, -7, np.int32)) if which else None
-            args = (x_.address, at_.address, numbers_.address, best.address, address(which_))
+            args = x_.address, at_.address, numbers_.address, least, best.address, address(which_)
             self.call("max_taps", windows, step, n, len(at), *args)
         return best.array, which_ and which_.array
 

@@ -95,6 +95,10 @@ def pick_any(bint single, Py_ssize_t m, Py_ssize_t n, address a, Py_ssize_t a_ro
         return f64.pick_any(m, n, <double*>a, a_row, <int32_t*>at)
 
 
+def nonzero_bits(bint single, Py_ssize_t n, address x):
+    return f32.nonzero_bits(n, <float*>x) if single else f64.nonzero_bits(n, <double*>x)
+
+
 def activate(bint single, int kind, double slope, Py_ssize_t n, address x, address y):
     if single:
         f32.activate(kind, <float>slope, n, <float*>x, <float*>y)

@@ -25,6 +25,10 @@ class SparseKernels:
             count = self.call(name, len(g), *args, g_, values.address, at.address)
         return values.array[:count], at.array[:count]
 
+    def nonzero_bits(self, x):
+        with self.memory() as m:
+            return self.call("nonzero_bits", len(x), m.input(x).address)
+
     def pick_pairs(self, x):
         """Values (count, 2), and where each pair begins."""
         room = (len(x) + 1) // 2 + self.lanes

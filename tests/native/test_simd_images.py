@@ -137,6 +137,9 @@ def test_max_taps(kernels, rng, values):
             assert same_bits(which, numbers[place].astype(np.int32)), f"n={n} taps={taps}"
             alone, nothing = kernels.max_taps(x, at, numbers, n, which=False)
             assert nothing is None and same_bits(alone, best)
+            bound, unmoved = kernels.max_taps(x, at, numbers, n, least=0.5)
+            assert same_bits(bound, np.where(best < 0.5, best.dtype.type(0.5), best))
+            assert same_bits(unmoved, which)
 
 
 def test_a_row_of_windows_is_each_window_by_itself(kernels, rng):

@@ -102,6 +102,14 @@ def test_columns_in_which_a_row_is_not_zero(kernels, rng, gap):
         assert np.array_equal(kernels.pick_any(x, gap=gap), expected), f"m={m} n={n}"
 
 
+def test_bits_of_what_is_not_zero(kernels, rng):
+    smallest = np.finfo(kernels.dtype).smallest_subnormal
+    for n in (*kernels.sizes(), 63, 64):
+        x = rng.choice([0.0, -0.0, 1.0, np.nan, smallest], min(n, 64)).astype(kernels.dtype)
+        expected = sum(1 << int(place) for place in np.flatnonzero(x))
+        assert kernels.nonzero_bits(x) == expected, f"n={n}"
+
+
 def test_nan_and_infinity_come_through(kernels):
     for value, expected in ((np.nan, np.nan), (np.inf, np.inf)):
         values, b = np.array([1, value], kernels.dtype), np.ones((2, 5), kernels.dtype)
