@@ -111,22 +111,17 @@ typedef struct {
         }                                                                                         \
     }
 
-/* m rows are taken in the fewest tiles of at most MOST rows, all of nearly the same size: a small
- * last tile would leave most registers idle. */
-#define TILE_CASE(ROWS, VECTORS, P)                                                               \
-    case ROWS: NAME(tile_##P##ROWS##x##VECTORS)(TILE_ARGUMENTS); break;
-#define DEFINE_ROWS(MOST, VECTORS, P)                                                             \
+/* The tiles of 1 .. most rows for a number of vectors. */
+typedef void (*NAME(product_tile))(TILE_PARAMETERS);
+typedef struct {
+    ptrdiff_t most;
+    NAME(product_tile) tiles[14];
+} NAME(product_tiles);
+#define TILE_ENTRY(ROWS, VECTORS, P) NAME(tile_##P##ROWS##x##VECTORS),
+#define DEFINE_TILES(MOST, VECTORS, P)                                                            \
     UP_TO_##MOST(DEFINE_TILE, VECTORS, P)                                                         \
-    static void NAME(rows_##P##VECTORS)(ptrdiff_t m, TILE_PARAMETERS) {                           \
-        for (ptrdiff_t tiles = (m + MOST - 1) / MOST; tiles > 0; tiles--) {                       \
-            const ptrdiff_t rows = (m + tiles - 1) / tiles;                                       \
-            switch (rows) { UP_TO_##MOST(TILE_CASE, VECTORS, P) }                                 \
-            a += rows * shape->a_row;                                                             \
-            c += rows * shape->c_row;                                                             \
-            if (ahead) ahead += rows;                                                             \
-            m -= rows;                                                                            \
-        }                                                                                         \
-    }
+    static const NAME(product_tiles) NAME(tiles_##P##VECTORS) = {                                 \
+        MOST, {UP_TO_##MOST(TILE_ENTRY, VECTORS, P)}};
 #define UP_TO_2(X, ...) X(1, __VA_ARGS__) X(2, __VA_ARGS__)
 #define UP_TO_4(X, ...) UP_TO_2(X, __VA_ARGS__) X(3, __VA_ARGS__) X(4, __VA_ARGS__)
 #define UP_TO_6(X, ...) UP_TO_4(X, __VA_ARGS__) X(5, __VA_ARGS__) X(6, __VA_ARGS__)
@@ -140,42 +135,58 @@ typedef struct {
 #if VECTOR_REGISTERS == 32
 #define MOST_VECTORS 4
 #define SPARSE_TAPS UP_TO_4
-DEFINE_ROWS(14, 1, )
-DEFINE_ROWS(14, 2, )
-DEFINE_ROWS(8, 3, )
-DEFINE_ROWS(6, 4, )
+DEFINE_TILES(14, 1, )
+DEFINE_TILES(14, 2, )
+DEFINE_TILES(8, 3, )
+DEFINE_TILES(6, 4, )
 #else
 #define MOST_VECTORS 2
 #define SPARSE_TAPS UP_TO_2
-DEFINE_ROWS(12, 1, )
-DEFINE_ROWS(6, 2, )
+DEFINE_TILES(12, 1, )
+DEFINE_TILES(6, 2, )
 #endif
 #if VECTOR_BYTES == 64
-DEFINE_ROWS(14, 1, half_)
-DEFINE_ROWS(14, 2, half_)
-DEFINE_ROWS(8, 3, half_)
-DEFINE_ROWS(6, 4, half_)
+DEFINE_TILES(14, 1, half_)
+DEFINE_TILES(14, 2, half_)
+DEFINE_TILES(8, 3, half_)
+DEFINE_TILES(6, 4, half_)
 #endif
 
-typedef void (*NAME(product_rows))(ptrdiff_t m, TILE_PARAMETERS);
-
 /* The tiles for n columns. */
-#define ROWS_CASE(VECTORS, P)                                                                     \
-    case VECTORS: return NAME(rows_##P##VECTORS);
-static INLINE NAME(product_rows) NAME(rows_for)(ptrdiff_t n) {
+#define TILES_CASE(VECTORS, P)                                                                    \
+    case VECTORS: return &NAME(tiles_##P##VECTORS);
+static INLINE const NAME(product_tiles) *NAME(tiles_for)(ptrdiff_t n) {
     const ptrdiff_t vectors = (n + LANES - 1) / LANES;
 #if VECTOR_BYTES == 64
     if (2 * (vectors * LANES - n) >= LANES)
         switch (vectors) {
-            ROWS_CASE(1, half_) ROWS_CASE(2, half_) ROWS_CASE(3, half_) ROWS_CASE(4, half_)
+            TILES_CASE(1, half_) TILES_CASE(2, half_) TILES_CASE(3, half_) TILES_CASE(4, half_)
         }
 #endif
     switch (vectors) {
 #if MOST_VECTORS == 4
-        ROWS_CASE(4, ) ROWS_CASE(3, )
+        TILES_CASE(4, ) TILES_CASE(3, )
 #endif
-        ROWS_CASE(2, )
-    default: return NAME(rows_1);
+        TILES_CASE(2, )
+    default: return &NAME(tiles_1);
+    }
+}
+
+/* m rows are taken in the fewest tiles, all of nearly the same size: a small last tile would leave
+ * most registers idle. */
+static INLINE void NAME(product_rows)(const NAME(product_tiles) *tiles, ptrdiff_t m,
+                                      TILE_PARAMETERS) {
+    if (m > 0 && m <= tiles->most) { /* without divisions, which take as long as a small tile */
+        tiles->tiles[m - 1](TILE_ARGUMENTS);
+        return;
+    }
+    for (ptrdiff_t left = (m + tiles->most - 1) / tiles->most; left > 0; left--) {
+        const ptrdiff_t rows = (m + left - 1) / left;
+        tiles->tiles[rows - 1](TILE_ARGUMENTS);
+        a += rows * shape->a_row;
+        c += rows * shape->c_row;
+        if (ahead) ahead += rows;
+        m -= rows;
     }
 }
 
@@ -184,7 +195,7 @@ static void NAME(product_taps)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t 
                                const ptrdiff_t *b_at, ptrdiff_t b_row, const REAL *start, REAL *c,
                                ptrdiff_t c_row, const REAL *const *ahead) {
     const NAME(product_shape) shape = {n, k, taps, a_at, a_row, a_col, b, b_at, b_row, start, c_row};
-    if (n > 0) NAME(rows_for)(n)(m, &shape, a, c, ahead);
+    if (n > 0) NAME(product_rows)(NAME(tiles_for)(n), m, &shape, a, c, ahead);
 }
 
 static void NAME(product_planes)(ptrdiff_t planes, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,
@@ -193,10 +204,10 @@ static void NAME(product_planes)(ptrdiff_t planes, ptrdiff_t m, ptrdiff_t n, ptr
                                  ptrdiff_t c_plane, ptrdiff_t c_row) {
     const ptrdiff_t here = 0;
     NAME(product_shape) shape = {n, k, 1, &here, a_row, a_col, b, &here, b_row, NULL, c_row};
-    const NAME(product_rows) rows = NAME(rows_for)(n);
+    const NAME(product_tiles) *tiles = NAME(tiles_for)(n);
     for (ptrdiff_t q = 0; q < planes; q++) {
         shape.start = starts ? starts[q] : NULL;
-        rows(m, &shape, a, c, NULL);
+        NAME(product_rows)(tiles, m, &shape, a, c, NULL);
         a += a_plane;
         shape.b += b_plane;
         c += c_plane;

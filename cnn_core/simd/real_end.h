@@ -24,7 +24,7 @@
 #undef LINE
 #undef FAR
 #undef TERMS
-#undef DEFINE_ROWS
+#undef DEFINE_TILES
 #undef MOST_VECTORS
 #undef MOST_SPARSE
 #undef MOST_SPARSE_TAPS
