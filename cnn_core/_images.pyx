@@ -10,6 +10,7 @@ the images by as much as a micro-kernel may read past the last of them.
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
+from cnn_core._gemm cimport fetch_rows
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport activate, activate_backward, transpose
 from cnn_core._types cimport real
@@ -111,6 +112,8 @@ cdef inline void read_nchw(const convert_args* a, Py_ssize_t begin, Py_ssize_t e
             count = min(a.run, plane - p)
             y = p // a.width
             to = <real*>pixel(out, &a.at, n, y, p - y * a.width)
+            if a.start != NULL:    # from afar: the images of the next lane are fetched
+                fetch_rows(channels, count, source + MOST_IMAGES * channels * plane + p, plane)
             if channels == 1:
                 memcpy(to, source + p, count * sizeof(real))
             else:
