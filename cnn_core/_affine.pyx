@@ -47,7 +47,7 @@ cdef struct affine_args:
     Py_ssize_t n_strips
     Py_ssize_t n_groups  # of rows
     bint zeros           # whether x is worth a look for them
-    const int64_t* start # the first row of x that counts, or NULL
+    const int64_t* place # the address of the rows that count instead of x, or 0; may be NULL
     const void* source   # of x: row i is source[indices[offset[0] + i]]; NULL if not known
     const int64_t* indices
     const int64_t* offset
@@ -78,9 +78,9 @@ cdef inline void multiply(const affine_args* a, Py_ssize_t m, Py_ssize_t n, cons
 cdef inline void forward_range(const affine_args* a, Py_ssize_t begin, Py_ssize_t end,
                                const real* x, const real* W, const real* b,
                                real* out) noexcept nogil:
-    """`affine_forward_rows`, from row a.start on."""
-    if a.start != NULL:
-        x += a.start[0] * a.n_in
+    """`affine_forward_rows`, of the rows at a.place."""
+    if a.place != NULL and a.place[0] != 0:
+        x = <const real*><size_t>a.place[0]
     out += begin * a.n_out
     multiply(a, end - begin, a.n_out, x + begin * a.n_in, W, b, out)
     if a.activation != ACTIVATION_NONE:
@@ -200,12 +200,12 @@ cdef Task rows_task(kernel_t kernel, const void* args, size_t size, Py_ssize_t n
 
 def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[:, ::1] out,
             int activation=ACTIVATION_NONE, double slope=0.0, bint by_columns=False,
-            const int64_t[::1] start=None, bint zeros=False):
+            const int64_t[::1] place=None, bint zeros=False):
     """Task over rows, or over cache lines of a row where `by_columns`: out = f(x W + b).
 
     W may have more columns than out, which are not used. b may be None.
-    start : instead of all rows of x, those from start[0] on; the caller sees to it that there are
-        as many as in `out`. Not where `by_columns`.
+    place : unless place[0] is 0, the rows at this address are read when the task runs, not x; the
+        caller sees to it that they are there, of x's shape and dtype. Not where `by_columns`.
     zeros : whether x may be mostly zeros.
     """
     cdef affine_args args
@@ -213,12 +213,12 @@ def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[
     cdef Py_ssize_t line = LINE_BYTES // sizeof(real)
     expect(x.shape[1] == W.shape[0] and 0 < out.shape[1] <= W.shape[1]
            and (b is None or b.shape[0] == out.shape[1]), "x, W, b, out")
-    expect(out.shape[0] == x.shape[0] if start is None
-           else out.shape[0] <= x.shape[0] and start.shape[0] == 1 and not by_columns, "x, start")
+    expect(out.shape[0] == x.shape[0]
+           and (place is None or place.shape[0] == 1 and not by_columns), "x, place")
     args.n_rows = out.shape[0]
-    args.start = NULL
-    if start is not None:
-        args.start = &start[0]
+    args.place = NULL
+    if place is not None:
+        args.place = &place[0]
     args.n_in = W.shape[0]
     args.n_out = out.shape[1]
     args.w_row = W.shape[1]
@@ -232,7 +232,7 @@ def forward(const real[:, ::1] x, const real[:, ::1] W, const real[::1] b, real[
     args.slope = slope
     args.is_float = real is float
     arrays = (x.base, W.base, None if b is None else b.base, out.base,
-              None if start is None else start.base)
+              None if place is None else place.base)
     cdef Task task
     if not by_columns:
         task = rows_task(forward_kernel, &args, sizeof(args), args.n_rows, args.n_in, args.n_out,

@@ -93,7 +93,7 @@ cdef struct convert_args:
     Py_ssize_t width
     Py_ssize_t run               # pixels at once
     const void* source
-    const int64_t* start         # the first row of `source` that counts, or NULL
+    const int64_t* place         # the address of the rows that count instead, or 0; may be NULL
     const void* previous_data    # may be NULL
     void* out
     int activation
@@ -105,14 +105,17 @@ cdef inline void read_nchw(const convert_args* a, Py_ssize_t begin, Py_ssize_t e
                            const real* source, const real* previous, real* out) noexcept nogil:
     cdef Py_ssize_t n, p, y, count, channels = a.at.channels, plane = a.height * a.width
     cdef real* to
-    source += (begin if a.start == NULL else begin + a.start[0]) * channels * plane
+    cdef bint from_afar = a.place != NULL and a.place[0] != 0
+    if from_afar:
+        source = <const real*><size_t>a.place[0]
+    source += begin * channels * plane
     for n in range(begin, end):
         p = 0
         while p < plane:
             count = min(a.run, plane - p)
             y = p // a.width
             to = <real*>pixel(out, &a.at, n, y, p - y * a.width)
-            if a.start != NULL:    # from afar: the images of the next lane are fetched
+            if from_afar:    # the images of the next lane are fetched
                 fetch_rows(channels, count, source + MOST_IMAGES * channels * plane + p, plane)
             if channels == 1:
                 memcpy(to, source + p, count * sizeof(real))
@@ -166,30 +169,30 @@ cdef convert_args convert(Images images):
     return args
 
 
-cdef check_rows(Images images, Py_ssize_t rows, Py_ssize_t size, bint is_float,
-                bint starts=False):
+cdef check_rows(Images images, Py_ssize_t rows, Py_ssize_t size, bint is_float):
     cdef Py_ssize_t elements = images.channels * images.height * images.width
-    if (rows < images.n if starts else rows != images.n) or size != elements:
+    if rows != images.n or size != elements:
         raise ValueError("rows: expected as many elements as the images have")
     if is_float != images.is_float:
         raise TypeError("rows: expected the images' dtype")
 
 
 def from_rows(const real[:, ::1] rows, Images images, Images previous=None, int activation=0,
-              double slope=0.0, const int64_t[::1] start=None):
+              double slope=0.0, const int64_t[::1] place=None):
     """Task over images: from rows [N, C H W] in the order of NCHW; through f'(x) where `previous`
     is f(x).
 
-    start : instead of all rows, those from start[0] on; the caller sees to it that there are as
-        many as images.
+    place : unless place[0] is 0, the rows at this address are read when the task runs, not `rows`;
+        the caller sees to it that they are there, of the same shape and dtype.
     """
     cdef convert_args args = convert(images)
     cdef Py_ssize_t dense = images.width * images.channels
-    check_rows(images, rows.shape[0], rows.shape[1], sizeof(real) == sizeof(float),
-               start is not None)
+    check_rows(images, rows.shape[0], rows.shape[1], sizeof(real) == sizeof(float))
     args.source = &rows[0, 0]
-    if start is not None:
-        args.start = &start[0]
+    if place is not None:
+        if place.shape[0] != 1:
+            raise ValueError("place: expected one address")
+        args.place = &place[0]
     args.out = images.data
     args.run = images.width
     if previous is not None:
@@ -202,7 +205,7 @@ def from_rows(const real[:, ::1] rows, Images images, Images previous=None, int 
     elif args.at.row == dense:
         args.run *= images.height
     return new_task(read_kernel, &args, sizeof(args), images.n, 1, MOST_IMAGES, rows.shape[1],
-                    (rows.base, images, previous, None if start is None else start.base))
+                    (rows.base, images, previous, None if place is None else place.base))
 
 
 def to_rows(Images images, real[:, ::1] rows):

@@ -129,7 +129,7 @@ cdef void multiply_nonzeros(
     """C = A B + bias; a_row or a_col is 1. bias[n] may be NULL, and so may ahead[m], see
     `multiply_add_fetching`."""
     cdef double most = most_terms(n, a)
-    cdef Py_ssize_t i, terms, block, row = b_row, p = 0
+    cdef Py_ssize_t i, terms, block, row = b_row, p = 0, lead = 0
     cdef bint by_rows = a_col == 1
     cdef void* room = NULL
     cdef real* copy
@@ -137,7 +137,9 @@ cdef void multiply_nonzeros(
     if (min(m, k) > 0 and most > 0
             and (seems_sparse(m, k, a, a_row, nonzero_rows(a), most) if by_rows
                  else seems_sparse(k, m, a, a_col, 1, most))):
-        block = block_terms(n, k, by_rows, a)
+        if by_rows and a_row * <Py_ssize_t>sizeof(real) % LINE_BYTES == 0:
+            lead = <size_t>a % LINE_BYTES // sizeof(real)
+        block = block_terms(n, k + lead, by_rows, a)
         if copy_pays(m, n, b_row, a):
             row = round_up(n, LINE_BYTES // sizeof(real))
             room = malloc(LINE_BYTES + min(block, k) * row * sizeof(real))
@@ -145,6 +147,8 @@ cdef void multiply_nonzeros(
             row = row if room != NULL else b_row
         while p < k:
             terms, rows = min(block, k - p), b + p * b_row
+            if p == 0:    # the other blocks begin at cache lines of A
+                terms = min(block - lead, k)
             if room != NULL:
                 for i in range(terms):
                     memcpy(copy + i * row, rows + i * b_row, n * sizeof(real))

@@ -25,6 +25,14 @@ static INLINE ptrdiff_t NAME(any_in_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *
 #if VECTOR_BYTES == 64
     const ivec size = ~NAME(sign_bit)(NAME(splat)(-1)); /* all bits but the sign: -0 is 0 */
     PLACES places = FIRST_PLACES;
+    const ptrdiff_t head = (ptrdiff_t)(-(uintptr_t)a % (LINE * sizeof(REAL)) / sizeof(REAL));
+    if (head > 0 && head < n) { /* then vectors of the first row do not lie in two cache lines */
+        ivec any = (ivec)NAME(load_part)(a, head, 0);
+        UNROLL for (ptrdiff_t i = 1; i < m; i++) any |= (ivec)NAME(load_part)(a + i * a_row, head, 0);
+        count += NAME(keep_lanes)(ANY_BITS(any, size), (vec)any, places, NULL, at + count);
+        places = ADD_PLACES(places, ALL_PLACES((int)head));
+        j = head;
+    }
     for (; j < n; j += LANES) {
         ivec any = (ivec)NAME(load_n)(a + j, n - j, 0);
         UNROLL for (ptrdiff_t i = 1; i < m; i++) any |= (ivec)NAME(load_n)(a + i * a_row + j, n - j, 0);

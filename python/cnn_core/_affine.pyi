@@ -7,7 +7,7 @@ _Real = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 def forward(
     x: _Real, W: _Real, b: _Real | None, out: _Real, activation: int = ..., slope: float = ...,
-    by_columns: bool = ..., start: npt.NDArray[np.int64] | None = ...,
+    by_columns: bool = ..., place: npt.NDArray[np.int64] | None = ...,
     zeros: bool = ...,
 ) -> Task: ...
 def forward_strips(

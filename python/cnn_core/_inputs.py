@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import _checks as checks
-from cnn_core.blocks import Source
 from cnn_core.layers import Affine, Layer, Shape
 from cnn_core.ops.sparse import Int64, Rows, is_sparse
-from cnn_core.parts import Parts, flat
+from cnn_core.parts import Parts
 from cnn_core.plan import Plan
 
 Array = npt.NDArray[Any]
@@ -101,21 +100,25 @@ def reading(
     return plan.gather(x, indices, start, scale), [], []
 
 
-def reading_all(x: Input, plan: Plan, start: Int64, scale: float) -> Parts | Source:
+def reading_all(x: Input, plan: Plan, start: Int64, scale: float) -> Parts:
     """The same for the rows from start[0] on, of a plan without a gradient.
 
     Nothing where x is not in one piece: its rows have to be filled in.
     """
     if not in_one_piece(x):
         return Parts()
-    if plan.reads_in_place(x):
-        return flat(x), start
     return plan.gather(x, np.arange(len(x)), start, scale)
 
 
 def in_one_piece(x: Input) -> TypeGuard[Array]:
     """Whether a kernel can read the rows where they lie."""
     return isinstance(x, np.ndarray) and x.flags.c_contiguous and x.flags.aligned
+
+
+def address(x: Input, row: int) -> int:
+    """Of a row of an array in one piece."""
+    assert isinstance(x, np.ndarray)
+    return int(x.__array_interface__["data"][0]) + row * (x.nbytes // len(x))
 
 
 def dense(x: Input) -> Array:

@@ -23,7 +23,6 @@ from cnn_core.parts import Finished, Lane, Packing, Parts, flat
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 Border = tuple[int, int, int, int]
-Source = tuple[Array, Array]  # rows where they lie, and an array of the place of the first one
 
 NO_BORDER: Border = (0, 0, 0, 0)
 STRIP = 128  # inputs, at least, of a strip
@@ -147,10 +146,10 @@ class AffineBlock(Block):
         if n_strips > 1:
             self.strips = n_strips, -(-n // (GROUP if n_out > COPIED else 2 * GROUP))
 
-    def forward_from(self, source: Source) -> Parts:
-        """The outputs of rows that lie elsewhere than in `x`."""
-        W, b, (x, start) = self.layer.params["W"], self.layer.params["b"], source
-        options = self.y, self.code, self.slope, False, start, self.reads_data
+    def forward_from(self, place: Array) -> Parts:
+        """The outputs of rows that lie elsewhere than in `x`: at the address place[0]."""
+        W, b = self.layer.params["W"], self.layer.params["b"]
+        options = self.y, self.code, self.slope, False, place, self.reads_data
         line = LINE_BYTES // W.itemsize
         parts = Parts()
         if W.shape[1] % line and len(self.y) >= ROWS_TO_ALIGN:
@@ -158,7 +157,7 @@ class AffineBlock(Block):
                 self.aligned = _memory.zeros((len(W), -(-W.shape[1] // line) * line), W.dtype)
             parts.packing = [Packing(W, [ops.native.gemm.align_rows(W, self.aligned)])]
             W = self.aligned
-        parts.rows = [ops.native.affine.forward(x, W, b, *options)]
+        parts.rows = [ops.native.affine.forward(self.x, W, b, *options)]
         return parts
 
     def forward_strips(self, *following: Array) -> Parts:

@@ -19,7 +19,6 @@ from cnn_core.blocks import (
     Block,
     Border,
     Shape,
-    Source,
     activation_of,
 )
 from cnn_core.image_layers import AvgPool2D, BatchNorm, Conv2D, MaxPool2D
@@ -219,10 +218,9 @@ class ToImages(Block):
     def forward(self) -> Parts:
         return Parts(rows=[ops.native.images.from_rows(flat(self.x), self.y)])
 
-    def forward_from(self, source: Source) -> Parts:
-        """Images of rows that lie elsewhere than in `x`."""
-        rows, start = source
-        return Parts(rows=[ops.native.images.from_rows(rows, self.y, start=start)])
+    def forward_from(self, place: Array) -> Parts:
+        """Images of rows that lie elsewhere than in `x`: at the address place[0]."""
+        return Parts(rows=[ops.native.images.from_rows(flat(self.x), self.y, place=place)])
 
     def backward(self, previous: Block | None) -> Parts:
         if self.dx is None:

@@ -307,7 +307,10 @@ class Sequential(FlatParameters):
         for first in range(0, len(array), at_once):
             part, start[0] = slice(first, min(first + at_once, len(array))), first
             plan = self.plan(part.stop - first, kind, **use)
-            if plan is not last:
+            if in_place:
+                calls = plan.steps_in_place(bool(kind))
+                plan.place[0] = _inputs.address(array, first)
+            elif plan is not last:
                 last = plan
                 read = _inputs.reading_all(array, plan, start, self.input_scale)
                 calls = plan.steps(False, read) if kind else plan.forward_steps(read)
@@ -317,6 +320,7 @@ class Sequential(FlatParameters):
                 plan.fill_targets(target[part], None if weights is None else weights[part])
             for call in calls:
                 call()
+            plan.place[0] = 0
             yield part, plan
 
     def evaluate(

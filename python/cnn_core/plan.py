@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cnn_core import _memory, ops
-from cnn_core.blocks import AffineBlock, Block, Shape, Source
+from cnn_core.blocks import AffineBlock, Block, Shape
 from cnn_core.layers import Layer
 from cnn_core.losses import Loss
 from cnn_core.ops.images import Images, to_array
@@ -99,6 +99,8 @@ class Plan:
         self.labels: Array | None = np.zeros(n, np.int64) if targets == "labels" else None
         self.target: Array | None = np.zeros(self.y.shape, dtype) if targets == "rows" else None
         self.weights: Array | None = np.ones(n) if weighted else None
+        #: the address of the rows that the steps `in_place` read
+        self.place = np.zeros(1, np.int64)
         self._steps: dict[str, list[Callable[[], None]]] = {}
 
     def _segments(
@@ -204,7 +206,7 @@ class Plan:
         return self.y
 
     def reads_in_place(self, source: Array) -> bool:
-        """Whether `forward_steps` and `steps` can do without the rows' copy in `x`."""
+        """Whether `steps_in_place` can do without the rows' copy in `x`."""
         segment = self.segments[0] if self.native else None
         if not isinstance(segment, NativeSegment) or segment.strips:
             return False
@@ -226,10 +228,19 @@ class Plan:
             most = min(most, max(1, room // math.prod(shape)))
         return -(-n // -(-n // most))
 
-    def forward_steps(self, read: Parts | Source) -> list[Callable[[], None]]:
+    def steps_in_place(self, evaluates: bool) -> list[Callable[[], None]]:
+        """`steps` or `forward_steps` of the rows at the address place[0], where `reads_in_place`
+        holds; made once."""
+        name = "evaluate in place" if evaluates else "forward in place"
+        if name not in self._steps:
+            make = partial(self.steps, False) if evaluates else self.forward_steps
+            self._steps[name] = make(self.place)
+        return self._steps[name]
+
+    def forward_steps(self, read: Parts | Array) -> list[Callable[[], None]]:
         """What to call, in this order, for `y`.
 
-        read : what puts rows into `x`, or rows for which `reads_in_place` holds.
+        read : what puts rows into `x`, or an array with the address of rows, see `steps_in_place`.
         """
         if len(self.segments) == 1 and isinstance(self.segments[0], NativeSegment):
             segment = self.segments[0]
@@ -240,7 +251,7 @@ class Plan:
     def steps(
         self,
         gradient: bool,
-        read: Parts | Source,
+        read: Parts | Array,
         update: Update = no_update,
         keep_outputs: bool = False,
     ) -> list[Callable[[], None]]:

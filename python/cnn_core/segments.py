@@ -21,7 +21,6 @@ from cnn_core.blocks import (
     FlattenBlock,
     Shape,
     SoftmaxBlock,
-    Source,
 )
 from cnn_core.image_blocks import (
     BatchNormBlock,
@@ -126,8 +125,8 @@ class NativeSegment:
         """The forward pass, from block `first` on."""
         return sum((parts for _, parts in self.forward_blocks(first, passing)), Parts())
 
-    def reading_parts(self, read: Parts | Source, passing: bool) -> Parts:
-        """The forward pass of rows that `read` puts into `x`, or that `reader` reads."""
+    def reading_parts(self, read: Parts | Array, passing: bool) -> Parts:
+        """The forward pass of rows that `read` puts into `x`, or whose address it holds."""
         reader, dense = self.reader, self.dense
         if not isinstance(read, Parts):
             assert reader is not None
