@@ -8,12 +8,14 @@ from libc.string cimport memcpy
 
 from cnn_core._bounds cimport expect
 from cnn_core._parallel cimport new_task
-from cnn_core._simd cimport scale_f32, scale_f64, scale_u8
+from cnn_core._simd cimport fetch, scale_f32, scale_f64, scale_u8
 from cnn_core._strips cimport group_begin, strip_begin
 from cnn_core._types cimport real
 
 cdef enum:
     MOST_ROWS = 48
+    ROWS_AHEAD = 6       # are fetched: what a lane of images takes at once
+    LINE_BYTES = 64
 
 ctypedef fused source_type:
     uint8_t
@@ -36,8 +38,20 @@ cdef struct gather_args:
     void* out
     bint is_float
     Py_ssize_t n_rows
+    Py_ssize_t n_indices
+    Py_ssize_t row_bytes
     Py_ssize_t n_strips
     Py_ssize_t n_groups
+
+
+cdef inline void fetch_ahead(const gather_args* a, Py_ssize_t i) noexcept nogil:
+    """The row that comes ROWS_AHEAD rows behind row i."""
+    cdef Py_ssize_t at = a.offset[0] + i + ROWS_AHEAD, byte = 0
+    if at < a.n_indices:
+        at = a.indices[at] * a.row_bytes
+        while byte < a.row_bytes:
+            fetch(<const char*>a.source + at + byte)
+            byte += LINE_BYTES
 
 
 cdef inline void gather(const gather_args* a, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first,
@@ -48,6 +62,8 @@ cdef inline void gather(const gather_args* a, Py_ssize_t begin, Py_ssize_t end, 
     cdef bint copies = a.scale == 1 and a.kind == same
     for i in range(begin, end):
         at = a.indices[a.offset[0] + i] * a.row + first
+        if n == a.row:
+            fetch_ahead(a, i)
         if copies:    # to the last bit, subnormal numbers too
             memcpy(out + i * a.row + first, <const real*>a.source + at, n * sizeof(real))
         elif a.kind == SOURCE_U8:
@@ -102,6 +118,8 @@ def gather_rows(const source_type[:, ::1] source, const int64_t[::1] indices,
     args.out = &out[0, 0]
     args.is_float = real is float
     args.n_rows = out.shape[0]
+    args.n_indices = indices.shape[0]
+    args.row_bytes = source.shape[1] * sizeof(source_type)
     args.n_strips = n_strips
     args.n_groups = n_groups
     arrays = (source.base, indices.base, offset.base, out.base)
