@@ -54,7 +54,15 @@ static ptrdiff_t NAME(pick_pairs)(ptrdiff_t n, const REAL *x, REAL *values, int3
             }                                                                                     \
         }                                                                                         \
     }
+/* As many rows as registers hold weights of: each call begins with all of them, for a few pairs. */
+#if VECTOR_REGISTERS == 32
+#define MOST_SPREAD(taps) ((taps) <= 5 ? 5 : (taps) == 6 ? 4 : 3)
+#define ALL_SPREAD(X, P)                                                                          \
+    UP_TO_8(X, 1, P) UP_TO_8(X, 2, P) UP_TO_8(X, 3, P) UP_TO_6(X, 4, P) UP_TO_4(X, 5, P) X(5, 5, P)
+#else
+#define MOST_SPREAD(taps) 2
 #define ALL_SPREAD(X, P) UP_TO_8(X, 1, P) UP_TO_8(X, 2, P)
+#endif
 ALL_SPREAD(DEFINE_SPREAD, )
 #if VECTOR_BYTES == 64
 ALL_SPREAD(DEFINE_SPREAD, half_)
@@ -69,7 +77,7 @@ static void NAME(spread_pairs)(ptrdiff_t count, const int32_t *at, const REAL *v
                                ptrdiff_t w_row, ptrdiff_t w_tap, REAL *const *sums,
                                ptrdiff_t step) {
     while (rows > 0) {
-        const ptrdiff_t some = rows > 1 ? 2 : 1;
+        const ptrdiff_t some = rows < MOST_SPREAD(taps) ? rows : MOST_SPREAD(taps);
         for (ptrdiff_t column = 0; column < n; column += LANES) {
 #if VECTOR_BYTES == 64
             if (2 * (n - column) <= LANES) {

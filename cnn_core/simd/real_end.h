@@ -44,6 +44,7 @@
 #undef DEFINE_SPREAD
 #undef ALL_SPREAD
 #undef SPREAD_CASE
+#undef MOST_SPREAD
 #undef FOR_VECTORS
 #undef DEFINE_SCALE
 #undef INPUTS_AT_ONCE
