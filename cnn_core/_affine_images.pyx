@@ -29,6 +29,7 @@ cdef enum:
     IMAGES = 24          # whose elements stay there until they have gone through f'
     INPUTS = 256         # elements of an image at once: their weights stay in the next cache
     PIXELS_AHEAD = 2     # whose weights are fetched
+    ENDS = 16            # elements that are read behind a row, at most
 
 
 cdef struct images_args:
@@ -173,28 +174,28 @@ cdef inline void forward_run(
 ) noexcept nogil:
     """out += the products of some channels of some pixels of all images; x points at those of the
     first image."""
-    cdef Py_ssize_t widest = max_columns(W), plane = a.n_pixels * a.n_out, j = 0, width, i
-    cdef Py_ssize_t x_taps[TERMS]
-    cdef Py_ssize_t w_taps[TERMS]
+    cdef Py_ssize_t widest = max_columns(W), plane = a.n_pixels * a.n_out, j = 0, width, i, c
+    cdef Py_ssize_t whole = pixels, x_taps[TERMS], w_taps[TERMS]
     cdef real panel[TERMS * MOST_COLUMNS]
-    # Of the very last row of W no whole vectors can be read.
-    cdef bint ends = first + pixels == a.n_pixels and channel + channels == a.at.channels
-    pixels -= ends
-    for i in range(pixels):
+    cdef const real* rows
+    if channel + channels == a.at.channels:    # the last rows of W, behind which nothing is read
+        whole = max(min(pixels, a.n_pixels - ENDS // a.n_out - 1 - first), 0)
+    for i in range(whole):
         x_taps[i], w_taps[i] = i * channels, i * a.n_out
     fetch_rows(a.n_images, pixels * channels, x + pixels * channels, a.at.image)    # the next ones
     W += channel * plane + first * a.n_out
     while j < a.n_out:
         width = min(widest, a.n_out - j)
-        fetch_rows(channels if not ends else 0, width, W + j + pixels * a.n_out, plane)
-        multiply_add_taps(a.n_images, width, channels, pixels, x, x_taps, a.at.image, 1, W + j,
+        if first + pixels < a.n_pixels:
+            fetch_rows(channels, width, W + j + pixels * a.n_out, plane)
+        multiply_add_taps(a.n_images, width, channels, whole, x, x_taps, a.at.image, 1, W + j,
                           w_taps, plane, <const real*>NULL, out + j, a.n_out)
-        if ends:
-            for i in range(channels):
-                memcpy(panel + i * widest, W + j + pixels * a.n_out + i * plane,
-                       width * sizeof(real))
-            multiply_add_tile(a.n_images, width, channels, x + pixels * channels, a.at.image, 1,
-                              panel, widest, <const real*>NULL, out + j, a.n_out)
+        for i in range(whole, pixels):
+            rows = W + i * a.n_out + j
+            for c in range(channels):
+                memcpy(panel + c * widest, rows + c * plane, width * sizeof(real))
+            multiply_add_tile(a.n_images, width, channels, x + i * channels, a.at.image, 1, panel,
+                              widest, <const real*>NULL, out + j, a.n_out)
         j += width
 
 
