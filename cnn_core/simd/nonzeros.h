@@ -17,6 +17,18 @@
 #define MOST_SHARED(rows) 8
 #endif
 
+#if VECTOR_BYTES == 64
+/* Lists the columns of up to a vector, of which the first is at place `column`; returns how many. */
+#define ANY_IN_VECTOR(LOAD, column, ...)                                                          \
+    {                                                                                             \
+        ivec any = (ivec)NAME(LOAD)(a + (column) __VA_ARGS__);                                    \
+        UNROLL for (ptrdiff_t i = 1; i < m; i++)                                                  \
+            any |= (ivec)NAME(LOAD)(a + i * a_row + (column) __VA_ARGS__);                        \
+        const PLACES places = ADD_PLACES(FIRST_PLACES, ALL_PLACES((int)(column)));                \
+        count += NAME(keep_lanes)(ANY_BITS(any, size), (vec)any, places, NULL, at + count);       \
+    }
+#endif
+
 /* The j with an element that is not 0 in one of the rows of n elements, m or NONZERO_ROWS, in order;
  * returns how many. */
 static INLINE ptrdiff_t NAME(any_in_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *a, ptrdiff_t a_row,
@@ -24,21 +36,14 @@ static INLINE ptrdiff_t NAME(any_in_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *
     ptrdiff_t count = 0, j = 0;
 #if VECTOR_BYTES == 64
     const ivec size = ~NAME(sign_bit)(NAME(splat)(-1)); /* all bits but the sign: -0 is 0 */
-    PLACES places = FIRST_PLACES;
     const ptrdiff_t head = (ptrdiff_t)(-(uintptr_t)a % (LINE * sizeof(REAL)) / sizeof(REAL));
     if (head > 0 && head < n) { /* then vectors of the first row do not lie in two cache lines */
-        ivec any = (ivec)NAME(load_part)(a, head, 0);
-        UNROLL for (ptrdiff_t i = 1; i < m; i++) any |= (ivec)NAME(load_part)(a + i * a_row, head, 0);
-        count += NAME(keep_lanes)(ANY_BITS(any, size), (vec)any, places, NULL, at + count);
-        places = ADD_PLACES(places, ALL_PLACES((int)head));
+        ANY_IN_VECTOR(load_part, j, , head, 0)
         j = head;
     }
-    for (; j < n; j += LANES) {
-        ivec any = (ivec)NAME(load_n)(a + j, n - j, 0);
-        UNROLL for (ptrdiff_t i = 1; i < m; i++) any |= (ivec)NAME(load_n)(a + i * a_row + j, n - j, 0);
-        count += NAME(keep_lanes)(ANY_BITS(any, size), (vec)any, places, NULL, at + count);
-        places = ADD_PLACES(places, ALL_PLACES((int)LANES));
-    }
+    for (; j + LANES <= n; j += LANES) ANY_IN_VECTOR(load, j, )
+    if (j < n) ANY_IN_VECTOR(load_part, j, , n - j, 0)
+    j = n;
 #elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
     __m128i places = _mm_setr_epi32(0, 1, 2, 3);
     for (; j + 4 <= n; j += 4) {
@@ -181,6 +186,7 @@ static int NAME(product_nonzeros)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const R
 }
 #undef SHARED_TERM
 #if VECTOR_BYTES == 64
+#undef ANY_IN_VECTOR
 #undef PLACES
 #undef FIRST_PLACES
 #undef ADD_PLACES
