@@ -183,7 +183,8 @@ cdef extern from "simd/simd.h" nogil:
         void (*add_scaled)(Py_ssize_t, const double*, double, const double*,
                            double*) noexcept nogil
         void (*max_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*,
-                         const Py_ssize_t*, const int32_t*, double, double*, int32_t*) noexcept nogil
+                         const Py_ssize_t*, const int32_t*, double, double*,
+                         int32_t*) noexcept nogil
         void (*scatter_taps)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                              const Py_ssize_t*, const int32_t*, const int32_t*, const double*,
                              double*) noexcept nogil

@@ -103,8 +103,12 @@ def test_rows_are_copied_together(kernels, rng):
 
 def check(kernels, rng, sizes, filters, kernel, padding, share, name="none", n=2):
     """By images and by rows, amid wider borders, against the sum of all terms."""
+    x = images(rng, (n, 1, *sizes), share, kernels.dtype)
+    check_images(kernels, rng, x, filters, kernel, padding, name)
+
+
+def check_images(kernels, rng, x, filters, kernel, padding, name):
     dtype = kernels.dtype
-    x = images(rng, (n, 1, *sizes), share, dtype)
     W = rng.integers(-4, 5, (filters, 1, *kernel)).astype(dtype)
     b = rng.integers(-9, 10, filters).astype(dtype)
     exact = reference_images.conv2d_forward(x, W, b, padding=padding).astype(dtype)
@@ -112,7 +116,7 @@ def check(kernels, rng, sizes, filters, kernel, padding, share, name="none", n=2
     for more, by_rows in ((0, False), (1, True), (2, False)):
         convolution = Convolution(x.shape, W.shape, dtype, padding=padding, more=more, **UNIT)
         actual = convolution.forward(x, W, b, ACTIVATIONS[name], 0.25, by_rows=by_rows)
-        assert np.array_equal(actual, expected), f"{sizes} {filters} {kernel}"
+        assert np.array_equal(actual, expected), f"{x.shape} {filters} {kernel}"
 
 
 @pytest.mark.parametrize("share", SHARES)
@@ -140,6 +144,16 @@ def test_images_of_edge_sizes(kernels, rng):
 def test_activations(kernels, rng, name):
     for filters in (6, 16):
         check(kernels, rng, (9, 12), filters, (5, 5), (2, 2, 2, 2), 0.2, name)
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "tanh", "relu"])
+def test_beside_what_pixels_have_seen_stands_f_of_b(kernels, rng, name):
+    """Digits of one to four pixels at every edge and corner, and nowhere."""
+    for rows, columns in ((0, 0), (8, 11), (0, 11), (4, 5), (slice(3, 5), slice(4, 6)), (8, 0)):
+        x = np.zeros((2, 1, 9, 12), kernels.dtype)
+        x[1, 0, rows, columns] = 3
+        for filters, padding in ((5, (0, 0, 0, 0)), (16, (1, 2, 2, 1))):
+            check_images(kernels, rng, x, filters, (3, 3), padding, name)
 
 
 def test_nan_and_infinite_pixels_come_through(kernels, rng):

@@ -1,5 +1,7 @@
 """Plans: fused kernels against the same layers one by one, the buffers, and the cache of plans."""
 
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -181,6 +183,28 @@ def test_a_long_input_is_cut_into_parts_of_nearly_one_size():
     assert cut.rows_at_once(1_000, False) == 40
     huge = cc.Sequential([cc.Affine(2)], input_shape=(2**20,)).plan(1)
     assert huge.rows_at_once(3, False) == 1
+
+
+@pytest.mark.parametrize("shape", [(64,), (1, 8, 8)])
+def test_rows_are_read_at_their_place_and_let_go(shape):
+    """The program of a long input is made once: for other rows of as many, of any alignment too."""
+    reader = cc.Affine(5) if len(shape) == 1 else cc.Conv2D(3, 3)
+    net = cc.Sequential([reader, cc.Sigmoid(), cc.Flatten()], input_shape=shape, dtype="float64")
+    t = np.zeros(700, np.int64)
+    steps = set()
+    for seed in range(3):
+        room = np.random.default_rng(seed).standard_normal(700 * 64 + 3)
+        x = room[seed : seed + 700 * 64].reshape(700, *shape)
+        x.flags.writeable = seed == 0
+        expected = np.concatenate([net.forward(x[i : i + 1]) for i in range(700)])
+        assert same_bits(net.predict(x), expected)
+        assert net.evaluate(x, t)[0] == net.evaluate(x.copy(), t)[0]
+        steps |= {id(net.plan(700).steps_in_place(False))}
+        gone = weakref.ref(x)
+        del x
+        assert gone() is None
+        assert net.plan(700).place[0] == 0
+    assert len(steps) == 1
 
 
 # ---- the cache -----------------------------------------------------------------------------------
