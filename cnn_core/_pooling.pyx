@@ -47,6 +47,7 @@ cdef struct pool_args:
     double slope
     int32_t* which        # [N, OH, OW, C]: number of the tap that was the maximum
     bint is_average
+    bint is_relu                 # y passes through a ReLU
     bint is_apart                # maxima of windows that do not overlap and lie in the image
     bint covers                  # and leave no pixel out
     bint is_float
@@ -99,7 +100,7 @@ cdef void forward_row(const pool_args* a, Py_ssize_t oy, const real* source, rea
                                source + window.first + w * step + window.at[t], out + w * c)
         else:
             max_taps(run, step, c, window.taps, source + window.first, window.at, window.numbers,
-                     -INFINITY, out, which)
+                     0 if a.is_relu else -INFINITY, out, which)
         ox += run
         out += run * c
         if which != NULL:
@@ -236,13 +237,18 @@ cdef pool_args bind(Images x, Images y, size, stride, padding, bint average):
     return args
 
 
-def forward(Images x, Images y, int32_t[::1] which, size, stride, padding, bint average):
-    """Task over images. which: [N OH OW C] for the backward pass of the maximum, or None."""
+def forward(Images x, Images y, int32_t[::1] which, size, stride, padding, bint average,
+            bint relu=False):
+    """Task over images. which: [N OH OW C] for the backward pass of the maximum, or None.
+
+    relu : whether the maximum passes through a ReLU, as that of such outputs would be.
+    """
     cdef pool_args args = bind(x, y, size, stride, padding, average)
     if which is not None:
         if which.shape[0] < y.n * y.height * y.width * y.channels:
             raise ValueError("which is too small")
         args.which = &which[0]
+    args.is_relu = relu
     return new_task(forward_kernel, &args, sizeof(args), x.n, 1, MOST_IMAGES,
                     2.0 * y.height * y.width * y.channels * min(args.kh, args.height)
                     * min(args.kw, args.width), (x, y, None if which is None else which.base))

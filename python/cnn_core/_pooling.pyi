@@ -23,6 +23,7 @@ def forward(
     stride: tuple[int, int],
     padding: Sequence[int],
     average: bool,
+    relu: bool = ...,
 ) -> Task: ...
 def apart(
     size: tuple[int, int], stride: tuple[int, int], padding: Sequence[int], average: bool

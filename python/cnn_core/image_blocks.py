@@ -82,12 +82,19 @@ class ConvBlock(Block):
         return Parts(packing=[pack], rows=[[[task]] if self.by_rows else task])
 
     def forward_with(self, behind: Block) -> Parts | None:
-        if self.pooled is None or not self.pooled.takes_forward or self.by_rows:
+        if self.pooled is None or self.by_rows:
             return None
         assert isinstance(behind, PoolBlock)
+        if not self.pooled.takes_forward and self.code != ops.ACTIVATIONS["relu"]:
+            return None
         packed, pack = self.packed(False)
-        options = packed, self.layer.params["b"], behind.y, behind.numbers(), self.code, self.slope
-        return Parts(packing=[pack], rows=[self.pooled.forward(self.x, *options)])
+        x, b = self.x, self.layer.params["b"]
+        if self.pooled.takes_forward:
+            options = packed, b, behind.y, behind.numbers(), self.code, self.slope
+            return Parts(packing=[pack], rows=[self.pooled.forward(x, *options)])
+        # The maximum of what a ReLU lets pass is the ReLU of the maximum.
+        task = self.convolution.forward(x, packed, b, self.y, 0, 0.0)
+        return Parts(packing=[pack], rows=[task]) + behind.forward(relu=True)
 
     def backward(self, previous: Block | None) -> Parts:
         _, n_sums, size = self.convolution.sums(len(self.x))
@@ -145,9 +152,9 @@ class PoolBlock(Block):
             self.which = np.zeros(len(self.x) * math.prod(self.sample_shape), np.int32)
         return self.which
 
-    def forward(self) -> Parts:
-        pool = ops.native.pooling.forward
-        return Parts(rows=[pool(self.x, self.y, self.numbers(), *self.window, self.average)])
+    def forward(self, relu: bool = False) -> Parts:
+        options = self.numbers(), *self.window, self.average, relu
+        return Parts(rows=[ops.native.pooling.forward(self.x, self.y, *options)])
 
     def backward(self, previous: Block | None) -> Parts:
         if self.joined or self.dx is None:
