@@ -5,7 +5,8 @@
 
 Of 8 rows of x, element by element, 8 planes are made. Plane by plane they are multiplied by what
 the weights have become: one matrix product over the columns of the kernel and the channels, which
-lie side by side. 8 products take the place of 20; A, B and G stand in simd/winograd_rows.h. The
+lie side by side. 8 products take the place of 20, and 6 that of 10 for up to two last rows, by
+F(2, 5); A, B and G stand in simd/winograd_rows.h. The
 rounding stays near that of the direct sums (about twice as large). An output depends on its own
 tile's rows only. Sums of large numbers may overflow where the direct ones would not.
 
@@ -28,6 +29,8 @@ from cnn_core._winograd_rows cimport MOST_WIDTH, ROW_PLANES, TILE_ROWS
 
 cdef enum:
     KERNEL_ROWS = 5
+    FEW_ROWS = 2       # of a tile, which need
+    FEW_PLANES = 5     # and the last one
     WIDEST = 64        # columns of a panel, at most
 
 
@@ -77,11 +80,13 @@ cdef bint find_room(const conv_args* a, const real* b, tile_room* room) noexcept
     return True
 
 
-cdef inline void tile_products(const conv_args* a, const real* weights,
+cdef inline void tile_products(const conv_args* a, const real* weights, Py_ssize_t rows,
                                const tile_room* room) noexcept nogil:
-    """m[plane, ox, f] = sum over s, c of v[plane, ox + s, c] weights[plane, s, c, f]"""
+    """m[plane, ox, f] = sum over s, c of v[plane, ox + s, c] weights[plane, s, c, f], for those
+    planes that `rows` rows need."""
     cdef Py_ssize_t widest = max_columns(weights), j0 = 0, width, stride, plane, q
-    cdef Py_ssize_t terms = a.kw * a.inner
+    cdef Py_ssize_t terms = a.kw * a.inner, first = FEW_PLANES if rows <= FEW_ROWS else ROW_PLANES
+    cdef Py_ssize_t last = ROW_PLANES - 1
     cdef const real* starts[ROW_PLANES]
     while j0 < a.outer:
         width = min(widest, a.outer - j0)
@@ -90,9 +95,14 @@ cdef inline void tile_products(const conv_args* a, const real* weights,
         for q in range(ROW_PLANES):
             starts[q] = <const real*>room.start + j0
         starts[1] += round_up(a.outer, lanes(weights))
-        multiply_add_planes(ROW_PLANES, a.out_width, width, terms, <const real*>room.v,
-                            room.x_plane, a.inner, 1, weights, plane, stride, starts,
-                            <real*>room.m + j0, room.y_plane, a.outer)
+        multiply_add_planes(first, a.out_width, width, terms, <const real*>room.v, room.x_plane,
+                            a.inner, 1, weights, plane, stride, starts, <real*>room.m + j0,
+                            room.y_plane, a.outer)
+        if first < ROW_PLANES:
+            multiply_add_planes(1, a.out_width, width, terms,
+                                <const real*>room.v + last * room.x_plane, 0, a.inner, 1,
+                                weights + last * plane, 0, stride, starts,
+                                <real*>room.m + last * room.y_plane + j0, 0, a.outer)
         weights += ROW_PLANES * plane
         j0 += widest
 
@@ -114,7 +124,7 @@ cdef void winograd_tile_rows(const conv_args* a, Py_ssize_t begin, Py_ssize_t en
         if found:
             winograd_rows_input(width, pixel(x, &a.x, n, oy, 0), a.x.row, rows + KERNEL_ROWS - 1,
                                 <real*>room.v, room.x_plane)
-            tile_products(a, weights, &room)
+            tile_products(a, weights, rows, &room)
             winograd_rows_output(size, <const real*>room.m, room.y_plane, to, a.y.row, rows)
         for r in range(rows):
             if not found:    # no memory: NaN is seen, a wrong number is not

@@ -226,10 +226,11 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
     void (*winograd_weights_gradient)(ptrdiff_t n, const REAL *m, ptrdiff_t plane, REAL *dg,      \
                                       ptrdiff_t dg_row);                                          \
     /* Winograd's F(4, 5) over rows, see winograd_rows.h; plane p of element j at p plane + j.    \
-     * v = B^T d of 8 rows of x, of which the first `rows` are there; the others count as 0. */   \
+     * v = B^T d of 8 rows of x, of which the first `rows` are there; the others count as 0. Of up\
+     * to 6 rows, the values of F(2, 5), without planes 5 and 6. */                               \
     void (*winograd_rows_input)(ptrdiff_t n, const REAL *x, ptrdiff_t x_row, ptrdiff_t rows,      \
                                 REAL *v, ptrdiff_t plane);                                        \
-    /* y = A^T m, 4 rows of which the first `rows` are written. */                                \
+    /* y = A^T m, 4 rows of which the first `rows` are written; up to 2 are those of F(2, 5). */  \
     void (*winograd_rows_output)(ptrdiff_t n, const REAL *m, ptrdiff_t plane, REAL *y,            \
                                  ptrdiff_t y_row, ptrdiff_t rows);                                \
     /* u = G g, with weight r < 5 at g[r g_row + j]. */                                           \
