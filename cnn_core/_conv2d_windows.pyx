@@ -82,11 +82,10 @@ cdef void convolve_image(const conv_args* a, const Windows* windows, const real*
     for row in range(room.rows):
         room.used[row] = split(room.width, x + row * a.x.row, columns + 2 * row * room.odd,
                                columns + (2 * row + 1) * room.odd)
-    for row in range(windows.out_height):
-        max_windows(a.outer, width, a.kh, a.kw, columns + 4 * row * room.odd, 2 * room.odd,
-                    room.odd, room.used + 2 * row, weights, round_up(a.outer, lanes(x)), b,
-                    a.activation == ACTIVATION_RELU, best + row * width,
-                    room.which + row * width if which != NULL else NULL, room.plane)
+    max_windows(a.outer, windows.out_height, width, a.kh, a.kw, columns, 2 * room.odd, room.odd,
+                room.used, weights, round_up(a.outer, lanes(x)), b,
+                a.activation == ACTIVATION_RELU, best, room.which if which != NULL else NULL,
+                room.plane)
     if a.y.row == width * a.outer:
         some = room.plane    # no border: all rows at once
     for row in range(room.plane // some):

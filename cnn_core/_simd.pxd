@@ -91,9 +91,9 @@ cdef extern from "simd/simd.h" nogil:
         void (*window_gradients)(Py_ssize_t, const int32_t*, const int32_t*, Py_ssize_t,
                                  const float*, const int32_t*, const float*, Py_ssize_t,
                                  Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) noexcept nogil
-        void (*max_windows)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*,
-                            Py_ssize_t, Py_ssize_t, const unsigned char*, const float*,
-                            Py_ssize_t, const float*, bint, float*, int32_t*,
+        void (*max_windows)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                            const float*, Py_ssize_t, Py_ssize_t, const unsigned char*,
+                            const float*, Py_ssize_t, const float*, bint, float*, int32_t*,
                             Py_ssize_t) noexcept nogil
         void (*copy_rows)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*) noexcept nogil
         void (*winograd_input)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t,
@@ -203,9 +203,9 @@ cdef extern from "simd/simd.h" nogil:
         void (*window_gradients)(Py_ssize_t, const int32_t*, const int32_t*, Py_ssize_t,
                                  const double*, const int32_t*, const double*, Py_ssize_t,
                                  Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) noexcept nogil
-        void (*max_windows)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*,
-                            Py_ssize_t, Py_ssize_t, const unsigned char*, const double*,
-                            Py_ssize_t, const double*, bint, double*, int32_t*,
+        void (*max_windows)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                            const double*, Py_ssize_t, Py_ssize_t, const unsigned char*,
+                            const double*, Py_ssize_t, const double*, bint, double*, int32_t*,
                             Py_ssize_t) noexcept nogil
         void (*copy_rows)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*) noexcept nogil
         void (*winograd_input)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t,

@@ -121,16 +121,16 @@ cdef inline void window_gradients(
 
 
 cdef inline void max_windows(
-    Py_ssize_t n, Py_ssize_t windows, Py_ssize_t kh, Py_ssize_t kw, const real* x,
-    Py_ssize_t x_row, Py_ssize_t odd, const unsigned char* used, const real* w, Py_ssize_t w_tap,
-    const real* b, bint relu, real* best, int32_t* which, Py_ssize_t plane,
+    Py_ssize_t n, Py_ssize_t rows, Py_ssize_t windows, Py_ssize_t kh, Py_ssize_t kw,
+    const real* x, Py_ssize_t x_row, Py_ssize_t odd, const unsigned char* used, const real* w,
+    Py_ssize_t w_tap, const real* b, bint relu, real* best, int32_t* which, Py_ssize_t plane,
 ) noexcept nogil:
     if real is float:
-        f32.max_windows(n, windows, kh, kw, x, x_row, odd, used, w, w_tap, b, relu, best, which,
-                        plane)
+        f32.max_windows(n, rows, windows, kh, kw, x, x_row, odd, used, w, w_tap, b, relu, best,
+                        which, plane)
     else:
-        f64.max_windows(n, windows, kh, kw, x, x_row, odd, used, w, w_tap, b, relu, best, which,
-                        plane)
+        f64.max_windows(n, rows, windows, kh, kw, x, x_row, odd, used, w, w_tap, b, relu, best,
+                        which, plane)
 
 
 cdef inline void copy_rows(Py_ssize_t m, Py_ssize_t n, const real* x, Py_ssize_t x_row,

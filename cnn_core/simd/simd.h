@@ -176,16 +176,16 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
     /* even[j] = x[2 j], odd[j] = x[2 j + 1] of x[n]; behind an odd n is a 0. Returns whether one of\
      * them is not 0. */                                                                          \
     int (*split)(ptrdiff_t n, const REAL *x, REAL *even, REAL *odd);                              \
-    /* A row of windows of 2 x 2 pixels, 2 apart, of a convolution of one channel, for n filters: \
-     * best[f plane + j] = the largest of the sums of window j, which (or NULL) = its number, as  \
+    /* Rows of windows of 2 x 2 pixels, 2 apart, of a convolution of one channel, for n filters:  \
+     * best[f plane + j], the rows one after the other, = the largest of the sums of window j, which (or NULL) = its number, as  \
      * max_taps has them; where `relu`, best passes through it. The kh + 1 rows of x that they see lie\
      * x_row apart, split, the odd columns `odd` behind the even ones; those with used[y] = 0 are left\
      * out. Weight (r, s) of filter f is w[(r kw + s) w_tap + f]. Each sum begins with b[f], or 0 where\
      * b is NULL; terms are added in the order of r, s. Of even and odd columns whole vectors are read. */\
-    void (*max_windows)(ptrdiff_t n, ptrdiff_t windows, ptrdiff_t kh, ptrdiff_t kw, const REAL *x,\
-                        ptrdiff_t x_row, ptrdiff_t odd, const unsigned char *used, const REAL *w, \
-                        ptrdiff_t w_tap, const REAL *b, int relu, REAL *best, int32_t *which,     \
-                        ptrdiff_t plane);                                                         \
+    void (*max_windows)(ptrdiff_t n, ptrdiff_t rows, ptrdiff_t windows, ptrdiff_t kh, ptrdiff_t kw,\
+                        const REAL *x, ptrdiff_t x_row, ptrdiff_t odd, const unsigned char *used, \
+                        const REAL *w, ptrdiff_t w_tap, const REAL *b, int relu, REAL *best,      \
+                        int32_t *which, ptrdiff_t plane);                                         \
     /* y[2 j] = x[j], y[2 j + 1] = below[j], j < n. */                                            \
     void (*interleave)(ptrdiff_t n, const REAL *x, const REAL *below, REAL *y);                   \
     /* The gradient of the kernel from those of the maxima of such windows, for n filters: sums[(r kw\

@@ -45,8 +45,10 @@ static INLINE void NAME(window_row)(const int filters, const int upper, const in
     ptrdiff_t windows, ptrdiff_t kh, ptrdiff_t kw, const REAL *x, ptrdiff_t x_row, ptrdiff_t odd, \
         const unsigned char *used, const REAL *w, ptrdiff_t w_tap, const REAL *b, int relu,       \
         REAL *best, int32_t *which, ptrdiff_t plane
+#define WINDOWS_ARGUMENTS                                                                         \
+    windows, kh, kw, x, x_row, odd, used, w, w_tap, b, relu, best, which, plane
 #define DEFINE_WINDOWS(FILTERS, ...)                                                              \
-    static void NAME(windows_##FILTERS)(WINDOWS_PARAMETERS) {                                     \
+    static INLINE void NAME(windows_row_##FILTERS)(WINDOWS_PARAMETERS) {                          \
         for (ptrdiff_t i = 0; i < windows; i += LANES) {                                          \
             vec sum[FILTERS][4];                                                                  \
             UNROLL for (int f = 0; f < FILTERS; f++)                                              \
@@ -67,12 +69,18 @@ static INLINE void NAME(window_row)(const int filters, const int upper, const in
                 UNROLL for (int t = 1; t < 4; t++) {                                              \
                     const LANE_MASK larger = LARGER(sum[f][t], most);                             \
                     most = CHOOSE(larger, sum[f][t], most);                                       \
-                    number = CHOOSE_NUMBERS(larger, (ivec){0} + t, number);                       \
+                    if (which) number = CHOOSE_NUMBERS(larger, (ivec){0} + t, number);            \
                 }                                                                                 \
                 if (relu) most = NAME(activation)(ACTIVATION_RELU, most, most);                   \
                 NAME(store_n)(best + f * plane + i, windows - i, most);                           \
                 if (which) NAME(store_numbers)(which + f * plane + i, windows - i, number);       \
             }                                                                                     \
+        }                                                                                         \
+    }                                                                                             \
+    static void NAME(windows_##FILTERS)(ptrdiff_t rows, WINDOWS_PARAMETERS) {                     \
+        for (; rows > 0; rows--, x += 2 * x_row, used += 2, best += windows) {                    \
+            NAME(windows_row_##FILTERS)(WINDOWS_ARGUMENTS);                                       \
+            if (which) which += windows;                                                          \
         }                                                                                         \
     }
 #if VECTOR_REGISTERS == 32
@@ -86,9 +94,8 @@ ALL_WINDOWS(DEFINE_WINDOWS, )
 
 #define WINDOWS_CASE(FILTERS, ...)                                                                \
     case FILTERS:                                                                                 \
-        NAME(windows_##FILTERS)(windows, kh, kw, x, x_row, odd, used, w, w_tap, b, relu, best,    \
-                                which, plane); break;
-static void NAME(max_windows)(ptrdiff_t n, WINDOWS_PARAMETERS) {
+        NAME(windows_##FILTERS)(rows, WINDOWS_ARGUMENTS); break;
+static void NAME(max_windows)(ptrdiff_t n, ptrdiff_t rows, WINDOWS_PARAMETERS) {
     for (ptrdiff_t groups = (n + MOST_WINDOW_FILTERS - 1) / MOST_WINDOW_FILTERS; groups > 0; groups--) {
         const ptrdiff_t filters = (n + groups - 1) / groups;
         switch (filters) { ALL_WINDOWS(WINDOWS_CASE, ) }
