@@ -22,8 +22,8 @@ cdef enum:
     ROWS_AHEAD = 8       # of A as it lies in memory: their lines come in meanwhile
     BLOCK_K = 1024       # terms at once, at most,
     BLOCK_BYTES = 64 << 10     # of whose rows of B stay in the nearer caches for each row of A
-    NARROW_BYTES = 256
-    NARROW_BLOCK_BYTES = 64 << 10
+    NARROW_BYTES = 256   # of a row of B: of shorter ones
+    NARROW_BLOCK_BYTES = 64 << 10    # stay near, also where rows of A share lists
     WIDEST_BYTES = 512   # of a row of B that is copied, or read at once
     ROWS_THAT_PAY = 24   # for a copy of B whose rows begin at cache lines
     LINE_BYTES = 64

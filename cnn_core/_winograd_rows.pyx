@@ -5,10 +5,10 @@
 
 Of 8 rows of x, element by element, 8 planes are made. Plane by plane they are multiplied by what
 the weights have become: one matrix product over the columns of the kernel and the channels, which
-lie side by side. 8 products take the place of 20, and 6 that of 10 for up to two last rows, by
-F(2, 5); A, B and G stand in simd/winograd_rows.h. The
-rounding stays near that of the direct sums (about twice as large). An output depends on its own
-tile's rows only. Sums of large numbers may overflow where the direct ones would not.
+lie side by side. 8 products take the place of 20, and for up to two last rows 6 that of 10, by
+F(2, 5); A, B and G stand in simd/winograd_rows.h. The rounding stays near that of the direct sums
+(about twice as large). An output depends on its own tile's rows only. Sums of large numbers may
+overflow where the direct ones would not.
 
 Lavin and Gray, Fast algorithms for convolutional neural networks (2016).
 """

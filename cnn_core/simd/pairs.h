@@ -11,10 +11,10 @@ static ptrdiff_t NAME(pick_pairs)(ptrdiff_t n, const REAL *x, REAL *values, int3
     for (; j < n; j += LANES) {
         const __m512i pairs = (__m512i)NAME(load_n)(x + j, n - j, 0);
         const __mmask8 mask = _mm512_test_epi64_mask(pairs, sizes);
-        vec none = {0};
-        __asm__("" : "+v"(none));
-        _mm512_storeu_si512(values + 2 * count, _mm512_mask_compress_epi64((__m512i)none, mask, pairs));
-        _mm256_storeu_si256((__m256i *)(at + count), _mm256_mask_compress_epi32(_mm512_castsi512_si256((__m512i)none), mask, places));
+        const __m512i none = (__m512i)NAME(cleared)();
+        const __m256i kept = _mm256_mask_compress_epi32(_mm512_castsi512_si256(none), mask, places);
+        _mm512_storeu_si512(values + 2 * count, _mm512_mask_compress_epi64(none, mask, pairs));
+        _mm256_storeu_si256((__m256i *)(at + count), kept);
         places = _mm256_add_epi32(places, _mm256_set1_epi32((int)LANES));
         count += __builtin_popcount(mask);
     }

@@ -1,6 +1,14 @@
 /* Elements that are not 0, and products with them alone. Included once per type, after product.h. */
 
 #if VECTOR_BYTES == 64
+/* 0 in a register that is set anew each time: where lanes are compressed into one, Zen 5 waits for what
+ * it held before, even if all other lanes become 0. */
+static INLINE vec NAME(cleared)(void) {
+    vec none = {0};
+    __asm__("" : "+v"(none));
+    return none;
+}
+
 /* values[] = the lanes of v whose bit is set, at[] those of places; returns how many. Room for a whole
  * vector of each is written to. Here and in the functions below no values are kept where that is NULL:
  * half the work. */
@@ -25,14 +33,16 @@
 #endif
 static INLINE ptrdiff_t NAME(keep_lanes)(unsigned mask, vec v, PLACES places, REAL *values,
                                          int32_t *at) {
-    vec none = {0};
-    __asm__("" : "+v"(none));
+    const vec none = NAME(cleared)();
 #if REAL_IS_FLOAT
-    if (values) _mm512_storeu_ps(values, _mm512_mask_compress_ps((__m512)none, (__mmask16)mask, (__m512)v));
-    _mm512_storeu_si512(at, _mm512_mask_compress_epi32((__m512i)none, (__mmask16)mask, places));
+    const __mmask16 kept = (__mmask16)mask;
+    if (values) _mm512_storeu_ps(values, _mm512_mask_compress_ps((__m512)none, kept, (__m512)v));
+    _mm512_storeu_si512(at, _mm512_mask_compress_epi32((__m512i)none, kept, places));
 #else
-    if (values) _mm512_storeu_pd(values, _mm512_mask_compress_pd((__m512d)none, (__mmask8)mask, (__m512d)v));
-    _mm256_storeu_si256((__m256i *)at, _mm256_mask_compress_epi32(_mm512_castsi512_si256((__m512i)none), (__mmask8)mask, places));
+    const __mmask8 kept = (__mmask8)mask;
+    const __m256i no_places = _mm512_castsi512_si256((__m512i)none);
+    if (values) _mm512_storeu_pd(values, _mm512_mask_compress_pd((__m512d)none, kept, (__m512d)v));
+    _mm256_storeu_si256((__m256i *)at, _mm256_mask_compress_epi32(no_places, kept, places));
 #endif
     return __builtin_popcount(mask);
 }
