@@ -71,12 +71,12 @@ def to_array(images: Images, out: Array | None = None) -> Array:
     return array
 
 
-def pass_through(x: Array, images: Images, tasks: list[Any], y: Images, out: Array) -> Array:
-    """Run tasks from `images` to `y` with the ways in and out, some images at a time, which stay in
+def pass_through(x: Array, images: Images, task: Any, y: Images, out: Array) -> Array:
+    """Run a task from `images` to `y` with the ways in and out, some images at a time, which stay in
     the cache; neither `images` nor `y` is filled."""
     first = native.images.from_rows(x.reshape(len(x), -1), images)
     last = native.images.to_rows(y, out.reshape(len(out), -1))
-    Program([[[first, *tasks, last]]], [images, y]).run()
+    Program([[[first, task, last]]], [images, y]).run()
     return out
 
 
@@ -175,7 +175,7 @@ def conv2d_forward(
     y = new_images(shape, NO_BORDER, x_.dtype)
     images = new_images(x_.shape, geometry.padding, x_.dtype)
     task = geometry.forward(images, _packed(geometry, W_, False), bias, y, 0, 0.0)
-    return pass_through(x_, images, [task], y, out)
+    return pass_through(x_, images, task, y, out)
 
 
 def conv2d_backward(
@@ -251,7 +251,7 @@ def pool2d_forward(
     y = new_images(shape, NO_BORDER, x_.dtype)
     images = new_images(x_.shape, NO_BORDER, x_.dtype)
     task = native.pooling.forward(images, y, which, size, stride, padding, average)
-    return pass_through(x_, images, [task], y, out), which
+    return pass_through(x_, images, task, y, out), which
 
 
 def pool2d_backward(
@@ -273,7 +273,7 @@ def pool2d_backward(
     dx = new_images(shape, NO_BORDER, dout_.dtype)
     dy = new_images(dout_.shape, NO_BORDER, dout_.dtype)
     task = native.pooling.backward(dy, dx, which, size, stride, padding, average)
-    return pass_through(dout_, dy, [task], dx, out)
+    return pass_through(dout_, dy, task, dx, out)
 
 
 def max_pool2d_forward(
