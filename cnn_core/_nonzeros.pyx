@@ -33,11 +33,11 @@ cdef enum:
     MOST_LANES = 16
 
 
-cdef inline Py_ssize_t block_terms(Py_ssize_t n, Py_ssize_t k, bint by_rows,
+cdef inline Py_ssize_t block_terms(Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, bint by_rows,
                                    const real* like) noexcept nogil:
-    """Terms at once, of k: whole cache lines of rows of A."""
+    """Terms at once, of k: whole cache lines of rows of A. A few rows use each row of B once."""
     cdef Py_ssize_t row = min(n * <Py_ssize_t>sizeof(real), <Py_ssize_t>WIDEST_BYTES)
-    cdef Py_ssize_t bytes = (NARROW_BLOCK_BYTES if row <= NARROW_BYTES
+    cdef Py_ssize_t bytes = (NARROW_BLOCK_BYTES if row <= NARROW_BYTES and m > ROWS
                              else nonzero_rows(like) * BLOCK_BYTES)
     cdef Py_ssize_t most = min(max(bytes // row, 1), BLOCK_K if by_rows else TURNED_K)
     cdef Py_ssize_t blocks = (k + most - 1) // most
@@ -142,7 +142,7 @@ cdef void multiply_nonzeros(
                  else seems_sparse(k, m, a, a_col, 1, most))):
         if by_rows and a_row * <Py_ssize_t>sizeof(real) % LINE_BYTES == 0:
             lead = <size_t>a % LINE_BYTES // sizeof(real)
-        block = block_terms(n, k + lead, by_rows, a)
+        block = block_terms(m, n, k + lead, by_rows, a)
         if copy_pays(m, n, b_row, a):
             row = round_up(n, LINE_BYTES // sizeof(real))
             room = malloc(LINE_BYTES + min(block, k) * row * sizeof(real))

@@ -18,13 +18,12 @@
 #endif
 
 #if VECTOR_BYTES == 64
-/* Lists the columns of up to a vector, of which the first is at place `column`; returns how many. */
+/* Adds those of `places` to the list that hold no 0, in a vector of columns from `column` on. */
 #define ANY_IN_VECTOR(LOAD, column, ...)                                                          \
     {                                                                                             \
         ivec any = (ivec)NAME(LOAD)(a + (column) __VA_ARGS__);                                    \
         UNROLL for (ptrdiff_t i = 1; i < m; i++)                                                  \
             any |= (ivec)NAME(LOAD)(a + i * a_row + (column) __VA_ARGS__);                        \
-        const PLACES places = ADD_PLACES(FIRST_PLACES, ALL_PLACES((int)(column)));                \
         count += NAME(keep_lanes)(ANY_BITS(any, size), (vec)any, places, NULL, at + count);       \
     }
 #endif
@@ -36,12 +35,17 @@ static INLINE ptrdiff_t NAME(any_in_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *
     ptrdiff_t count = 0, j = 0;
 #if VECTOR_BYTES == 64
     const ivec size = ~NAME(sign_bit)(NAME(splat)(-1)); /* all bits but the sign: -0 is 0 */
+    PLACES places = FIRST_PLACES;
     const ptrdiff_t head = (ptrdiff_t)(-(uintptr_t)a % (LINE * sizeof(REAL)) / sizeof(REAL));
     if (head > 0 && head < n) { /* then vectors of the first row do not lie in two cache lines */
         ANY_IN_VECTOR(load_part, j, , head, 0)
+        places = ADD_PLACES(places, ALL_PLACES((int)head));
         j = head;
     }
-    for (; j + LANES <= n; j += LANES) ANY_IN_VECTOR(load, j, )
+    for (; j + LANES <= n; j += LANES) {
+        ANY_IN_VECTOR(load, j, )
+        places = ADD_PLACES(places, ALL_PLACES((int)LANES));
+    }
     if (j < n) ANY_IN_VECTOR(load_part, j, , n - j, 0)
     j = n;
 #elif VECTOR_BYTES == 32 && REAL_IS_FLOAT

@@ -72,8 +72,8 @@ def to_array(images: Images, out: Array | None = None) -> Array:
 
 
 def pass_through(x: Array, images: Images, task: Any, y: Images, out: Array) -> Array:
-    """Run a task from `images` to `y` with the ways in and out, some images at a time, which stay in
-    the cache; neither `images` nor `y` is filled."""
+    """Run a task from `images` to `y` with the ways in and out, some images at a time, which stay
+    in the cache; neither `images` nor `y` is filled."""
     first = native.images.from_rows(x.reshape(len(x), -1), images)
     last = native.images.to_rows(y, out.reshape(len(out), -1))
     Program([[[first, task, last]]], [images, y]).run()
