@@ -4,7 +4,6 @@ from cnn_core._parallel cimport Task, kernel_t
 from cnn_core._types cimport real
 
 cdef enum:
-    LINE_BYTES = 64
     MANY_WEIGHTS = 262144
     MANY_ELEMENTS = 131072   # of rows that stay in the cache beside the weights
 

@@ -20,7 +20,7 @@ from cnn_core._nonzeros cimport multiply_nonzeros
 from cnn_core._parallel cimport Task, kernel_t, new_task
 from cnn_core._simd cimport ACTIVATION_NONE, activate, add, nonzero_rows
 from cnn_core._strips cimport group_begin, strip_begin
-from cnn_core._types cimport real
+from cnn_core._types cimport LINE_BYTES, real
 
 cdef enum:
     MOST_ROWS = 96      # rows of a batch that stay in the cache from layer to layer

@@ -10,7 +10,7 @@ Saito, Deep Learning from Scratch, section 5.6.
 from libc.stdint cimport int32_t
 from libc.string cimport memset
 
-from cnn_core._affine cimport LINE_BYTES, MANY_ELEMENTS, MANY_WEIGHTS, rows_task, work_of
+from cnn_core._affine cimport MANY_ELEMENTS, MANY_WEIGHTS, rows_task, work_of
 from cnn_core._bounds cimport expect
 from cnn_core._gemm cimport fetch_rows, multiply_add, multiply_add_packed, packed_elements
 from cnn_core._nonzeros cimport multiply_nonzeros
@@ -19,7 +19,7 @@ from cnn_core._simd cimport (
     ACTIVATION_NONE, ACTIVATION_RELU, activate_backward, add, dots, sum_rows, transpose,
 )
 from cnn_core._simd_images cimport pick
-from cnn_core._types cimport real
+from cnn_core._types cimport LINE_BYTES, real
 
 cdef enum:
     MOST_ROWS_OF_DW = 128    # they and a block of terms of x stay in the nearest cache

@@ -14,14 +14,15 @@ Saito, Deep Learning from Scratch, sections 5.6 and 7.5.
 from libc.string cimport memcpy, memset
 
 from cnn_core._bounds cimport expect
-from cnn_core._gemm cimport fetch_rows, multiply_add
+from cnn_core._gemm cimport fetch_rows
 from cnn_core._images cimport Images, Layout, pixel
 from cnn_core._parallel cimport kernel_t, new_task
 from cnn_core._simd cimport (
-    ACTIVATION_NONE, activate_backward, max_columns, multiply_add_taps, multiply_add_tile,
+    ACTIVATION_NONE, activate_backward, lanes, max_columns, multiply_add_tile,
     transpose,
 )
-from cnn_core._types cimport real
+from cnn_core._simd_images cimport copy_rows
+from cnn_core._types cimport next_line, real, round_up
 
 cdef enum:
     TERMS = 128          # of a sum at once: a panel of so many rows stays in the nearest cache
@@ -29,7 +30,7 @@ cdef enum:
     IMAGES = 24          # whose elements stay there until they have gone through f'
     INPUTS = 256         # elements of an image at once: their weights stay in the next cache
     PIXELS_AHEAD = 2     # whose weights are fetched
-    ENDS = 16            # elements that are read behind a row, at most
+    LINE = 16            # elements of a cache line, at most
 
 
 cdef struct images_args:
@@ -103,7 +104,8 @@ cdef inline void input_gradient_run(
     """`size` elements of every image from element `first` on; y and dx point at those of the first
     image."""
     cdef Py_ssize_t widest = max_columns(W), j = 0, k, width, terms
-    cdef real panel[TERMS * MOST_COLUMNS]
+    cdef real room[TERMS * MOST_COLUMNS + LINE]
+    cdef real* panel = <real*>next_line(room)
     while j < size:
         width, k = min(widest, size - j), 0
         while k < a.n_out:
@@ -120,18 +122,24 @@ cdef inline void weight_gradient_run(
 ) noexcept nogil:
     """The rows of dW for `pixels` pixels from pixel p on; x points at that of the first image."""
     cdef Py_ssize_t widest = max_columns(x), channels = a.at.channels, n = 0, i, j, terms, width
-    cdef Py_ssize_t plane = a.n_pixels * a.n_out
+    cdef Py_ssize_t plane = a.n_pixels * a.n_out, whole
+    cdef real zeros[MOST_COLUMNS]
+    cdef real room[TERMS * MOST_COLUMNS + LINE]
+    cdef real* panel = <real*>next_line(room)
     cdef real* rows
+    memset(zeros, 0, sizeof(zeros))
     while n < a.n_images:
         terms, j = min(<Py_ssize_t>TERMS, a.n_images - n), 0
         while j < a.n_out:
             width = min(widest, a.n_out - j)
+            whole = round_up(width, lanes(x))
+            copy_rows(terms, width, dout + n * a.n_out + j, a.n_out, panel, whole)
             for i in range(pixels):
                 rows = dW + (p + i) * a.n_out + j
                 fetch_rows(channels, width, rows, plane)
-                multiply_add(channels, width, terms, x + n * a.at.image + i * channels, 1,
-                             a.at.image, dout + n * a.n_out + j, a.n_out, n > 0,
-                             <const real*>NULL, rows, plane)
+                multiply_add_tile(channels, width, terms, x + n * a.at.image + i * channels, 1,
+                                  a.at.image, panel, whole, &zeros[0] if n == 0 else NULL, rows,
+                                  plane)
             j += width
         n += terms
 
@@ -174,28 +182,22 @@ cdef inline void forward_run(
 ) noexcept nogil:
     """out += the products of some channels of some pixels of all images; x points at those of the
     first image."""
-    cdef Py_ssize_t widest = max_columns(W), plane = a.n_pixels * a.n_out, j = 0, width, i, c
-    cdef Py_ssize_t whole = pixels, x_taps[TERMS], w_taps[TERMS]
-    cdef real panel[TERMS * MOST_COLUMNS]
-    cdef const real* rows
-    if channel + channels == a.at.channels:    # the last rows of W, behind which nothing is read
-        whole = max(min(pixels, a.n_pixels - ENDS // a.n_out - 1 - first), 0)
-    for i in range(whole):
-        x_taps[i], w_taps[i] = i * channels, i * a.n_out
+    cdef Py_ssize_t widest = max_columns(W), plane = a.n_pixels * a.n_out, j = 0, width, i
+    cdef Py_ssize_t whole
+    cdef real room[TERMS * MOST_COLUMNS + LINE]
+    cdef real* panel = <real*>next_line(room)
     fetch_rows(a.n_images, pixels * channels, x + pixels * channels, a.at.image)    # the next ones
     W += channel * plane + first * a.n_out
     while j < a.n_out:
         width = min(widest, a.n_out - j)
+        whole = round_up(width, lanes(W))
+        for i in range(pixels):
+            copy_rows(channels, width, W + i * a.n_out + j, plane, panel + i * channels * whole,
+                      whole)
         if first + pixels < a.n_pixels:
             fetch_rows(channels, width, W + j + pixels * a.n_out, plane)
-        multiply_add_taps(a.n_images, width, channels, whole, x, x_taps, a.at.image, 1, W + j,
-                          w_taps, plane, <const real*>NULL, out + j, a.n_out)
-        for i in range(whole, pixels):
-            rows = W + i * a.n_out + j
-            for c in range(channels):
-                memcpy(panel + c * widest, rows + c * plane, width * sizeof(real))
-            multiply_add_tile(a.n_images, width, channels, x + i * channels, a.at.image, 1, panel,
-                              widest, <const real*>NULL, out + j, a.n_out)
+        multiply_add_tile(a.n_images, width, pixels * channels, x, a.at.image, 1, panel, whole,
+                          <const real*>NULL, out + j, a.n_out)
         j += width
 
 

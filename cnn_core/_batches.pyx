@@ -10,12 +10,11 @@ from cnn_core._bounds cimport expect
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport fetch, scale_f32, scale_f64, scale_u8
 from cnn_core._strips cimport group_begin, strip_begin
-from cnn_core._types cimport real
+from cnn_core._types cimport LINE_BYTES, real
 
 cdef enum:
     MOST_ROWS = 48
     ROWS_AHEAD = 6       # are fetched: what a lane of images takes at once
-    LINE_BYTES = 64
 
 ctypedef fused source_type:
     uint8_t

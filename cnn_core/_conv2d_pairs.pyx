@@ -24,11 +24,10 @@ from cnn_core._simd cimport (
     ACTIVATION_RELU, ACTIVATION_SIGMOID, ACTIVATION_TANH, activate, lanes, least_lanes, max_columns,
 )
 from cnn_core._simd_images cimport copy_rows, max_taps, pick_pairs, spread_pairs
-from cnn_core._types cimport real, round_up
+from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 
 cdef enum:
     MOST_SIDE = 8        # rows and columns of the kernel
-    LINE_BYTES = 64
 
 
 cdef double MOST_PAIRS = 0.7    # of all, up to which to list them pays
@@ -69,7 +68,7 @@ cdef bint find_room(const conv_args* a, Py_ssize_t turns, const real* b,
                          + (pairs + 2 * turns) * sizeof(int32_t))
     if room.memory == NULL:
         return False
-    room.rows = <char*>room.memory + (LINE_BYTES - <size_t>room.memory % LINE_BYTES)
+    room.rows = next_line(room.memory)
     room.begin = <real*>room.rows + turns * room.size
     room.blank = <real*>room.begin + room.size
     room.values = <real*>room.blank + room.size
@@ -80,7 +79,7 @@ cdef bint find_room(const conv_args* a, Py_ssize_t turns, const real* b,
     for i in range(a.out_width if b != NULL else 0):
         for j in range(a.outer):
             begin[i * room.step + j] = b[j]
-    copy_rows(a.out_width, a.outer, begin, room.step, <real*>room.blank)
+    copy_rows(a.out_width, a.outer, begin, room.step, <real*>room.blank, a.outer)
     activate(a.activation, a.slope, a.out_width * a.outer, <real*>room.blank, <real*>room.blank)
     # What pixels add beside a row is never read.
     memset(room.rows, 0, turns * room.size * sizeof(real))
@@ -150,7 +149,7 @@ cdef inline void write_row(const conv_args* a, Py_ssize_t row, real* y,
     if room.step == a.outer:
         activate(a.activation, a.slope, size, sums, y)
     else:
-        copy_rows(last - first, a.outer, sums, room.step, y)
+        copy_rows(last - first, a.outer, sums, room.step, y, a.outer)
         activate(a.activation, a.slope, size, y, y)
 
 

@@ -34,13 +34,12 @@ from cnn_core._simd cimport (
     activate_backward, lanes, least_lanes, max_columns, multiply_sparse_taps, sum_rows, transpose,
 )
 from cnn_core._simd_images cimport pick, pick_all
-from cnn_core._types cimport real, round_up
+from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 from cnn_core._winograd cimport takes_winograd
 
 cdef enum:
     MOST_IMAGES = 6
     WEIGHTS_BYTES = 16 << 10      # of the weights that all windows of an image meet in turn
-    LINE = 64                # bytes of a cache line
 
 cdef double TERM = 5         # cycles that a term of dW takes at least
 
@@ -88,12 +87,12 @@ cdef bint find_room(const pooled_args* a, Py_ssize_t rows, Py_ssize_t reals, con
     cdef Py_ssize_t windows = a.conv.out_height * a.conv.out_width, t, w, y, x
     cdef Py_ssize_t numbers = windows * a.conv.y.channels
     cdef Py_ssize_t count = windows * a.conv.y.channels + lanes(like)
-    terms.memory = malloc(LINE + (count + round_up(reals, lanes(like))) * sizeof(real)
+    terms.memory = malloc(LINE_BYTES + (count + round_up(reals, lanes(like))) * sizeof(real)
                           + a.padded_height * sizeof(uint64_t)
                           + (count + 2 * rows + 1 + numbers + 2 * windows) * sizeof(int32_t))
     if terms.memory == NULL:
         return False
-    terms.reals = <char*>terms.memory + (LINE - <size_t>terms.memory % LINE)
+    terms.reals = next_line(terms.memory)
     terms.nonzeros = <uint64_t*>(<real*>terms.reals + round_up(reals, lanes(like)))
     terms.values = terms.nonzeros + a.padded_height
     terms.at = <int32_t*>(<real*>terms.values + count)

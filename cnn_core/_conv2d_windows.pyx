@@ -13,7 +13,7 @@ of its sums, to the last bit.
 Saito, Deep Learning from Scratch, sections 7.2 and 7.3.
 """
 
-from libc.stdint cimport int32_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -24,10 +24,9 @@ from cnn_core._simd cimport ACTIVATION_NONE, ACTIVATION_RELU, lanes, least_lanes
 from cnn_core._simd_images cimport (
     has_window_gradients, interleave, max_windows, nonzero_bits, split, window_gradients,
 )
-from cnn_core._types cimport real, round_up
+from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 
 cdef enum:
-    LINE = 64    # bytes of a cache line
     BITS = 64    # columns of x, at most, of which zeros are noted
 
 
@@ -60,11 +59,11 @@ cdef bint find_room(const conv_args* a, const Windows* windows, const real* like
     room.odd = round_up(max(width + a.kw // 2 + 1, (room.width + 1) // 2), lanes(like))
     room.plane = windows.out_height * windows.out_width
     columns = 2 * room.rows * room.odd
-    room.memory = malloc(LINE + (columns + a.outer * room.plane) * sizeof(real)
+    room.memory = malloc(LINE_BYTES + (columns + a.outer * room.plane) * sizeof(real)
                          + a.outer * room.plane * sizeof(int32_t) + room.rows)
     if room.memory == NULL:
         return False
-    room.columns = <char*>room.memory + (LINE - <uintptr_t>room.memory % LINE)
+    room.columns = next_line(room.memory)
     room.best = <real*>room.columns + columns
     room.which = <int32_t*>(<real*>room.best + a.outer * room.plane)
     room.used = <unsigned char*>(room.which + a.outer * room.plane)

@@ -18,7 +18,8 @@ from libc.string cimport memcmp, memcpy, memset
 from cnn_core._bounds cimport expect
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport lanes, max_columns, multiply_add_taps, multiply_add_tile, transpose
-from cnn_core._types cimport real, round_up
+from cnn_core._simd_images cimport copy_rows
+from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 
 cdef enum:
     BLOCK_K = 128
@@ -31,7 +32,6 @@ cdef enum:
     FAR_BYTES = 1536
     ROWS_THAT_PAY = 24
     COLUMNS_THAT_PAY = 256
-    LINE_BYTES = 64
     MOST_LINES = 16      # of a row in BLOCK_K terms
     COPIED_K = 384       # of copied blocks: a panel of B and some rows of A in the nearer caches,
     COPIED_M = 256       # the block of A beside them,
@@ -88,7 +88,7 @@ cdef bint multiply_add_copied(
     cdef Py_ssize_t b_elements = COPIED_K * round_up(min(n, COPIED_N), widest)
     cdef void* copies = malloc(
         LINE_BYTES + (b_elements + COPIED_K * min(m, COPIED_M)) * sizeof(real))
-    cdef real* b_copy = <real*>(<size_t>copies + LINE_BYTES - <size_t>copies % LINE_BYTES)
+    cdef real* b_copy = <real*>next_line(copies)
     if copies == NULL:
         return False
     while n0 < n:
@@ -113,9 +113,10 @@ cdef bint multiply_add_copied(
 cdef inline void copy_panels(Py_ssize_t n, Py_ssize_t k, const real* b, Py_ssize_t b_row,
                              real* panels) noexcept nogil:
     """Panels of B[k, n], rows padded to whole vectors."""
-    cdef Py_ssize_t widest = max_columns(b), j0 = 0
+    cdef Py_ssize_t widest = max_columns(b), j0 = 0, width
     while j0 < n:
-        pad_rows(b + j0, k, min(widest, n - j0), b_row, lanes(b), panels + j0 * k)
+        width = min(widest, n - j0)
+        copy_rows(k, width, b + j0, b_row, panels + j0 * k, round_up(width, lanes(b)))
         j0 += widest
 
 
@@ -143,14 +144,16 @@ cdef void multiply_add_in_place(
 ) noexcept nogil:
     """The same from where A and B lie, but for the one whose rows lie far apart."""
     cdef Py_ssize_t widest = max_columns(b), n0 = 0, p0, j0, block, i
+    cdef void* copies = NULL
     cdef real* b_copy = NULL     # of BLOCK_K rows of a panel of B
     cdef real* a_copy = NULL     # of BLOCK_K columns of A
     cdef real zeros[MOST_COLUMNS]
     memset(zeros, 0, sizeof(zeros))
     if copy_a or copy_b:
-        b_copy = <real*>malloc(BLOCK_K * (widest + (m if copy_a else 0)) * sizeof(real))
-        if b_copy == NULL:
+        copies = malloc(LINE_BYTES + BLOCK_K * (widest + (m if copy_a else 0)) * sizeof(real))
+        if copies == NULL:
             copy_a = copy_b = False
+        b_copy = <real*>next_line(copies)
         a_copy = b_copy + BLOCK_K * widest
     while n0 < n:
         p0 = 0
@@ -173,7 +176,7 @@ cdef void multiply_add_in_place(
                     ahead[i] += block
             p0 += BLOCK_K
         n0 += BLOCK_N
-    free(b_copy)
+    free(copies)
 
 
 cdef inline void panel_product(
@@ -184,21 +187,21 @@ cdef inline void panel_product(
     """The product of `block` terms for a panel of columns, n_left columns and k_left rows before
     the end of B; through b_copy unless it is NULL.
     """
-    cdef Py_ssize_t vector = lanes(b), width = min(max_columns(b), n_left), tail, safe
+    cdef Py_ssize_t width = min(max_columns(b), n_left), whole = round_up(width, lanes(b)), tail
+    cdef Py_ssize_t safe
     cdef real padded[TAIL_ELEMENTS]
     if b_copy != NULL:
-        pad_rows(b, block, width, b_row, vector, b_copy)
-        multiply_add_tile(m, width, block, a, a_row, a_col, b_copy, round_up(width, vector), start,
-                          c, c_row)
+        copy_rows(block, width, b, b_row, b_copy, whole)
+        multiply_add_lines(m, width, block, a, a_row, a_col, b_copy, whole, start, c, c_row, ahead)
         return
     # Only the rows at the very end of B are followed by memory that is not B's.
-    tail = tail_rows(n_left, width, b_row, vector)
+    tail = tail_rows(n_left, width, b_row, lanes(b))
     safe = max(min(block, k_left - tail), 0)
     multiply_add_lines(m, width, safe, a, a_row, a_col, b, b_row, start, c, c_row, ahead)
     if safe < block:
-        pad_rows(b + safe * b_row, block - safe, width, b_row, vector, padded)
-        multiply_add_tile(m, width, block - safe, a + safe * a_col, a_row, a_col, padded,
-                          round_up(width, vector), <const real*>NULL, c, c_row)
+        copy_rows(block - safe, width, b + safe * b_row, b_row, padded, whole)
+        multiply_add_tile(m, width, block - safe, a + safe * a_col, a_row, a_col, padded, whole,
+                          <const real*>NULL, c, c_row)
 
 
 cdef inline void multiply_add_lines(
@@ -247,15 +250,6 @@ cdef inline Py_ssize_t tail_rows(Py_ssize_t left, Py_ssize_t width, Py_ssize_t b
     """How many last rows of B would be read past B's end, `left` columns standing in each."""
     cdef Py_ssize_t surplus = round_up(width, vector) - left
     return (surplus + b_row - 1) // b_row if surplus > 0 else 0
-
-
-cdef inline void pad_rows(const real* b, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t b_row,
-                          Py_ssize_t vector, real* padded) noexcept nogil:
-    cdef Py_ssize_t p, whole = round_up(width, vector)
-    if width < whole:
-        memset(padded, 0, rows * whole * sizeof(real))
-    for p in range(rows):
-        memcpy(padded + p * whole, b + p * b_row, width * sizeof(real))
 
 
 cdef void multiply_add_packed(

@@ -10,12 +10,11 @@ bit, unless B holds infinite numbers or NaN, or they are sums of -0.
 
 from libc.stdint cimport int32_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
 
-from cnn_core._gemm cimport multiply_add, multiply_add_fetching
+from cnn_core._gemm cimport MOST_AHEAD, multiply_add, multiply_add_fetching
 from cnn_core._simd cimport lanes, multiply_nonzero_terms, nonzero_rows, transpose
-from cnn_core._simd_images cimport pick_any
-from cnn_core._types cimport real, round_up
+from cnn_core._simd_images cimport copy_rows, pick_any
+from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 
 cdef enum:
     ROWS = 4             # of A at once, at least nonzero_rows: what is fetched comes bit by bit
@@ -24,23 +23,31 @@ cdef enum:
     BLOCK_BYTES = 64 << 10     # of whose rows of B stay in the nearer caches for each row of A
     NARROW_BYTES = 256   # of a row of B: of shorter ones
     NARROW_BLOCK_BYTES = 64 << 10    # stay near, also where rows of A share lists
+    NEAR_TERMS = 136     # whose parts of rows of B stay in the nearest cache for many rows of A
     WIDEST_BYTES = 512   # of a row of B that is copied, or read at once
     ROWS_THAT_PAY = 24   # for a copy of B whose rows begin at cache lines
-    LINE_BYTES = 64
-    TURNED = 16          # columns of A that are turned to rows at once: a cache line or two,
+    TURNED = 16          # columns of A that are turned to rows at once: a cache line or two;
+    MORE_TURNED = 32     # where they use each row of B in parts, which stay in the nearest cache;
     TURNED_K = 256       # of so many terms
     ROOM = 4 * 1024 + 64    # numbers of the lists: ROWS of BLOCK_K terms, TURNED of TURNED_K
     MOST_LANES = 16
 
 
-cdef inline Py_ssize_t block_terms(Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, bint by_rows,
-                                   const real* like) noexcept nogil:
+cdef inline bint in_parts(Py_ssize_t n, const real* like) noexcept nogil:
+    """Whether rows of A that share a list use rows of B in parts."""
+    return nonzero_rows(like) > 1 and n * <Py_ssize_t>sizeof(real) > WIDEST_BYTES
+
+
+cdef inline Py_ssize_t block_terms(Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Py_ssize_t b_row,
+                                   bint by_rows, const real* like) noexcept nogil:
     """Terms at once, of k: whole cache lines of rows of A. A few rows use each row of B once."""
     cdef Py_ssize_t row = min(n * <Py_ssize_t>sizeof(real), <Py_ssize_t>WIDEST_BYTES)
     cdef Py_ssize_t bytes = (NARROW_BLOCK_BYTES if row <= NARROW_BYTES and m > ROWS
                              else nonzero_rows(like) * BLOCK_BYTES)
-    cdef Py_ssize_t most = min(max(bytes // row, 1), BLOCK_K if by_rows else TURNED_K)
-    cdef Py_ssize_t blocks = (k + most - 1) // most
+    cdef Py_ssize_t most = min(max(bytes // row, 1), BLOCK_K if by_rows else TURNED_K), blocks
+    if in_parts(n, like) and m > ROWS and b_row * <Py_ssize_t>sizeof(real) % LINE_BYTES != 0:
+        most = NEAR_TERMS
+    blocks = (k + most - 1) // most
     return round_up((k + blocks - 1) // blocks, MOST_LANES)
 
 
@@ -98,12 +105,15 @@ cdef inline void multiply_block(
     const real** ahead, Py_ssize_t p,
 ) noexcept nogil:
     """The same for all rows and a block of terms, which begins with term p of `ahead`."""
-    cdef Py_ssize_t i = 0, j, rows
-    cdef const real* soon[ROWS]
+    cdef Py_ssize_t i = 0, j, rows, most_rows = ROWS
+    cdef const real* soon[MOST_AHEAD]
+    if in_parts(n, a) and k <= round_up(NEAR_TERMS, MOST_LANES):
+        most_rows = min(<Py_ssize_t>ROOM // max(k, 1) * ROWS, <Py_ssize_t>MOST_AHEAD) - ROWS
     while i < m:
-        rows = min(m - i, <Py_ssize_t>ROWS)
+        rows = min(m - i, most_rows)
         for j in range(rows):
-            soon[j] = (ahead[i + j] + p if ahead != NULL else a + (i + j + ROWS_AHEAD) * a_row)
+            soon[j] = (ahead[i + j] + p if ahead != NULL
+                       else a + (i + j + max(rows, <Py_ssize_t>ROWS_AHEAD)) * a_row)
         multiply_rows(rows, n, k, a + i * a_row, a_row, b, b_row, add, bias, c + i * c_row, c_row,
                       most, soon)
         i += rows
@@ -114,10 +124,12 @@ cdef inline void multiply_turned(
     Py_ssize_t b_row, bint add, const real* bias, real* c, Py_ssize_t c_row, double most,
 ) noexcept nogil:
     """The same where the columns of A lie in memory as rows."""
-    cdef real turned[TURNED * TURNED_K]
-    cdef Py_ssize_t i = 0, rows
+    cdef real turned[MORE_TURNED * TURNED_K]
+    cdef Py_ssize_t i = 0, rows, most_rows = TURNED
+    if in_parts(n, a):
+        most_rows = MORE_TURNED
     while i < m:
-        rows = min(m - i, <Py_ssize_t>TURNED)
+        rows = min(m - i, most_rows)
         transpose(k, rows, a + i, a_col, turned, TURNED_K)
         multiply_rows(rows, n, k, turned, TURNED_K, b, b_row, add, bias, c + i * c_row, c_row,
                       most, <const real**>NULL)
@@ -142,19 +154,18 @@ cdef void multiply_nonzeros(
                  else seems_sparse(k, m, a, a_col, 1, most))):
         if by_rows and a_row * <Py_ssize_t>sizeof(real) % LINE_BYTES == 0:
             lead = <size_t>a % LINE_BYTES // sizeof(real)
-        block = block_terms(m, n, k + lead, by_rows, a)
+        block = block_terms(m, n, k + lead, b_row, by_rows, a)
         if copy_pays(m, n, b_row, a):
             row = round_up(n, LINE_BYTES // sizeof(real))
             room = malloc(LINE_BYTES + min(block, k) * row * sizeof(real))
-            copy = <real*>(<char*>room + LINE_BYTES - <size_t>room % LINE_BYTES)
+            copy = <real*>next_line(room)
             row = row if room != NULL else b_row
         while p < k:
             terms, rows = min(block, k - p), b + p * b_row
             if p == 0:    # the other blocks begin at cache lines of A
                 terms = min(block - lead, k)
             if room != NULL:
-                for i in range(terms):
-                    memcpy(copy + i * row, rows + i * b_row, n * sizeof(real))
+                copy_rows(terms, n, rows, b_row, copy, row)
                 rows = copy
             if by_rows:
                 multiply_block(m, n, terms, a + p, a_row, rows, row, p > 0, bias, c, c_row, most,

@@ -95,7 +95,8 @@ cdef extern from "simd/simd.h" nogil:
                             const float*, Py_ssize_t, Py_ssize_t, const unsigned char*,
                             const float*, Py_ssize_t, const float*, bint, float*, int32_t*,
                             Py_ssize_t) noexcept nogil
-        void (*copy_rows)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*) noexcept nogil
+        void (*copy_rows)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*,
+                          Py_ssize_t) noexcept nogil
         void (*winograd_input)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t,
                                Py_ssize_t, float*, Py_ssize_t) noexcept nogil
         void (*winograd_output)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const float*,
@@ -121,8 +122,7 @@ cdef extern from "simd/simd.h" nogil:
         void (*combine)(Py_ssize_t, const float*, const float*, const float*, const float*,
                         const float*, const float*, float*) noexcept nogil
         void (*adam)(Py_ssize_t, float*, const float*, float*, float*, float, float, float, float,
-                     float, float,
-                     float) noexcept nogil
+                     float, float, float) noexcept nogil
         void (*adagrad)(Py_ssize_t, float*, const float*, float*, float, float,
                         float) noexcept nogil
         void (*rmsprop)(Py_ssize_t, float*, const float*, float*, float*, float, float,
@@ -207,7 +207,8 @@ cdef extern from "simd/simd.h" nogil:
                             const double*, Py_ssize_t, Py_ssize_t, const unsigned char*,
                             const double*, Py_ssize_t, const double*, bint, double*, int32_t*,
                             Py_ssize_t) noexcept nogil
-        void (*copy_rows)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*) noexcept nogil
+        void (*copy_rows)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*,
+                          Py_ssize_t) noexcept nogil
         void (*winograd_input)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t,
                                Py_ssize_t, double*, Py_ssize_t) noexcept nogil
         void (*winograd_output)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, const double*,
@@ -233,8 +234,7 @@ cdef extern from "simd/simd.h" nogil:
         void (*combine)(Py_ssize_t, const double*, const double*, const double*, const double*,
                         const double*, const double*, double*) noexcept nogil
         void (*adam)(Py_ssize_t, double*, const double*, double*, double*, double, double, double,
-                     double, double, double,
-                     double) noexcept nogil
+                     double, double, double, double) noexcept nogil
         void (*adagrad)(Py_ssize_t, double*, const double*, double*, double, double,
                         double) noexcept nogil
         void (*rmsprop)(Py_ssize_t, double*, const double*, double*, double*, double, double,

@@ -133,12 +133,12 @@ cdef inline void max_windows(
                         which, plane)
 
 
-cdef inline void copy_rows(Py_ssize_t m, Py_ssize_t n, const real* x, Py_ssize_t x_row,
-                           real* y) noexcept nogil:
+cdef inline void copy_rows(Py_ssize_t m, Py_ssize_t n, const real* x, Py_ssize_t x_row, real* y,
+                           Py_ssize_t y_row) noexcept nogil:
     if real is float:
-        f32.copy_rows(m, n, x, x_row, y)
+        f32.copy_rows(m, n, x, x_row, y, y_row)
     else:
-        f64.copy_rows(m, n, x, x_row, y)
+        f64.copy_rows(m, n, x, x_row, y, y_row)
 
 
 cdef inline void dropout_row(

@@ -2,14 +2,13 @@
 
 from cnn_core._conv2d_shape cimport conv_args
 from cnn_core._simd cimport lanes, max_columns
-from cnn_core._types cimport real, round_up
+from cnn_core._types cimport LINE_BYTES, real, round_up
 
 
 cdef enum:
     FEWEST_CHANNELS = 16    # on both sides; with fewer, and with
     FEWEST_WEIGHTS = 384    # per tap, the transforms cost what the products save
     PLANES = 16             # of a tile: 4 x 4
-    LINE = 64               # bytes of a cache line
 
 
 cdef inline bint takes_winograd(const conv_args* a) noexcept nogil:
@@ -21,7 +20,7 @@ cdef inline bint takes_winograd(const conv_args* a) noexcept nogil:
 cdef inline Py_ssize_t plane_size(Py_ssize_t size, const real* like) noexcept nogil:
     """Elements from one plane to the next; a line more, so that the same element of all planes does
     not fall into the same few sets of the cache."""
-    return round_up(size, lanes(like)) + LINE // sizeof(real)
+    return round_up(size, lanes(like)) + LINE_BYTES // sizeof(real)
 
 
 cdef inline Py_ssize_t winograd_size(const conv_args* a, const real* like) noexcept nogil:

@@ -12,7 +12,6 @@ the rounding is no worse. Sums of large numbers may overflow where the direct on
 Lavin and Gray, Fast algorithms for convolutional neural networks (2016).
 """
 
-from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -25,8 +24,8 @@ from cnn_core._simd_images cimport (
     winograd_gradient, winograd_input, winograd_output, winograd_weights,
     winograd_weights_gradient,
 )
-from cnn_core._types cimport real, round_up
-from cnn_core._winograd cimport LINE, PLANES, plane_size
+from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
+from cnn_core._winograd cimport PLANES, plane_size
 
 cdef enum:
     MOST_TILES = 32    # at once
@@ -75,8 +74,8 @@ cdef inline void* new_block(const conv_args* a, Py_ssize_t more, tile_block* at,
     tiles = at.most_rows * at.most_width
     at.x_plane = plane_size(tiles * a.inner, planes[0])
     at.y_plane = plane_size(tiles * a.outer, planes[0])
-    memory = malloc((PLANES * (at.x_plane + at.y_plane) + more) * sizeof(real) + LINE)
-    planes[0] = <real*>(<char*>memory + (LINE - <uintptr_t>memory % LINE))
+    memory = malloc((PLANES * (at.x_plane + at.y_plane) + more) * sizeof(real) + LINE_BYTES)
+    planes[0] = <real*>next_line(memory)
     return memory
 
 

@@ -13,7 +13,6 @@ overflow where the direct ones would not.
 Lavin and Gray, Fast algorithms for convolutional neural networks (2016).
 """
 
-from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -23,8 +22,8 @@ from cnn_core._simd cimport activate, activate_backward, lanes, max_columns, mul
 from cnn_core._simd_images cimport (
     winograd_rows_input, winograd_rows_output, winograd_rows_weights,
 )
-from cnn_core._types cimport real, round_up
-from cnn_core._winograd cimport LINE, plane_size
+from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
+from cnn_core._winograd cimport plane_size
 from cnn_core._winograd_rows cimport MOST_WIDTH, ROW_PLANES, TILE_ROWS
 
 cdef enum:
@@ -68,10 +67,10 @@ cdef bint find_room(const conv_args* a, const real* b, tile_room* room) noexcept
     room.x_plane = plane_size((a.out_width + a.kw - 1) * a.inner, b)
     room.y_plane = plane_size(a.out_width * a.outer, b)
     room.memory = malloc(
-        LINE + (ROW_PLANES * (room.x_plane + room.y_plane) + 2 * start) * sizeof(real))
+        LINE_BYTES + (ROW_PLANES * (room.x_plane + room.y_plane) + 2 * start) * sizeof(real))
     if room.memory == NULL:
         return False
-    room.v = <char*>room.memory + (LINE - <uintptr_t>room.memory % LINE)
+    room.v = next_line(room.memory)
     room.m = <real*>room.v + ROW_PLANES * room.x_plane
     room.start = <real*>room.m + ROW_PLANES * room.y_plane
     memset(room.start, 0, 2 * start * sizeof(real))

@@ -23,9 +23,10 @@ static INLINE void NAME(store_numbers)(int32_t *p, ptrdiff_t n, ivec v) {
 }
 
 /* A vector may end in the rows that follow, which are written later. */
-static void NAME(copy_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y) {
-    for (ptrdiff_t row = 0; row < m; row++, x += x_row, y += n)
-        FOR_VECTORS(n) NAME(store_n)(y + i, (m - row) * n - i, NAME(load_n)(x + i, left, 0));
+static void NAME(copy_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y,
+                            ptrdiff_t y_row) {
+    for (ptrdiff_t left_y = m * y_row; left_y > 0; left_y -= y_row, x += x_row, y += y_row)
+        FOR_VECTORS(n) NAME(store_n)(y + i, left_y - i, NAME(load_n)(x + i, left, 0));
 }
 
 /* LARGER: the lanes in which v takes the place of `most`: it is larger, or the first NaN. */

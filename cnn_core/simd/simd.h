@@ -198,8 +198,10 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
                              ptrdiff_t n, const REAL *g, const int32_t *which, const REAL *pairs, \
                              ptrdiff_t pair_row, ptrdiff_t kh, ptrdiff_t kw, REAL *sums,          \
                              ptrdiff_t step);                                                     \
-    /* y[i n + j] = x[i x_row + j], i < m, j < n. */                                              \
-    void (*copy_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y);         \
+    /* y[i y_row + j] = x[i x_row + j], i < m, j < n <= y_row. Of y[m y_row] what lies behind a row \
+     * in its last vector is 0, or the next row. */                                               \
+    void (*copy_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y,          \
+                      ptrdiff_t y_row);                                                           \
     /* row[p row_step + j] += sum over s < taps of products[q x_row + s n + j], j < n, for the    \
      * window q < windows with q step + s = p, if there is one; p < pixels. */                    \
     void (*fold_row)(ptrdiff_t pixels, ptrdiff_t windows, ptrdiff_t taps, ptrdiff_t n,            \

@@ -67,11 +67,12 @@ def spread_pairs(bint single, Py_ssize_t count, address at, address values, Py_s
                          w_tap, <double**>sums, step)
 
 
-def copy_rows(bint single, Py_ssize_t m, Py_ssize_t n, address x, Py_ssize_t x_row, address y):
+def copy_rows(bint single, Py_ssize_t m, Py_ssize_t n, address x, Py_ssize_t x_row, address y,
+              Py_ssize_t y_row):
     if single:
-        f32.copy_rows(m, n, <float*>x, x_row, <float*>y)
+        f32.copy_rows(m, n, <float*>x, x_row, <float*>y, y_row)
     else:
-        f64.copy_rows(m, n, <double*>x, x_row, <double*>y)
+        f64.copy_rows(m, n, <double*>x, x_row, <double*>y, y_row)
 
 
 def least_lanes(bint single):

@@ -74,11 +74,13 @@ class SparseKernels:
             self.call("window_gradients", len(windows), *places, *args)
         return sums_.array.reshape(kh, kw, step)[..., :n]
 
-    def copy_rows(self, x, *, gap=0):
+    def copy_rows(self, x, *, gap=0, y_row=None):
+        """All of y (M, y_row), by default without gaps; it held 7 before."""
+        y_row = x.shape[1] if y_row is None else y_row
         with self.memory() as m:
-            x_, y = m.input(x, gap), m.output(x.size, self.dtype)
-            self.call("copy_rows", *x.shape, x_.address, x_.row, y.address)
-        return y.array.reshape(x.shape)
+            x_, y = m.input(x, gap), m.inout(np.full(len(x) * y_row, 7, self.dtype))
+            self.call("copy_rows", *x.shape, x_.address, x_.row, y.address, y_row)
+        return y.array.reshape(len(x), y_row)
 
     def pick_any(self, x, *, gap=0):
         room = x.shape[1] + self.lanes

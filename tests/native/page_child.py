@@ -85,6 +85,7 @@ def images(k, n):
     pairs, w = (np.ones((2, 2), k.dtype), np.array([0, 3], np.int32)), np.ones((3, 5, n), k.dtype)
     yield "spread_pairs", k.spread_pairs, (*pairs, w, np.ones((3, 9, n), k.dtype))
     yield "copy_rows", k.copy_rows, (np.ones((3, n), k.dtype),)
+    yield "copy_rows", partial(k.copy_rows, y_row=n + 3), (np.ones((3, n), k.dtype),)
 
 
 def matrices(k, n):

@@ -99,6 +99,11 @@ def test_rows_are_copied_together(kernels, rng):
             x = random_array(rng, (m, n), kernels.dtype)
             for gap in (0, 1, 5):
                 assert same_bits(kernels.copy_rows(x, gap=gap), x), f"m={m} n={n}"
+            whole = -(-n // kernels.lanes) * kernels.lanes
+            y = kernels.copy_rows(x, y_row=whole)
+            assert same_bits(y[:, :n], x) and not y[:, n:].any(), f"m={m} n={n}"
+            y = kernels.copy_rows(x, y_row=whole + 3)
+            assert same_bits(y[:, :n], x) and (y[:, whole:] == 7).all(), f"m={m} n={n}"
 
 
 def check(kernels, rng, sizes, filters, kernel, padding, share, name="none", n=2):
