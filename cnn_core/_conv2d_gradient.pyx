@@ -13,7 +13,7 @@ from cnn_core._images cimport pixel
 from cnn_core._simd cimport (
     activate_backward, add, lanes, max_columns, multiply_add_taps, sum_rows, transpose,
 )
-from cnn_core._simd_images cimport fold_row
+from cnn_core._simd_images cimport copy_rows, fold_row, split
 from cnn_core._types cimport real, round_up
 from cnn_core._winograd cimport takes_winograd, winograd_weight_gradient
 
@@ -202,20 +202,37 @@ cdef inline void weight_gradient_few_filters(const conv_args* a, const real* x, 
         dW += a.kh * width
 
 
+cdef inline Py_ssize_t half_row(const conv_args* a, const real* like) noexcept nogil:
+    """Elements for every second one of a row of x."""
+    return round_up(a.x.row // 2 + 1, lanes(like))
+
+
 cdef void shift_rows(const conv_args* a, const real* x, real* shifted) noexcept nogil:
-    """shifted[y, s, c, ox] = x[y, ox sx + s dx, c]: every pixel that a tap sees along a row."""
-    cdef Py_ssize_t y, s, c, ox, step = a.sx * a.x.channels
-    cdef const real* source
-    for y in range((a.out_height - 1) * a.sy + a.kh):
+    """shifted[y, s, c, ox] = x[y, ox sx + s dx, c]: every pixel that a tap sees along a row. Behind
+    them is room for the even and odd elements of a row."""
+    cdef Py_ssize_t y, s, c, ox, at, step = a.sx * a.x.channels
+    cdef Py_ssize_t rows = (a.out_height - 1) * a.sy + a.kh
+    cdef Py_ssize_t left = rows * a.kw * a.inner * a.out_width
+    cdef real* even = shifted + left
+    cdef real* odd = even + half_row(a, x)
+    for y in range(rows):
+        if step == 2:
+            split(a.x.row, x, even, odd)
         for s in range(a.kw):
             for c in range(a.inner):
-                source = x + y * a.x.row + s * a.dx * a.x.channels + c
+                at = s * a.dx * a.x.channels + c
                 if step == 1:
-                    memcpy(shifted, source, a.out_width * sizeof(real))
+                    memcpy(shifted, x + at, a.out_width * sizeof(real))
+                elif step == 2:
+                    # Whole vectors, which end in what is written next.
+                    copy_rows(1, a.out_width, (odd if at % 2 else even) + at // 2, 0, shifted,
+                              left)
                 else:
                     for ox in range(a.out_width):
-                        shifted[ox] = source[ox * step]
+                        shifted[ox] = x[at + ox * step]
                 shifted += a.out_width
+                left -= a.out_width
+        x += a.x.row
 
 
 cdef inline void weight_gradient_few_channels(const conv_args* a, const real* x, const real* dy,
@@ -241,7 +258,7 @@ cdef Py_ssize_t plan_rows(conv_args* a, const real* like, Py_ssize_t* x_taps,
         size = a.out_height * y_row + lanes(like)    # the last vector is read whole
     elif a.groups == 1 and a.dy == 1 and a.kw * a.inner < FEW_ROWS:
         x_row = a.kw * a.inner * a.out_width
-        size = ((a.out_height - 1) * a.sy + a.kh) * x_row
+        size = ((a.out_height - 1) * a.sy + a.kh) * x_row + 2 * half_row(a, like)
     for oy in range(a.out_height):
         x_taps[oy] = oy * a.sy * x_row
         w_taps[oy] = oy * y_row

@@ -81,7 +81,10 @@ def train(options: Options) -> int:
             say(f"to go on: cnn-core train --resume {checkpoint.folder}")
         raise
     seconds = time.perf_counter() - began
-    test_loss, test_accuracy = net.evaluate(*test)
+    if options.early_stopping is None:  # else the parameters are those of another epoch
+        test_loss, test_accuracy = history["val_loss"][-1], history["val_accuracy"][-1]
+    else:
+        test_loss, test_accuracy = net.evaluate(*test)
     say(f"test accuracy {test_accuracy:.4f} after {trainer.iteration:,} updates in {seconds:.1f} s")
     if not math.isfinite(test_loss):
         say("the loss is no longer finite: a smaller --lr may help")
