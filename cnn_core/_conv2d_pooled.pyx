@@ -17,18 +17,19 @@ are summed in fixed groups, as in _conv2d_gradient.pyx.
 Saito, Deep Learning from Scratch, sections 7.3 and 7.4.
 """
 
-from libc.stdint cimport INT32_MAX, int32_t, uint64_t
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
+from cnn_core._bounds cimport expect
 from cnn_core._conv2d cimport Convolution, padded_layout, through_activation
-from cnn_core._conv2d_pairs cimport MOST_AREA, Windows, takes_pairs
+from cnn_core._conv2d_pairs cimport MOST_AREA, takes_pairs
 from cnn_core._conv2d_shape cimport CACHE_BYTES, conv_args
 from cnn_core._conv2d_windows cimport (
-    convolve_windows, find_seen, takes_window_gradients, window_gradients_image,
-    window_gradients_room,
+    find_seen, forward_args, forward_kernel, takes_window_gradients, takes_windows,
+    window_gradients_image, window_gradients_room,
 )
-from cnn_core._images cimport Images, Layout, fill_nan, pixel
+from cnn_core._images cimport MOST_IMAGES, Images, Layout, pixel
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (
     activate_backward, lanes, least_lanes, max_columns, multiply_sparse_taps, sum_rows, transpose,
@@ -38,7 +39,6 @@ from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 from cnn_core._winograd cimport takes_winograd
 
 cdef enum:
-    MOST_IMAGES = 6
     WEIGHTS_BYTES = 16 << 10      # of the weights that all windows of an image meet in turn
 
 cdef double TERM = 5         # cycles that a term of dW takes at least
@@ -300,26 +300,6 @@ cdef void input_gradient_kernel(const void* args, Py_ssize_t begin, Py_ssize_t e
 # ----------------------------------------------------------------------------------- both forward
 
 
-cdef struct forward_args:
-    conv_args conv           # y: of the maxima
-    Windows windows
-
-
-cdef void forward_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    cdef const forward_args* a = <const forward_args*>args
-    cdef const conv_args* c = &a.conv
-    cdef bint done
-    if c.is_float:
-        done = convolve_windows(c, &a.windows, begin, end, <const float*>c.x_data,
-                                <const float*>c.weights, <const float*>c.b, <float*>c.y_data)
-    else:
-        done = convolve_windows(c, &a.windows, begin, end, <const double*>c.x_data,
-                                <const double*>c.weights, <const double*>c.b, <double*>c.y_data)
-    if not done:    # no memory: NaN is seen, a wrong number is not
-        fill_nan(&c.y, a.windows.out_height, a.windows.out_width, begin, end, c.y_data,
-                 sizeof(float) if c.is_float else sizeof(double))
-
-
 # ------------------------------------------------------------------------------------------ tasks
 
 
@@ -359,34 +339,59 @@ cdef class PooledConvolution:
         args.x.channels = self.convolution.channels
         return takes_pairs(&args) and self.size[0] * self.size[1] <= MOST_AREA
 
-    def forward(self, Images x, real[::1] packed, const real[::1] b, Images y, int32_t[::1] which,
-                int activation, double slope):
-        """Task over images: y = maxima of f(conv(x) + b), and which[N OH OW F] if not None."""
+    def takes_rows(self, Images x):
+        """Whether `forward` takes rows in place of the images x."""
+        cdef forward_args args = self.bind_forward(x)
+        if x.is_float:
+            return takes_windows(&args.conv, &args.windows, <float*>NULL)
+        return takes_windows(&args.conv, &args.windows, <double*>NULL)
+
+    cdef forward_args bind_forward(self, Images x):
         cdef forward_args args
+        cdef Convolution of = self.convolution
+        memset(&args, 0, sizeof(args))
+        args.conv = of.shape
+        args.conv.n, args.conv.is_float = x.n, x.is_float
+        args.conv.out_height, args.conv.out_width = of.output_size(x.height, x.width)
+        args.conv.x, args.conv.x_data = padded_layout(x, of.padding), x.data
+        args.windows.height, args.windows.width = self.size
+        args.windows.sy, args.windows.sx = self.stride
+        outputs = self.outputs(args.conv.out_height, args.conv.out_width)
+        args.windows.out_height, args.windows.out_width = outputs
+        return args
+
+    def forward(self, Images x, real[::1] packed, const real[::1] b, Images y, int32_t[::1] which,
+                int activation, double slope, const real[:, ::1] rows=None,
+                const int64_t[::1] place=None):
+        """Task over images: y = maxima of f(conv(x) + b), and which[N OH OW F] if not None.
+
+        rows : read in place of x, where `takes_rows`, with no activation or a ReLU; `place` as in
+            `_images.from_rows`.
+        """
+        cdef forward_args args = self.bind_forward(x)
         cdef Convolution of = self.convolution
         if not self.takes_forward:
             raise ValueError("forward: not of this convolution and these windows")
         self.check(x, y, which)
-        memset(&args, 0, sizeof(args))
         of.check_packed(False, packed.shape[0], sizeof(real) == sizeof(float), x.is_float)
         if b.shape[0] != of.filters:
             raise ValueError(f"b: expected {of.filters} elements, got {b.shape[0]}")
-        args.conv = of.shape
-        args.conv.n = x.n
-        args.conv.out_height, args.conv.out_width = of.output_size(x.height, x.width)
-        args.conv.x, args.conv.x_data = padded_layout(x, of.padding), x.data
-        tables = of.tap_tables(&args.conv)
+        tables, work = of.tap_tables(&args.conv), of.work(args.conv)
         args.conv.y, args.conv.y_data = y.layout, y.data
         args.conv.weights, args.conv.b = &packed[0], &b[0]
-        args.conv.activation, args.conv.slope, args.conv.is_float = activation, slope, x.is_float
-        args.windows.height, args.windows.width = self.size
-        args.windows.sy, args.windows.sx = self.stride
-        args.windows.out_height, args.windows.out_width = y.height, y.width
+        args.conv.activation, args.conv.slope = activation, slope
         if which is not None:
             args.windows.which = &which[0]
-        return new_task(forward_kernel, &args, sizeof(args), x.n, 1, MOST_IMAGES,
-                        of.work(args.conv),
-                        (x, packed.base, b.base, y, tables, None if which is None else which.base))
+        if rows is not None:
+            expect(rows.shape[0] == x.n and rows.shape[1] == x.height * x.width and len(place) == 1
+                   and takes_windows(&args.conv, &args.windows, &packed[0]), "rows, place")
+            args.conv.x_data = &rows[0, 0]
+            args.rows.place = &place[0]
+            args.rows.top, _, args.rows.left, _ = of.padding
+            args.rows.height, args.rows.width = x.height, x.width
+        arrays = (x, packed.base, b.base, y, tables, None if which is None else which.base,
+                  None if rows is None else (rows.base, place.base))
+        return new_task(forward_kernel, &args, sizeof(args), x.n, 1, MOST_IMAGES, work, arrays)
 
     def outputs(self, height, width):
         """How many windows there are, of images of the convolution's outputs."""

@@ -1,15 +1,30 @@
 """Maxima of a convolution of one channel, for the other modules of convolutions."""
 
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from cnn_core._conv2d_pairs cimport Windows
 from cnn_core._conv2d_shape cimport conv_args
 from cnn_core._types cimport real
 
 
-cdef bint convolve_windows(const conv_args* a, const Windows* windows, Py_ssize_t begin,
-                           Py_ssize_t end, const real* x, const real* weights, const real* b,
-                           real* y) noexcept nogil
+cdef struct Rows:
+    # images of one channel without a border
+    const int64_t* place    # the address of those that count, or 0
+    Py_ssize_t top          # of the border that they would have
+    Py_ssize_t left
+    Py_ssize_t height
+    Py_ssize_t width
+
+
+cdef struct forward_args:
+    conv_args conv           # y: of the maxima
+    Windows windows
+    Rows rows                # in place of x where rows.place is not NULL
+
+
+cdef void forward_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil
+
+cdef bint takes_windows(const conv_args* a, const Windows* windows, const real* like) noexcept nogil
 
 cdef void find_seen(
     Py_ssize_t out_height, Py_ssize_t out_width, Py_ssize_t sy, Py_ssize_t sx, Py_ssize_t rows,

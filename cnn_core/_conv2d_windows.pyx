@@ -19,7 +19,8 @@ from libc.string cimport memset
 
 from cnn_core._conv2d_pairs cimport Windows, convolve_pairs, takes_pairs
 from cnn_core._conv2d_shape cimport conv_args
-from cnn_core._images cimport pixel
+from cnn_core._gemm cimport fetch_rows
+from cnn_core._images cimport MOST_IMAGES, fill_nan, pixel
 from cnn_core._simd cimport ACTIVATION_NONE, ACTIVATION_RELU, lanes, least_lanes, transpose
 from cnn_core._simd_images cimport (
     has_window_gradients, interleave, max_windows, nonzero_bits, split, window_gradients,
@@ -42,8 +43,8 @@ cdef struct Room:
     Py_ssize_t plane     # from filter to filter
 
 
-cdef inline bint takes_windows(const conv_args* a, const Windows* windows,
-                               const real* like) noexcept nogil:
+cdef bint takes_windows(const conv_args* a, const Windows* windows,
+                        const real* like) noexcept nogil:
     """Whether that is faster than the pairs of _conv2d_pairs.pyx; the bits are the same."""
     cdef Py_ssize_t width = windows.out_width
     return (takes_pairs(a) and windows.height == windows.width == windows.sy == windows.sx == 2
@@ -68,21 +69,27 @@ cdef bint find_room(const conv_args* a, const Windows* windows, const real* like
     room.which = <int32_t*>(<real*>room.best + a.outer * room.plane)
     room.used = <unsigned char*>(room.which + a.outer * room.plane)
     memset(room.columns, 0, columns * sizeof(real))    # behind a row, too, vectors are read
+    memset(room.used, 0, room.rows)
     return True
 
 
-cdef void convolve_image(const conv_args* a, const Windows* windows, const real* x,
-                         const real* weights, const real* b, real* y, int32_t* which,
-                         const Room* room) noexcept nogil:
-    """The maxima of one image."""
+cdef inline void split_image(const Rows* rows, const real* x, const Room* room) noexcept nogil:
+    """An image without its border, amid the zeros that stand in `columns`."""
+    cdef real* even = <real*>room.columns + 2 * rows.top * room.odd + rows.left // 2
+    cdef real* odd = even + room.odd
+    if rows.left % 2:
+        even, odd = odd, even + 1
+    split(rows.height, rows.width, x, rows.width, even, odd, 2 * room.odd, room.used + rows.top)
+
+
+cdef void convolve_image(const conv_args* a, const Windows* windows, const real* weights,
+                         const real* b, real* y, int32_t* which, const Room* room) noexcept nogil:
+    """The maxima of one image, which has been split."""
     cdef Py_ssize_t row, width = windows.out_width, some = width
     cdef real* columns = <real*>room.columns
     cdef real* best = <real*>room.best
-    for row in range(room.rows):
-        room.used[row] = split(room.width, x + row * a.x.row, columns + 2 * row * room.odd,
-                               columns + (2 * row + 1) * room.odd)
     max_windows(a.outer, windows.out_height, width, a.kh, a.kw, columns, 2 * room.odd, room.odd,
-                room.used, weights, round_up(a.outer, lanes(x)), b,
+                room.used, weights, round_up(a.outer, lanes(weights)), b,
                 a.activation == ACTIVATION_RELU, best, room.which if which != NULL else NULL,
                 room.plane)
     if a.y.row == width * a.outer:
@@ -94,23 +101,50 @@ cdef void convolve_image(const conv_args* a, const Windows* windows, const real*
         transpose(a.outer, room.plane, <const float*>room.which, room.plane, <float*>which, a.outer)
 
 
-cdef bint convolve_windows(const conv_args* a, const Windows* windows, Py_ssize_t begin,
-                           Py_ssize_t end, const real* x, const real* weights, const real* b,
-                           real* y) noexcept nogil:
-    """Images begin..end, as above or by pairs; false, and nothing done, without memory."""
-    cdef Py_ssize_t n, size = windows.out_height * windows.out_width * a.outer
+cdef bint convolve_windows(const conv_args* a, const Windows* windows, const Rows* rows,
+                           Py_ssize_t begin, Py_ssize_t end, const real* x, const real* weights,
+                           const real* b, real* y) noexcept nogil:
+    """Images begin..end, as above or by pairs; false, and nothing done, without memory.
+
+    rows : where not NULL, x are rows without borders, of a convolution that `takes_windows`.
+    """
+    cdef Py_ssize_t n, size = windows.out_height * windows.out_width * a.outer, plane
     cdef Room room
     if not takes_windows(a, windows, x):
         return convolve_pairs(a, windows, begin * a.out_height, end * a.out_height, x, weights,
                               b, y)
     if not find_room(a, windows, x, &room):
         return False
+    if rows != NULL and rows.place[0] != 0:
+        x = <const real*><size_t>rows.place[0]
     for n in range(begin, end):
-        convolve_image(a, windows, pixel(x, &a.x, n, 0, 0), weights, b,
-                       <real*>pixel(y, &a.y, n, 0, 0),
+        if rows == NULL:
+            split(room.rows, room.width, pixel(x, &a.x, n, 0, 0), a.x.row, <real*>room.columns,
+                  <real*>room.columns + room.odd, 2 * room.odd, room.used)
+        else:
+            plane = rows.height * rows.width
+            fetch_rows(1, plane, x + (n + MOST_IMAGES) * plane, plane)    # of the next lane
+            split_image(rows, x + n * plane, &room)
+        convolve_image(a, windows, weights, b, <real*>pixel(y, &a.y, n, 0, 0),
                        windows.which + n * size if windows.which != NULL else NULL, &room)
     free(room.memory)
     return True
+
+
+cdef void forward_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const forward_args* a = <const forward_args*>args
+    cdef const conv_args* c = &a.conv
+    cdef const Rows* rows = &a.rows if a.rows.place != NULL else NULL
+    cdef bint done
+    if c.is_float:
+        done = convolve_windows(c, &a.windows, rows, begin, end, <const float*>c.x_data,
+                                <const float*>c.weights, <const float*>c.b, <float*>c.y_data)
+    else:
+        done = convolve_windows(c, &a.windows, rows, begin, end, <const double*>c.x_data,
+                                <const double*>c.weights, <const double*>c.b, <double*>c.y_data)
+    if not done:    # no memory: NaN is seen, a wrong number is not
+        fill_nan(&c.y, a.windows.out_height, a.windows.out_width, begin, end, c.y_data,
+                 sizeof(float) if c.is_float else sizeof(double))
 
 
 # ------------------------------------------------------------------------------ the gradient of W

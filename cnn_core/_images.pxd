@@ -5,6 +5,10 @@ from libc.string cimport memset
 from cnn_core._types cimport real
 
 
+cdef enum:
+    MOST_IMAGES = 6    # of a lane
+
+
 cdef struct Layout:
     # element (n, y, x, c) of the images proper, without the border, stands at
     # offset + n * image + y * row + x * channels + c

@@ -17,7 +17,6 @@ from cnn_core._types cimport real
 
 cdef enum:
     SLACK = 64     # elements: the widest panel of the matrix product
-    MOST_IMAGES = 6
     RUN = 2048     # elements that stay in the nearest cache between two passes
 
 

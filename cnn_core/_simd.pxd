@@ -24,23 +24,23 @@ cdef extern from "simd/simd.h" nogil:
         Py_ssize_t lanes, least_lanes, max_columns, nonzero_rows
         void (*product_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*,
                              const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const float*,
-                             const Py_ssize_t*, Py_ssize_t, const float*, float*,
-                             Py_ssize_t, const void*) noexcept nogil
+                             const Py_ssize_t*, Py_ssize_t, const float*, float*, Py_ssize_t,
+                             const void*) noexcept nogil
         void (*product_planes)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*,
                                Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
                                Py_ssize_t, const float*const*, float*, Py_ssize_t,
                                Py_ssize_t) noexcept nogil
         void (*product_sparse)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const int32_t*, const float*,
-                               const int32_t*, const float*, Py_ssize_t, Py_ssize_t,
-                               const float*, float*, const int32_t*, Py_ssize_t) noexcept nogil
+                               const int32_t*, const float*, Py_ssize_t, Py_ssize_t, const float*,
+                               float*, const int32_t*, Py_ssize_t) noexcept nogil
         bint (*product_nonzeros)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
                                  const float*, Py_ssize_t, const float*, Py_ssize_t, float*,
                                  Py_ssize_t, Py_ssize_t, int32_t*,
                                  const float*const*) noexcept nogil
         Py_ssize_t (*pick_any)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
                                int32_t*) noexcept nogil
-        void (*dots)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const int32_t*,
-                     const float*, float*) noexcept nogil
+        void (*dots)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const int32_t*, const float*,
+                     float*) noexcept nogil
         void (*activate)(int, float, Py_ssize_t, const float*, float*) noexcept nogil
         void (*activate_backward)(int, float, Py_ssize_t, const float*, const float*,
                                   float*) noexcept nogil
@@ -59,13 +59,13 @@ cdef extern from "simd/simd.h" nogil:
         void (*add)(Py_ssize_t, const float*, float*) noexcept nogil
         void (*transpose)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*,
                           Py_ssize_t) noexcept nogil
-        void (*fold_row)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                         const float*, Py_ssize_t, float*, Py_ssize_t) noexcept nogil
+        void (*fold_row)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*,
+                         Py_ssize_t, float*, Py_ssize_t) noexcept nogil
         void (*scale_u8)(Py_ssize_t, const uint8_t*, float, float*) noexcept nogil
         void (*scale_f32)(Py_ssize_t, const float*, float, float*) noexcept nogil
         void (*scale_f64)(Py_ssize_t, const double*, float, float*) noexcept nogil
-        void (*sgd)(Py_ssize_t, float*, const float*, float*, float, float, int,
-                    float, float) noexcept nogil
+        void (*sgd)(Py_ssize_t, float*, const float*, float*, float, float, int, float,
+                    float) noexcept nogil
         void (*sgd_product)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
                             const float*, float*, float, float) noexcept nogil
         void (*cross_entropy_columns)(Py_ssize_t, Py_ssize_t, const float*, const float*,
@@ -73,9 +73,8 @@ cdef extern from "simd/simd.h" nogil:
         void (*add_scaled)(Py_ssize_t, const float*, float, const float*, float*) noexcept nogil
         void (*max_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*,
                          const Py_ssize_t*, const int32_t*, float, float*, int32_t*) noexcept nogil
-        void (*scatter_taps)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                             const Py_ssize_t*, const int32_t*, const int32_t*, const float*,
-                             float*) noexcept nogil
+        void (*scatter_taps)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const Py_ssize_t*,
+                             const int32_t*, const int32_t*, const float*, float*) noexcept nogil
         Py_ssize_t (*pick)(Py_ssize_t, int32_t, const int32_t*, const float*, float*,
                            int32_t*) noexcept nogil
         uint64_t (*nonzero_bits)(Py_ssize_t, const float*) noexcept nogil
@@ -85,12 +84,13 @@ cdef extern from "simd/simd.h" nogil:
         void (*spread_pairs)(Py_ssize_t, const int32_t*, const float*, Py_ssize_t, Py_ssize_t,
                              Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t, float**,
                              Py_ssize_t) noexcept nogil
-        bint (*split)(Py_ssize_t, const float*, float*, float*) noexcept nogil
+        void (*split)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*, float*, Py_ssize_t,
+                      unsigned char*) noexcept nogil
         void (*interleave)(Py_ssize_t, const float*, const float*, float*) noexcept nogil
         Py_ssize_t window_sums
         void (*window_gradients)(Py_ssize_t, const int32_t*, const int32_t*, Py_ssize_t,
-                                 const float*, const int32_t*, const float*, Py_ssize_t,
-                                 Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) noexcept nogil
+                                 const float*, const int32_t*, const float*, Py_ssize_t, Py_ssize_t,
+                                 Py_ssize_t, float*, Py_ssize_t) noexcept nogil
         void (*max_windows)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                             const float*, Py_ssize_t, Py_ssize_t, const unsigned char*,
                             const float*, Py_ssize_t, const float*, bint, float*, int32_t*,
@@ -113,8 +113,8 @@ cdef extern from "simd/simd.h" nogil:
                                      Py_ssize_t) noexcept nogil
         void (*winograd_rows_weights)(Py_ssize_t, const float*, Py_ssize_t, float*,
                                       Py_ssize_t) noexcept nogil
-        void (*dropout)(Py_ssize_t, const uint32_t*, const uint32_t*, uint32_t, float,
-                        const float*, float*, uint64_t*) noexcept nogil
+        void (*dropout)(Py_ssize_t, const uint32_t*, const uint32_t*, uint32_t, float, const float*,
+                        float*, uint64_t*) noexcept nogil
         void (*keep)(Py_ssize_t, const uint64_t*, float, const float*, float*) noexcept nogil
         void (*add_squares)(Py_ssize_t, const float*, const float*, float*) noexcept nogil
         void (*add_products)(Py_ssize_t, const float*, const float*, const float*,
@@ -125,8 +125,8 @@ cdef extern from "simd/simd.h" nogil:
                      float, float, float) noexcept nogil
         void (*adagrad)(Py_ssize_t, float*, const float*, float*, float, float,
                         float) noexcept nogil
-        void (*rmsprop)(Py_ssize_t, float*, const float*, float*, float*, float, float,
-                        float, float, float) noexcept nogil
+        void (*rmsprop)(Py_ssize_t, float*, const float*, float*, float*, float, float, float,
+                        float, float) noexcept nogil
         void (*clamp)(Py_ssize_t, float, float*) noexcept nogil
         double (*sum_squares)(Py_ssize_t, const float*) noexcept nogil
 
@@ -134,15 +134,15 @@ cdef extern from "simd/simd.h" nogil:
         Py_ssize_t lanes, least_lanes, max_columns, nonzero_rows
         void (*product_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*,
                              const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const double*,
-                             const Py_ssize_t*, Py_ssize_t, const double*, double*,
-                             Py_ssize_t, const void*) noexcept nogil
+                             const Py_ssize_t*, Py_ssize_t, const double*, double*, Py_ssize_t,
+                             const void*) noexcept nogil
         void (*product_planes)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*,
                                Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
                                Py_ssize_t, const double*const*, double*, Py_ssize_t,
                                Py_ssize_t) noexcept nogil
         void (*product_sparse)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const int32_t*, const double*,
-                               const int32_t*, const double*, Py_ssize_t, Py_ssize_t,
-                               const double*, double*, const int32_t*, Py_ssize_t) noexcept nogil
+                               const int32_t*, const double*, Py_ssize_t, Py_ssize_t, const double*,
+                               double*, const int32_t*, Py_ssize_t) noexcept nogil
         bint (*product_nonzeros)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
                                  const double*, Py_ssize_t, const double*, Py_ssize_t, double*,
                                  Py_ssize_t, Py_ssize_t, int32_t*,
@@ -169,25 +169,23 @@ cdef extern from "simd/simd.h" nogil:
         void (*add)(Py_ssize_t, const double*, double*) noexcept nogil
         void (*transpose)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*,
                           Py_ssize_t) noexcept nogil
-        void (*fold_row)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                         const double*, Py_ssize_t, double*, Py_ssize_t) noexcept nogil
+        void (*fold_row)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*,
+                         Py_ssize_t, double*, Py_ssize_t) noexcept nogil
         void (*scale_u8)(Py_ssize_t, const uint8_t*, double, double*) noexcept nogil
         void (*scale_f32)(Py_ssize_t, const float*, double, double*) noexcept nogil
         void (*scale_f64)(Py_ssize_t, const double*, double, double*) noexcept nogil
-        void (*sgd)(Py_ssize_t, double*, const double*, double*, double, double, int,
-                    double, double) noexcept nogil
+        void (*sgd)(Py_ssize_t, double*, const double*, double*, double, double, int, double,
+                    double) noexcept nogil
         void (*sgd_product)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
                             const double*, double*, double, double) noexcept nogil
         void (*cross_entropy_columns)(Py_ssize_t, Py_ssize_t, const double*, const double*,
                                       const int64_t*, double*, double*) noexcept nogil
-        void (*add_scaled)(Py_ssize_t, const double*, double, const double*,
-                           double*) noexcept nogil
+        void (*add_scaled)(Py_ssize_t, const double*, double, const double*, double*) noexcept nogil
         void (*max_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*,
                          const Py_ssize_t*, const int32_t*, double, double*,
                          int32_t*) noexcept nogil
-        void (*scatter_taps)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                             const Py_ssize_t*, const int32_t*, const int32_t*, const double*,
-                             double*) noexcept nogil
+        void (*scatter_taps)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const Py_ssize_t*,
+                             const int32_t*, const int32_t*, const double*, double*) noexcept nogil
         Py_ssize_t (*pick)(Py_ssize_t, int32_t, const int32_t*, const double*, double*,
                            int32_t*) noexcept nogil
         uint64_t (*nonzero_bits)(Py_ssize_t, const double*) noexcept nogil
@@ -197,7 +195,8 @@ cdef extern from "simd/simd.h" nogil:
         void (*spread_pairs)(Py_ssize_t, const int32_t*, const double*, Py_ssize_t, Py_ssize_t,
                              Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t, double**,
                              Py_ssize_t) noexcept nogil
-        bint (*split)(Py_ssize_t, const double*, double*, double*) noexcept nogil
+        void (*split)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*, double*,
+                      Py_ssize_t, unsigned char*) noexcept nogil
         void (*interleave)(Py_ssize_t, const double*, const double*, double*) noexcept nogil
         Py_ssize_t window_sums
         void (*window_gradients)(Py_ssize_t, const int32_t*, const int32_t*, Py_ssize_t,

@@ -87,11 +87,12 @@ cdef inline void spread_pairs(
         f64.spread_pairs(count, at, values, taps, rows, n, w, w_row, w_tap, sums, step)
 
 
-cdef inline bint split(Py_ssize_t n, const real* x, real* even, real* odd) noexcept nogil:
+cdef inline void split(Py_ssize_t rows, Py_ssize_t n, const real* x, Py_ssize_t x_row, real* even,
+                       real* odd, Py_ssize_t y_row, unsigned char* any) noexcept nogil:
     if real is float:
-        return f32.split(n, x, even, odd)
+        f32.split(rows, n, x, x_row, even, odd, y_row, any)
     else:
-        return f64.split(n, x, even, odd)
+        f64.split(rows, n, x, x_row, even, odd, y_row, any)
 
 
 cdef inline bint has_window_gradients(const real* like) noexcept nogil:

@@ -173,9 +173,10 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
     void (*spread_pairs)(ptrdiff_t count, const int32_t *at, const REAL *values, ptrdiff_t taps,  \
                          ptrdiff_t rows, ptrdiff_t n, const REAL *w, ptrdiff_t w_row,             \
                          ptrdiff_t w_tap, REAL *const *sums, ptrdiff_t step);                     \
-    /* even[j] = x[2 j], odd[j] = x[2 j + 1] of x[n]; behind an odd n is a 0. Returns whether one of\
-     * them is not 0. */                                                                          \
-    int (*split)(ptrdiff_t n, const REAL *x, REAL *even, REAL *odd);                              \
+    /* even[r y_row + j] = x[r x_row + 2 j], odd[r y_row + j] = x[r x_row + 2 j + 1] of rows of n\
+     * elements; behind an odd n is a 0. any[r]: whether one of row r is not 0. */                \
+    void (*split)(ptrdiff_t rows, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *even,        \
+                  REAL *odd, ptrdiff_t y_row, unsigned char *any);                                \
     /* Rows of windows of 2 x 2 pixels, 2 apart, of a convolution of one channel, for n filters:  \
      * best[f plane + j], the rows one after the other, = the largest of the sums of window j, which (or NULL) = its number, as  \
      * max_taps has them; where `relu`, best passes through it. The kh + 1 rows of x that they see lie\

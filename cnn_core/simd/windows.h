@@ -1,8 +1,33 @@
 /* Maxima of a convolution of one channel over windows of 2 x 2 pixels, with the windows in the lanes: the
  * four sums of each stay in registers. Included once per type, after images.h. */
 
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+/* Every second element of two vectors, from the first or the second one on. */
+#define EVERY_SECOND(low, high, from)                                                             \
+    _mm512_permutex2var_ps(                                                                       \
+        (__m512)(low),                                                                            \
+        _mm512_add_epi32(_mm512_set1_epi32(from),                                                 \
+                         _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, \
+                                           30)),                                                  \
+        (__m512)(high))
+#endif
+
 /* even[j] = x[2 j], odd[j] = x[2 j + 1] of x[n]; behind an odd n is a 0. Whether one of them is not 0. */
-static int NAME(split)(ptrdiff_t n, const REAL *restrict x, REAL *restrict even, REAL *restrict odd) {
+static INLINE unsigned char NAME(split_row)(ptrdiff_t n, const REAL *restrict x, REAL *restrict even,
+                                            REAL *restrict odd) {
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+    int any = 0;
+    for (ptrdiff_t j = 0; j < n; j += 2 * LANES) {
+        const ptrdiff_t left = n - j;
+        const vec low = NAME(load_n)(x + j, left, 0);
+        const vec high = left > LANES ? NAME(load_n)(x + j + LANES, left - LANES, 0) : (vec){0};
+        any |= _mm512_cmp_ps_mask((__m512)low, _mm512_setzero_ps(), _CMP_NEQ_UQ)
+               | _mm512_cmp_ps_mask((__m512)high, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+        NAME(store_n)(even + j / 2, (left + 1) / 2, (vec)EVERY_SECOND(low, high, 0));
+        NAME(store_n)(odd + j / 2, (left + 1) / 2, (vec)EVERY_SECOND(low, high, 1));
+    }
+    return any != 0;
+#else
     int any = 0;
     for (ptrdiff_t j = 0; j < n / 2; j++) {
         even[j] = x[2 * j];
@@ -14,7 +39,14 @@ static int NAME(split)(ptrdiff_t n, const REAL *restrict x, REAL *restrict even,
         odd[n / 2] = 0;
         any |= x[n - 1] != 0;
     }
-    return any;
+    return (unsigned char)any;
+#endif
+}
+
+static void NAME(split)(ptrdiff_t rows, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *even,
+                        REAL *odd, ptrdiff_t y_row, unsigned char *any) {
+    for (ptrdiff_t r = 0; r < rows; r++, x += x_row, even += y_row, odd += y_row)
+        any[r] = NAME(split_row)(n, x, even, odd);
 }
 
 /* A row of x meets one row of the kernel for the upper pixels of the windows, and the one before it for the

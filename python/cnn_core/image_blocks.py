@@ -96,6 +96,18 @@ class ConvBlock(Block):
         task = self.convolution.forward(x, packed, b, self.y, 0, 0.0)
         return Parts(packing=[pack], rows=[task]) + behind.forward(relu=True)
 
+    def forward_from(self, rows: Array, place: Array, behind: Block | None) -> Parts | None:
+        """The outputs of the pool behind, without the images between, from rows at the address
+        place[0], or from `rows` where that is 0; None where that is not done."""
+        if self.pooled is None or self.by_rows or not isinstance(behind, PoolBlock):
+            return None
+        if self.code not in (0, ops.ACTIVATIONS["relu"]) or not self.pooled.takes_rows(self.x):
+            return None
+        packed, pack = self.packed(False)
+        options = behind.numbers(), self.code, self.slope, flat(rows), place
+        task = self.pooled.forward(self.x, packed, self.layer.params["b"], behind.y, *options)
+        return Parts(packing=[pack], rows=[task])
+
     def backward(self, previous: Block | None) -> Parts:
         _, n_sums, size = self.convolution.sums(len(self.x))
         partial = _memory.empty((n_sums, size), self.x.dtype)

@@ -130,6 +130,12 @@ class NativeSegment:
         reader, dense = self.reader, self.dense
         if not isinstance(read, Parts):
             assert reader is not None
+            index = self.blocks.index(reader)
+            following, behind, *_ = *self.blocks[index + 1 :], None, None
+            if passing and isinstance(reader, ToImages) and isinstance(following, ConvBlock):
+                first = following.forward_from(reader.x, read, behind)
+                if first is not None:
+                    return first + self.forward_parts(index + 3, passing)
             first = reader.forward_from(read)
         elif dense is not None and dense.strips and read.following:
             first = read + dense.forward_strips(*read.following[0])

@@ -184,10 +184,14 @@ def winograd_rows_weights(bint single, Py_ssize_t n, address g, Py_ssize_t g_row
         f64.winograd_rows_weights(n, <double*>g, g_row, <double*>u, plane)
 
 
-def split(bint single, Py_ssize_t n, address x, address even, address odd):
+def split(bint single, Py_ssize_t rows, Py_ssize_t n, address x, Py_ssize_t x_row, address even,
+          address odd, Py_ssize_t y_row, address any_of_row):
     if single:
-        return f32.split(n, <float*>x, <float*>even, <float*>odd)
-    return f64.split(n, <double*>x, <double*>even, <double*>odd)
+        f32.split(rows, n, <float*>x, x_row, <float*>even, <float*>odd, y_row,
+                  <unsigned char*>any_of_row)
+    else:
+        f64.split(rows, n, <double*>x, x_row, <double*>even, <double*>odd, y_row,
+                  <unsigned char*>any_of_row)
 
 
 def interleave(bint single, Py_ssize_t n, address x, address below, address y):

@@ -314,14 +314,6 @@ class Kernels(SparseKernels):
             self.call("max_taps", windows, step, n, len(at), *args)
         return best.array, which_ and which_.array
 
-    def split(self, x):
-        """Even and odd columns of x [n], and whether one of them is not 0."""
-        with self.memory() as m:
-            x_, size = m.input(x), (len(x) + 1) // 2
-            even, odd = m.output(size, self.dtype), m.output(size, self.dtype)
-            any_ = self.call("split", len(x), x_.address, even.address, odd.address)
-        return even.array, odd.array, bool(any_)
-
     def scatter_taps(self, at, numbers, which, g, x, *, add=True, windows=1, step=0):
         with self.memory() as m:
             at_, numbers_ = m.input(np.array(at, np.intp)), m.input(np.array(numbers, np.int32))

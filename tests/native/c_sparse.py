@@ -61,6 +61,17 @@ class SparseKernels:
             self.call("interleave", len(x), x_.address, below_.address, y.address)
         return y.array
 
+    def split(self, x, *, gap=0):
+        """Even and odd columns of x (rows, n), and which rows hold what is not 0."""
+        size = (x.shape[1] + 1) // 2
+        with self.memory() as m:
+            x_ = m.input(x, gap)
+            even, odd = (m.output((len(x), size), self.dtype, gap) for _ in range(2))
+            any_ = m.inout(np.full(len(x), 7, np.uint8))
+            addresses = even.address, odd.address, even.row, any_.address
+            self.call("split", *x.shape, x_.address, x_.row, *addresses)
+        return even.array, odd.array, any_.array
+
     def window_gradients(self, windows, at, g, which, pairs, pair_row, sums):
         """sums (KH, KW, F) with what the windows give, of g and which (windows, F)."""
         (kh, kw, n), step = sums.shape, -(-sums.shape[2] // self.lanes) * self.lanes

@@ -53,13 +53,16 @@ def test_pairs_are_added_to_all_that_see_them(kernels, rng, taps):
 
 
 def test_columns_are_taken_apart(kernels, rng):
-    for n in (*kernels.sizes(), 2 * kernels.lanes + 5):
-        for x in (np.full(n, -0.0), rng.integers(-1, 2, n), np.where(np.arange(n) < n - 1, 0, 7)):
-            x = x.astype(kernels.dtype)
-            even, odd, any_ = kernels.split(x)
-            padded = np.concatenate([x, np.zeros(n % 2, kernels.dtype)])
-            assert same_bits(even, padded[::2].copy()) and same_bits(odd, padded[1::2].copy()), n
-            assert any_ == bool(x.any()), n
+    for n in (*kernels.sizes(), 2 * kernels.lanes + 5, 4 * kernels.lanes - 3):
+        rows = np.full(n, -0.0), rng.integers(-1, 2, n), np.arange(n) // max(n - 1, 1), [np.nan] * n
+        for count in range(len(rows) + 1):
+            x = np.array(rows[:count]).reshape(count, n).astype(kernels.dtype)
+            for gap in (0, 1, 5):
+                even, odd, any_ = kernels.split(x, gap=gap)
+                padded = np.pad(x, ((0, 0), (0, n % 2)))
+                assert same_bits(even, padded[:, ::2].copy()), f"n={n} gap={gap}"
+                assert same_bits(odd, padded[:, 1::2].copy()), f"n={n} gap={gap}"
+                assert np.array_equal(any_ != 0, x.any(axis=1)), f"n={n} gap={gap}"
 
 
 def test_rows_are_interleaved(kernels, rng):
