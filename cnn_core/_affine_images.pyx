@@ -18,8 +18,7 @@ from cnn_core._gemm cimport fetch_rows
 from cnn_core._images cimport Images, Layout, pixel
 from cnn_core._parallel cimport kernel_t, new_task
 from cnn_core._simd cimport (
-    ACTIVATION_NONE, activate_backward, lanes, max_columns, multiply_add_tile,
-    transpose,
+    ACTIVATION_NONE, activate_backward, lanes, max_columns, multiply_add_tile, transpose,
 )
 from cnn_core._simd_images cimport copy_rows
 from cnn_core._types cimport next_line, real, round_up
@@ -182,8 +181,7 @@ cdef inline void forward_run(
 ) noexcept nogil:
     """out += the products of some channels of some pixels of all images; x points at those of the
     first image."""
-    cdef Py_ssize_t widest = max_columns(W), plane = a.n_pixels * a.n_out, j = 0, width, i
-    cdef Py_ssize_t whole
+    cdef Py_ssize_t widest = max_columns(W), plane = a.n_pixels * a.n_out, j = 0, width, whole, i
     cdef real room[TERMS * MOST_COLUMNS + LINE]
     cdef real* panel = <real*>next_line(room)
     fetch_rows(a.n_images, pixels * channels, x + pixels * channels, a.at.image)    # the next ones
