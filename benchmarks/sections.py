@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import statistics
 import subprocess
@@ -200,14 +201,13 @@ def memory(run: Run) -> Answer:
         train = float(run.child("-c", code, *command)[-1])
     found: dict[str, float] = {}
     for name in (name for name in run.options.peers if name != "cnn-core avx2"):
-        try:
-            child = Child(name, run.options.threads, run.folder)
+        with (
+            contextlib.suppress(Skipped),
+            contextlib.closing(Child(name, run.options.threads, run.folder)) as child,
+        ):
             child.prepare(kind="training", workload="W8", rows=6000, dtype="float32")
             child.run(20)
             found[name] = child.megabytes()
-            child.close()
-        except Skipped:
-            continue
     rows = [["`cnn-core train`", f"{train:.0f}", f"{workloads.MEMORY_BAR:g}"]]
     rows += [[f"W8, {name}", f"{megabytes:.0f}", ""] for name, megabytes in found.items()]
     text = tables.table(["", "peak memory, MB", "wanted, at most"], rows)

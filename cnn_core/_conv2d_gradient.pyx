@@ -210,13 +210,13 @@ cdef inline Py_ssize_t half_row(const conv_args* a, const real* like) noexcept n
 cdef void shift_rows(const conv_args* a, const real* x, real* shifted) noexcept nogil:
     """shifted[y, s, c, ox] = x[y, ox sx + s dx, c]: every pixel that a tap sees along a row. Behind
     them is room for the even and odd elements of a row."""
-    cdef Py_ssize_t y, s, c, ox, at, step = a.sx * a.x.channels
+    cdef Py_ssize_t _, s, c, ox, at, step = a.sx * a.x.channels
     cdef Py_ssize_t rows = (a.out_height - 1) * a.sy + a.kh
     cdef unsigned char any
     cdef Py_ssize_t left = rows * a.kw * a.inner * a.out_width
     cdef real* even = shifted + left
     cdef real* odd = even + half_row(a, x)
-    for y in range(rows):
+    for _ in range(rows):
         if step == 2:
             split(1, a.x.row, x, a.x.row, even, odd, 0, &any)
         for s in range(a.kw):

@@ -144,7 +144,7 @@ cdef void multiply_nonzeros(
     """C = A B + bias; a_row or a_col is 1. bias[n] may be NULL, and so may ahead[m], see
     `multiply_add_fetching`."""
     cdef double most = most_terms(n, a)
-    cdef Py_ssize_t i, terms, block, row = b_row, p = 0, lead = 0
+    cdef Py_ssize_t terms, block, row = b_row, p = 0, lead = 0
     cdef bint by_rows = a_col == 1
     cdef void* room = NULL
     cdef real* copy

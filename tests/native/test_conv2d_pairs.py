@@ -187,9 +187,10 @@ class Pooled:
         sizes=(14, 15),
         size=(2, 2),
         stride=(2, 2),
+        padding=(2, 2, 1, 3),
         n=3,
     ):
-        self.dtype, self.size, self.stride, padding = np.dtype(dtype), size, stride, (2, 2, 1, 3)
+        self.dtype, self.size, self.stride = np.dtype(dtype), size, stride
         self.x = images(rng, (n, 1, *sizes), share, dtype)
         self.W = random_array(rng, (filters, 1, *kernel), dtype)
         self.b = random_array(rng, (filters,), dtype)
@@ -216,6 +217,23 @@ class Pooled:
                 check_()
             results.append((y.values, which.copy()))
         return results[0][0], results[0][1], results[1][0]
+
+    def of_rows(self, activation, elsewhere):
+        """y of rows without borders, which may lie elsewhere than the task was told; None where
+        images are needed."""
+        x = GuardedImages(self.x.shape, self.one.geometry.padding, self.dtype)
+        if not self.both.takes_rows(x.images):
+            return None
+        rows, check_rows = guarded_array((len(self.x), self.x[0].size), self.dtype)
+        rows[...] = self.x.reshape(rows.shape)
+        told = np.full_like(rows, np.nan) if elsewhere else rows
+        place = np.array([rows.ctypes.data if elsewhere else 0])
+        y, which, check_which = self.guarded()
+        args = self.one._packed(self.W, False), self.b, y.images, which, activation, 0.0
+        _parallel.run(self.both.forward(x.images, *args, told, place))
+        for check_ in (check_rows, y.check, check_which):
+            check_()
+        return y.values, which
 
     def in_two(self, activation):
         images_ = self.one.forward(self.x, self.W, self.b, activation, 0.25)
@@ -334,3 +352,32 @@ def test_what_does_not_fit_is_refused(kernels, rng):
     for message, call in wrong:
         with pytest.raises((ValueError, TypeError), match=message):
             call()
+
+
+@pytest.mark.parametrize("padding", [(0, 0, 0, 0), (2, 2, 2, 2), (1, 0, 1, 3), (0, 3, 3, 0)])
+@pytest.mark.parametrize("sizes", [(14, 28), (28, 15), (9, 31), (8, 64)])
+def test_rows_in_place_of_images_give_the_same_maxima(kernels, rng, sizes, padding):
+    taken = 0
+    cases = itertools.product((1, 2, 3, 6), ((5, 5), (3, 4)), ("none", "relu"))
+    for filters, kernel, name in cases:
+        options = {"filters": filters, "kernel": kernel, "sizes": sizes, "padding": padding}
+        case = Pooled(rng, 0.3, kernels.dtype, **options)
+        for elsewhere in (False, True):
+            found = case.of_rows(ACTIVATIONS[name], elsewhere)
+            if found is not None:
+                y, which, _ = case.in_one(ACTIVATIONS[name])
+                assert same_bits(found[0], y) and np.array_equal(found[1], which), (filters, kernel)
+                taken += 1
+    assert taken or sizes[1] < 3 * kernels.lanes, "never"
+
+
+def test_rows_are_refused_where_images_are_needed(kernels, rng):
+    case = Pooled(rng, 0.3, kernels.dtype, filters=30)
+    x = GuardedImages(case.x.shape, case.one.geometry.padding, case.dtype)
+    y, which, _ = case.guarded()
+    rows, packed = case.x.reshape(len(case.x), -1), case.one._packed(case.W, False)
+    assert not case.both.takes_rows(x.images)
+    with pytest.raises(ValueError, match="rows, place"):
+        case.both.forward(
+            x.images, packed, case.b, y.images, which, 0, 0.0, rows, np.zeros(1, np.int64)
+        )

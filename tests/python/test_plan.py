@@ -1,5 +1,7 @@
 """Plans: fused kernels against the same layers one by one, the buffers, and the cache of plans."""
 
+import copy
+import math
 import weakref
 
 import numpy as np
@@ -185,16 +187,24 @@ def test_a_long_input_is_cut_into_parts_of_nearly_one_size():
     assert huge.rows_at_once(3, False) == 1
 
 
-@pytest.mark.parametrize("shape", [(64,), (1, 8, 8)])
-def test_rows_are_read_at_their_place_and_let_go(shape):
+@pytest.mark.parametrize(
+    ("shape", "layers"),
+    [
+        ((64,), [cc.Affine(5), cc.Sigmoid()]),
+        ((1, 8, 8), [cc.Conv2D(3, 3), cc.Sigmoid()]),
+        ((1, 3, 17), [cc.Conv2D(2, 3, padding=1), cc.ReLU(), cc.MaxPool2D(2)]),
+    ],
+)
+def test_rows_are_read_at_their_place_and_let_go(shape, layers):
     """The program of a long input is made once: for other rows of as many, of any alignment too."""
-    reader = cc.Affine(5) if len(shape) == 1 else cc.Conv2D(3, 3)
-    net = cc.Sequential([reader, cc.Sigmoid(), cc.Flatten()], input_shape=shape, dtype="float64")
+    layers = [*copy.deepcopy(layers), cc.Flatten()]
+    net = cc.Sequential(layers, input_shape=shape, dtype="float64")
+    size = math.prod(shape)
     t = np.zeros(700, np.int64)
     steps = set()
     for seed in range(3):
-        room = np.random.default_rng(seed).standard_normal(700 * 64 + 3)
-        x = room[seed : seed + 700 * 64].reshape(700, *shape)
+        room = np.random.default_rng(seed).standard_normal(700 * size + 3)
+        x = room[seed : seed + 700 * size].reshape(700, *shape)
         x.flags.writeable = seed == 0
         expected = np.concatenate([net.forward(x[i : i + 1]) for i in range(700)])
         assert same_bits(net.predict(x), expected)
