@@ -40,6 +40,7 @@ MODULES = {
     "_dropout": [],
     "_batch_norm": [],
 }
+MOST_COMPILERS = 4  # at once: each takes up to half a gigabyte
 COMPILE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-g0", "-fvisibility=hidden"]
 OPENMP = {"darwin": (["-Xpreprocessor", "-fopenmp"], ["-lomp"])}.get(
     sys.platform, (["-fopenmp"], ["-fopenmp"])
@@ -126,5 +127,8 @@ class BuildPy(build_py):
 setup(
     ext_modules=extensions(),
     cmdclass={"build_py": BuildPy},
-    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    options={
+        "bdist_wheel": {"py_limited_api": "cp311"},
+        "build_ext": {"parallel": min(os.cpu_count() or 1, MOST_COMPILERS)},
+    },
 )
