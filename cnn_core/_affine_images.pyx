@@ -21,7 +21,7 @@ from cnn_core._simd cimport (
     ACTIVATION_NONE, activate_backward, lanes, max_columns, multiply_add_tile, transpose,
 )
 from cnn_core._simd_images cimport copy_rows
-from cnn_core._types cimport next_line, real, round_up
+from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 
 cdef enum:
     TERMS = 128          # of a sum at once: a panel of so many rows stays in the nearest cache
@@ -29,7 +29,6 @@ cdef enum:
     IMAGES = 24          # whose elements stay there until they have gone through f'
     INPUTS = 256         # elements of an image at once: their weights stay in the next cache
     PIXELS_AHEAD = 2     # whose weights are fetched
-    LINE = 16            # elements of a cache line, at most
 
 
 cdef struct images_args:
@@ -103,7 +102,7 @@ cdef inline void input_gradient_run(
     """`size` elements of every image from element `first` on; y and dx point at those of the first
     image."""
     cdef Py_ssize_t widest = max_columns(W), j = 0, k, width, terms
-    cdef real room[TERMS * MOST_COLUMNS + LINE]
+    cdef real room[TERMS * MOST_COLUMNS + LINE_BYTES]
     cdef real* panel = <real*>next_line(room)
     while j < size:
         width, k = min(widest, size - j), 0
@@ -123,7 +122,7 @@ cdef inline void weight_gradient_run(
     cdef Py_ssize_t widest = max_columns(x), channels = a.at.channels, n = 0, i, j, terms, width
     cdef Py_ssize_t plane = a.n_pixels * a.n_out, whole
     cdef real zeros[MOST_COLUMNS]
-    cdef real room[TERMS * MOST_COLUMNS + LINE]
+    cdef real room[TERMS * MOST_COLUMNS + LINE_BYTES]
     cdef real* panel = <real*>next_line(room)
     cdef real* rows
     memset(zeros, 0, sizeof(zeros))
@@ -182,7 +181,7 @@ cdef inline void forward_run(
     """out += the products of some channels of some pixels of all images; x points at those of the
     first image."""
     cdef Py_ssize_t widest = max_columns(W), plane = a.n_pixels * a.n_out, j = 0, width, whole, i
-    cdef real room[TERMS * MOST_COLUMNS + LINE]
+    cdef real room[TERMS * MOST_COLUMNS + LINE_BYTES]
     cdef real* panel = <real*>next_line(room)
     fetch_rows(a.n_images, pixels * channels, x + pixels * channels, a.at.image)    # the next ones
     W += channel * plane + first * a.n_out

@@ -17,7 +17,7 @@ Ioffe and Szegedy, Batch normalization (2015); Saito, Deep Learning from Scratch
 from libc.math cimport sqrt
 from libc.string cimport memset
 
-from cnn_core._images cimport Images, Layout, pixel
+from cnn_core._images cimport MOST_IMAGES, Images, Layout, pixel
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport add
 from cnn_core._simd_images cimport add_products, add_squares, combine
@@ -25,7 +25,6 @@ from cnn_core._types cimport real
 
 cdef enum:
     MOST_GROUPS = 32
-    MOST_IMAGES = 6
 
 
 cdef struct norm_args:

@@ -30,7 +30,7 @@ from cnn_core._conv2d_gradient cimport (
 from cnn_core._conv2d_pairs cimport convolve_pairs, takes_pairs
 from cnn_core._conv2d_rows cimport conv_rows
 from cnn_core._conv2d_shape cimport CACHE_BYTES, conv_args, kernel_of_channel, packed_group
-from cnn_core._images cimport Images, Layout, pixel
+from cnn_core._images cimport MOST_IMAGES, Images, Layout, pixel
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport activate, activate_backward, lanes, max_columns
 from cnn_core._types cimport real, round_up
@@ -40,8 +40,7 @@ from cnn_core._winograd_rows cimport (
 )
 
 cdef enum:
-    MOST_IMAGES = 6               # at once,
-    CHUNK_BYTES = 1 << 20         # of inputs and outputs
+    CHUNK_BYTES = 1 << 20         # of inputs and outputs of a lane
     OUTPUT_BYTES = 16 << 10       # for which one part of the weights is used
     MOST_GROUPS_OF_IMAGES = 32    # partial sums of dW: the most threads that it can use
     FEW_CHANNELS = 12             # of dx: less than a vector

@@ -224,10 +224,8 @@ cdef void shift_rows(const conv_args* a, const real* x, real* shifted) noexcept 
                 at = s * a.dx * a.x.channels + c
                 if step == 1:
                     memcpy(shifted, x + at, a.out_width * sizeof(real))
-                elif step == 2:
-                    # Whole vectors, which end in what is written next.
-                    copy_rows(1, a.out_width, (odd if at % 2 else even) + at // 2, 0, shifted,
-                              left)
+                elif step == 2:    # a vector may end in what is written next
+                    copy_rows(1, a.out_width, (odd if at % 2 else even) + at // 2, 0, shifted, left)
                 else:
                     for ox in range(a.out_width):
                         shifted[ox] = x[at + ox * step]

@@ -297,9 +297,6 @@ cdef void input_gradient_kernel(const void* args, Py_ssize_t begin, Py_ssize_t e
                               <double*>a.dx)
 
 
-# ----------------------------------------------------------------------------------- both forward
-
-
 # ------------------------------------------------------------------------------------------ tasks
 
 
@@ -339,9 +336,10 @@ cdef class PooledConvolution:
         args.x.channels = self.convolution.channels
         return takes_pairs(&args) and self.size[0] * self.size[1] <= MOST_AREA
 
-    def takes_rows(self, Images x):
+    def takes_rows(self, Images x, int activation):
         """Whether `forward` takes rows in place of the images x."""
         cdef forward_args args = self.bind_forward(x)
+        args.conv.activation = activation
         if x.is_float:
             return takes_windows(&args.conv, &args.windows, <float*>NULL)
         return takes_windows(&args.conv, &args.windows, <double*>NULL)
@@ -365,8 +363,7 @@ cdef class PooledConvolution:
                 const int64_t[::1] place=None):
         """Task over images: y = maxima of f(conv(x) + b), and which[N OH OW F] if not None.
 
-        rows : read in place of x, where `takes_rows`, with no activation or a ReLU; `place` as in
-            `_images.from_rows`.
+        rows : read in place of x, where `takes_rows`; `place` as in `_images.from_rows`.
         """
         cdef forward_args args = self.bind_forward(x)
         cdef Convolution of = self.convolution

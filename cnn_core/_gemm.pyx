@@ -192,7 +192,7 @@ cdef inline void panel_product(
     cdef real padded[TAIL_ELEMENTS]
     if b_copy != NULL:
         copy_rows(block, width, b, b_row, b_copy, whole)
-        multiply_add_lines(m, width, block, a, a_row, a_col, b_copy, whole, start, c, c_row, ahead)
+        multiply_add_tile(m, width, block, a, a_row, a_col, b_copy, whole, start, c, c_row)
         return
     # Only the rows at the very end of B are followed by memory that is not B's.
     tail = tail_rows(n_left, width, b_row, lanes(b))

@@ -29,7 +29,7 @@ cdef enum:
     TURNED = 16          # columns of A that are turned to rows at once: a cache line or two;
     MORE_TURNED = 32     # where they use each row of B in parts, which stay in the nearest cache;
     TURNED_K = 256       # of so many terms
-    ROOM = 4 * 1024 + 64    # numbers of the lists: ROWS of BLOCK_K terms, TURNED of TURNED_K
+    ROOM = 4 * 1024 + 64    # of lists: ROWS of BLOCK_K terms; TURNED of TURNED_K, or MORE, shared
     MOST_LANES = 16
 
 

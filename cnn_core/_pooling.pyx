@@ -16,14 +16,11 @@ from libc.stdint cimport INT32_MAX, int32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from cnn_core._images cimport Images, Layout, fill_nan, pixel
+from cnn_core._images cimport MOST_IMAGES, Images, Layout, fill_nan, pixel
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport activate_backward, add_scaled
 from cnn_core._simd_images cimport max_taps, scatter_taps
 from cnn_core._types cimport real
-
-cdef enum:
-    MOST_IMAGES = 6
 
 
 cdef struct pool_args:

@@ -81,8 +81,12 @@ class ConvBlock(Block):
         task = self.convolution.forward(self.x, packed, *options)
         return Parts(packing=[pack], rows=[[[task]] if self.by_rows else task])
 
-    def forward_with(self, behind: Block) -> Parts | None:
+    def forward_with(self, behind: Block, *rows: Array) -> Parts | None:
+        """rows : of x and, if not 0, the address of those that are read in their place, where x
+        itself is not made."""
         if self.pooled is None or self.by_rows:
+            return None
+        if rows and not self.pooled.takes_rows(self.x, self.code):
             return None
         assert isinstance(behind, PoolBlock)
         if not self.pooled.takes_forward and self.code != ops.ACTIVATIONS["relu"]:
@@ -90,23 +94,11 @@ class ConvBlock(Block):
         packed, pack = self.packed(False)
         x, b = self.x, self.layer.params["b"]
         if self.pooled.takes_forward:
-            options = packed, b, behind.y, behind.numbers(), self.code, self.slope
+            options = packed, b, behind.y, behind.numbers(), self.code, self.slope, *rows
             return Parts(packing=[pack], rows=[self.pooled.forward(x, *options)])
         # The maximum of what a ReLU lets pass is the ReLU of the maximum.
         task = self.convolution.forward(x, packed, b, self.y, 0, 0.0)
         return Parts(packing=[pack], rows=[task]) + behind.forward(relu=True)
-
-    def forward_from(self, rows: Array, place: Array, behind: Block | None) -> Parts | None:
-        """The outputs of the pool behind, without the images between, from rows at the address
-        place[0], or from `rows` where that is 0; None where that is not done."""
-        if self.pooled is None or self.by_rows or not isinstance(behind, PoolBlock):
-            return None
-        if self.code not in (0, ops.ACTIVATIONS["relu"]) or not self.pooled.takes_rows(self.x):
-            return None
-        packed, pack = self.packed(False)
-        options = behind.numbers(), self.code, self.slope, flat(rows), place
-        task = self.pooled.forward(self.x, packed, self.layer.params["b"], behind.y, *options)
-        return Parts(packing=[pack], rows=[task])
 
     def backward(self, previous: Block | None) -> Parts:
         _, n_sums, size = self.convolution.sums(len(self.x))

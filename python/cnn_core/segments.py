@@ -42,7 +42,7 @@ from cnn_core.layers import Affine, Flatten, Layer, LeakyReLU, ReLU, Sigmoid, So
 from cnn_core.losses import Loss
 from cnn_core.ops.dense import FEW_SAMPLES
 from cnn_core.ops.images import Images
-from cnn_core.parts import Parts
+from cnn_core.parts import Parts, flat
 
 Array = npt.NDArray[Any]
 ACTIVATION_LAYERS = (Sigmoid, Tanh, ReLU, LeakyReLU)
@@ -131,11 +131,11 @@ class NativeSegment:
         if not isinstance(read, Parts):
             assert reader is not None
             index = self.blocks.index(reader)
-            following, behind, *_ = *self.blocks[index + 1 :], None, None
-            if passing and isinstance(reader, ToImages) and isinstance(following, ConvBlock):
-                first = following.forward_from(reader.x, read, behind)
-                if first is not None:
-                    return first + self.forward_parts(index + 3, passing)
+            match self.blocks[index : index + 3]:
+                case [ToImages(), ConvBlock() as block, behind] if passing:
+                    both = block.forward_with(behind, flat(reader.x), read)
+                    if both is not None:
+                        return both + self.forward_parts(index + 3, passing)
             first = reader.forward_from(read)
         elif dense is not None and dense.strips and read.following:
             first = read + dense.forward_strips(*read.following[0])
