@@ -28,6 +28,8 @@ from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 
 cdef enum:
     MOST_SIDE = 8        # rows and columns of the kernel
+    SEEN_ROWS = 4        # one in so many tells whether an image is sparse
+    MOST_TURNS = MOST_SIDE + MOST_AREA    # rows of sums
 
 
 cdef double MOST_PAIRS = 0.7    # of all, up to which to list them pays
@@ -35,10 +37,11 @@ cdef double MOST_PAIRS = 0.7    # of all, up to which to list them pays
 
 cdef struct Room:
     void* memory
-    void* rows           # sums of some rows of y in turns, with kw - 1 pixels beside them
+    void* sums[MOST_TURNS]    # of the last rows of y, the newest first: of the first pixel of each
     void* begin          # what those of a row begin with: b
     void* blank          # f of it, as y has it
-    int32_t* seen        # of each row of x, in turns, from which column to which one it is not 0
+    int32_t first[MOST_SIDE]  # column that is not 0, of the last rows of x, the newest first,
+    int32_t last[MOST_SIDE]   # and behind the last one
     void* values         # pairs of one row of x
     int32_t* at
     Py_ssize_t turns     # rows
@@ -58,6 +61,7 @@ cdef bint find_room(const conv_args* a, Py_ssize_t turns, const real* b,
                     Room* room) noexcept nogil:
     """False without memory."""
     cdef Py_ssize_t i, j, pairs
+    cdef real* rows
     cdef real* begin
     room.turns = turns
     room.width = a.out_width + a.kw - 1
@@ -65,15 +69,16 @@ cdef bint find_room(const conv_args* a, Py_ssize_t turns, const real* b,
     room.size = round_up((room.width + a.kw) * room.step, lanes(b))
     pairs = room.width // 2 + 1 + lanes(b)
     room.memory = malloc(LINE_BYTES + ((turns + 2) * room.size + 2 * pairs) * sizeof(real)
-                         + (pairs + 2 * turns) * sizeof(int32_t))
+                         + pairs * sizeof(int32_t))
     if room.memory == NULL:
         return False
-    room.rows = next_line(room.memory)
-    room.begin = <real*>room.rows + turns * room.size
+    rows = <real*>next_line(room.memory)
+    for i in range(turns):
+        room.sums[i] = rows + i * room.size + (a.kw - 1) * room.step
+    room.begin = rows + turns * room.size
     room.blank = <real*>room.begin + room.size
     room.values = <real*>room.blank + room.size
     room.at = <int32_t*>(<real*>room.values + 2 * pairs)
-    room.seen = room.at + pairs
     begin = <real*>room.begin
     memset(begin, 0, room.size * sizeof(real))
     for i in range(a.out_width if b != NULL else 0):
@@ -82,41 +87,46 @@ cdef bint find_room(const conv_args* a, Py_ssize_t turns, const real* b,
     copy_rows(a.out_width, a.outer, begin, room.step, <real*>room.blank, a.outer)
     activate(a.activation, a.slope, a.out_width * a.outer, <real*>room.blank, <real*>room.blank)
     # What pixels add beside a row is never read.
-    memset(room.rows, 0, turns * room.size * sizeof(real))
+    memset(rows, 0, turns * room.size * sizeof(real))
     return True
 
 
-cdef inline real* sums_of(const conv_args* a, Py_ssize_t row, const Room* room,
-                          const real* like) noexcept nogil:
-    """Those of the first pixel of a row of y."""
-    return <real*>room.rows + row % room.turns * room.size + (a.kw - 1) * room.step
+cdef inline void next_row(Room* room) noexcept nogil:
+    """The oldest sums become the newest ones."""
+    cdef void* oldest = room.sums[room.turns - 1]
+    cdef Py_ssize_t i
+    for i in range(room.turns - 1, 0, -1):
+        room.sums[i] = room.sums[i - 1]
+    for i in range(MOST_SIDE - 1, 0, -1):
+        room.first[i], room.last[i] = room.first[i - 1], room.last[i - 1]
+    room.sums[0] = oldest
 
 
 cdef bint seems_dense(const conv_args* a, const real* x, const Room* room) noexcept nogil:
     """Whether to list the pairs of an image would not pay. Few filters leave more of the vectors
     of a product empty than of pairs."""
-    cdef Py_ssize_t row, rows = a.out_height + a.kh - 1, count = 0
+    cdef Py_ssize_t i, seen = (a.out_height + a.kh - 1 + SEEN_ROWS // 2) // SEEN_ROWS, count = 0
     if a.outer <= least_lanes(x) < lanes(x):
         return False
-    for row in range(rows):
-        count += pick_pairs(room.width, x + row * a.x.row, <real*>room.values, room.at)
-    return 2 * count > MOST_PAIRS * rows * room.width
+    for i in range(seen):
+        count += pick_pairs(room.width, x + (i * SEEN_ROWS + SEEN_ROWS // 2 - 1) * a.x.row,
+                            <real*>room.values, room.at)
+    return 2 * count > MOST_PAIRS * seen * room.width
 
 
 cdef inline void spread_row(const conv_args* a, const real* x, const real* weights, Py_ssize_t row,
-                            Py_ssize_t count, const Room* room) noexcept nogil:
-    """Add to the sums of the first `count` rows of y what a row of x gives to them."""
+                            Py_ssize_t count, Room* room) noexcept nogil:
+    """Add to the sums of the first `count` rows of y what the newest row of x gives to them."""
     cdef Py_ssize_t widest = max_columns(x), j0 = 0, r, width, stride
     cdef Py_ssize_t first = max(row - count + 1, 0), rows = min(row, a.kh - 1) + 1 - first
     cdef Py_ssize_t pairs = pick_pairs(room.width, x, <real*>room.values, room.at)
-    cdef int32_t* seen = room.seen + 2 * (row % room.turns)
     cdef real* sums[MOST_SIDE]
-    seen[0], seen[1] = INT32_MAX, 0
+    room.first[0], room.last[0] = INT32_MAX, 0
     if pairs == 0:
         return
-    seen[0], seen[1] = room.at[0], room.at[pairs - 1] + 2
+    room.first[0], room.last[0] = room.at[0], room.at[pairs - 1] + 2
     for r in range(rows):
-        sums[r] = sums_of(a, row - first - r, room, x) - (a.kw - 1) * room.step
+        sums[r] = <real*>room.sums[first + r] - (a.kw - 1) * room.step
     while j0 < a.outer:
         width = min(widest, a.outer - j0)
         stride = round_up(width, lanes(x))
@@ -128,17 +138,14 @@ cdef inline void spread_row(const conv_args* a, const real* x, const real* weigh
         j0 += widest
 
 
-cdef inline void write_row(const conv_args* a, Py_ssize_t row, real* y,
-                           const Room* room) noexcept nogil:
-    """A row of y from its sums."""
+cdef inline void write_row(const conv_args* a, real* y, const Room* room) noexcept nogil:
+    """A row of y from its sums; the last row that it sees is the newest one of x."""
     cdef Py_ssize_t first = 0, last = a.out_width, size, r
-    cdef const int32_t* seen
-    cdef const real* sums = sums_of(a, row, room, y)
+    cdef const real* sums = <const real*>room.sums[a.kh - 1]
     if a.activation == ACTIVATION_SIGMOID or a.activation == ACTIVATION_TANH:    # others cost less
         first, last = a.out_width, 0
-        for r in range(row, row + a.kh):
-            seen = room.seen + 2 * (r % room.turns)
-            first, last = min(first, seen[0] - a.kw + 1), max(last, seen[1])
+        for r in range(a.kh):
+            first, last = min(first, room.first[r] - a.kw + 1), max(last, room.last[r])
         last = min(last, a.out_width)
         first = min(max(first, 0), last)
         memcpy(y, room.blank, first * a.outer * sizeof(real))
@@ -153,38 +160,39 @@ cdef inline void write_row(const conv_args* a, Py_ssize_t row, real* y,
         activate(a.activation, a.slope, size, y, y)
 
 
-cdef inline void write_maxima(const conv_args* a, const Windows* windows, Py_ssize_t row, real* y,
-                              int32_t* which, Room* room) noexcept nogil:
-    """A row of maxima, of the rows of sums from `row` on."""
+cdef inline void write_maxima(const conv_args* a, const Windows* windows, void* const* last,
+                              real* y, int32_t* which, Room* room) noexcept nogil:
+    """A row of maxima, whose last row of sums is `last`."""
     cdef Py_ssize_t t, r, s
-    cdef real* sums = sums_of(a, row, room, y)
+    cdef real* sums = <real*>last[windows.height - 1]
+    cdef real* row
     cdef bint is_relu = a.activation == ACTIVATION_RELU    # of the maximum the same, and less work
     for r in range(windows.height if a.activation and not is_relu else 0):
-        activate(a.activation, a.slope, a.out_width * room.step,
-                 sums_of(a, row + r, room, y), sums_of(a, row + r, room, y))
+        row = <real*>last[r]
+        activate(a.activation, a.slope, a.out_width * room.step, row, row)
     for t in range(windows.height * windows.width):
         r = t // windows.width
         s = t - r * windows.width
-        room.taps[t] = sums_of(a, row + r, room, y) - sums + s * room.step
+        room.taps[t] = <real*>last[windows.height - 1 - r] - sums + s * room.step
         room.numbers[t] = <int32_t>t
     max_taps(windows.out_width, windows.sx * room.step, a.outer, windows.height * windows.width,
              sums, room.taps, room.numbers, 0 if is_relu else -INFINITY, y, which)
 
 
-cdef inline void finish_row(const conv_args* a, const Windows* windows, Py_ssize_t row, real* y,
-                            int32_t* which, Room* room) noexcept nogil:
-    """Write what the first `row` + 1 rows of sums allow to be written; y and which are those of an
-    image's first row."""
+cdef inline void finish_row(const conv_args* a, const Windows* windows, Py_ssize_t row,
+                            void* const* last, real* y, int32_t* which,
+                            Room* room) noexcept nogil:
+    """Write what the first `row` + 1 rows of sums allow to be written, of which `last` is the last
+    one; y and which are those of an image's first row."""
     cdef Py_ssize_t at, size = 0
     if windows == NULL:
-        write_row(a, row, y + row * a.y.row, room)
+        write_row(a, y + row * a.y.row, room)
         return
     at = row // windows.sy
     if row - at * windows.sy == windows.height - 1 and at < windows.out_height:
         if which != NULL:
             size = windows.out_width * a.outer
-        write_maxima(a, windows, at * windows.sy, y + at * a.y.row,
-                     which + at * size, room)
+        write_maxima(a, windows, last, y + at * a.y.row, which + at * size, room)
 
 
 cdef void dense_image(const conv_args* a, const Windows* windows, const real* x,
@@ -195,8 +203,9 @@ cdef void dense_image(const conv_args* a, const Windows* windows, const real* x,
     cdef Py_ssize_t row
     sums.y.channels = room.step
     for row in range(a.out_height):
-        conv_rows(&sums, x + row * a.x.row, weights, b, sums_of(a, row, room, x), 1)
-        finish_row(a, windows, row, y, which, room)
+        next_row(room)
+        conv_rows(&sums, x + row * a.x.row, weights, b, <real*>room.sums[0], 1)
+        finish_row(a, windows, row, room.sums, y, which, room)
 
 
 cdef void image_rows(const conv_args* a, const Windows* windows, Py_ssize_t count, const real* x,
@@ -204,11 +213,12 @@ cdef void image_rows(const conv_args* a, const Windows* windows, Py_ssize_t coun
     """`count` rows of y from x, the first row that the first of them sees."""
     cdef Py_ssize_t row, bytes = a.out_width * room.step * sizeof(real)
     for row in range(count + a.kh - 1):
+        next_row(room)
         if row < count:
-            memcpy(sums_of(a, row, room, x), room.begin, bytes)
+            memcpy(room.sums[0], room.begin, bytes)
         spread_row(a, x + row * a.x.row, weights, row, count, room)
         if row >= a.kh - 1:
-            finish_row(a, windows, row + 1 - a.kh, y, which, room)
+            finish_row(a, windows, row + 1 - a.kh, room.sums + a.kh - 1, y, which, room)
 
 
 cdef bint convolve_pairs(const conv_args* a, const Windows* windows, Py_ssize_t begin,

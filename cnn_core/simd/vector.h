@@ -187,11 +187,12 @@ static INLINE REAL NAME(max_lanes)(vec v) {
     return largest;
 }
 
-/* exp(x) = 2^n (1 + q) with x = n ln 2 + r, |r| <= ln(2)/2, q = exp(r) - 1 by its Taylor series,
- * whose first left-out term is below half a unit in the last place. n comes from adding a number
- * so large that its last digit is 1. */
+/* exp(x) = 2^n (1 + q) with x = n ln 2 + r, |r| <= ln(2)/2, q = exp(r) - 1 = r + r^2 p(r). Of float, p is
+ * the polynomial with the least error relative to q, 1.4e-8; of double, the Taylor series, whose first
+ * left-out term is below half a unit in the last place. n comes from adding a number so large that its
+ * last digit is 1, and which ends with the bias of exponents. */
 #if REAL_IS_FLOAT
-#define ROUNDING_SHIFT 12582912.0f /* 1.5 * 2^23 */
+#define ROUNDING_SHIFT 12583039.0f /* 1.5 * 2^23 + 127 */
 #define LN2_HIGH 0.693145751953125f /* few digits: n * LN2_HIGH is exact */
 #define LN2_LOW 1.42860677e-6f
 #define EXPONENT_BIAS 127
@@ -199,9 +200,10 @@ static INLINE REAL NAME(max_lanes)(vec v) {
 #define EXP_MIN (-110.0f) /* exp of it is 0, of EXP_MAX infinite */
 #define EXP_MAX 90.0f
 #define TANH_MAX 10.0f /* tanh of it is 1 */
-static const float NAME(taylor)[] = {1 / 5040.f, 1 / 720.f, 1 / 120.f, 1 / 24.f, 1 / 6.f, 1 / 2.f};
+static const float NAME(exp_terms)[] = {0.00138824962f, 0.00836664678f, 0.0416672039f, 0.166665427f,
+                                        0.499999981f};
 #else
-#define ROUNDING_SHIFT 6755399441055744.0 /* 1.5 * 2^52 */
+#define ROUNDING_SHIFT 6755399441056767.0 /* 1.5 * 2^52 + 1023 */
 #define LN2_HIGH 0.6931471803691238
 #define LN2_LOW 1.9082149292705877e-10
 #define EXPONENT_BIAS 1023
@@ -209,47 +211,54 @@ static const float NAME(taylor)[] = {1 / 5040.f, 1 / 720.f, 1 / 120.f, 1 / 24.f,
 #define EXP_MIN (-750.0)
 #define EXP_MAX 720.0
 #define TANH_MAX 20.0
-static const double NAME(taylor)[] = {1 / 6227020800., 1 / 479001600., 1 / 39916800., 1 / 3628800.,
-                                      1 / 362880.,     1 / 40320.,     1 / 5040.,     1 / 720.,
-                                      1 / 120.,        1 / 24.,        1 / 6.,        1 / 2.};
+static const double NAME(exp_terms)[] = {1 / 6227020800., 1 / 479001600., 1 / 39916800., 1 / 3628800.,
+                                         1 / 362880.,     1 / 40320.,     1 / 5040.,     1 / 720.,
+                                         1 / 120.,        1 / 24.,        1 / 6.,        1 / 2.};
 #endif
-#define TAYLOR_TERMS ((int)(sizeof NAME(taylor) / sizeof(REAL)))
+#define EXP_TERMS ((int)(sizeof NAME(exp_terms) / sizeof(REAL)))
 
 static INLINE vec NAME(power_of_two)(ivec n) {
     return (vec)((n + EXPONENT_BIAS) << MANTISSA_BITS);
 }
 
-/* q = exp(r) - 1 and n, for EXP_MIN <= x <= EXP_MAX. */
-static INLINE vec NAME(exp_parts)(vec x, ivec *n) {
-    const vec log2_e = NAME(splat)((REAL)1.4426950408889634);
-    vec shift = NAME(splat)(ROUNDING_SHIFT);
-    vec shifted = x * log2_e + shift;
-    vec whole = shifted - shift;
-    vec r = (x - whole * LN2_HIGH) - whole * LN2_LOW;
-    *n = (ivec)shifted - (ivec)shift;
-    vec p = NAME(splat)(NAME(taylor)[0]);
-    for (int i = 1; i < TAYLOR_TERMS; i++) p = p * r + NAME(taylor)[i];
+/* The whole number nearest to x log2(e); in its last digits, as ROUNDING_SHIFT stands before them. */
+static INLINE vec NAME(exp_shifted)(vec x) {
+    return x * NAME(splat)((REAL)1.4426950408889634) + NAME(splat)(ROUNDING_SHIFT);
+}
+
+static INLINE vec NAME(exp_q)(vec r) {
+    vec p = NAME(splat)(NAME(exp_terms)[0]);
+    for (int i = 1; i < EXP_TERMS; i++) p = p * r + NAME(exp_terms)[i];
     return r + (r * r) * p;
 }
 
 static INLINE vec NAME(exp)(vec x) {
     x = NAME(bound_below)(x, NAME(splat)(EXP_MIN));
     x = NAME(bound_above)(x, NAME(splat)(EXP_MAX));
-    ivec n, half;
-    vec q = NAME(exp_parts)(x, &n);
-    half = n >> 1; /* in two steps, so that results below the normal numbers are right */
-    return (q + 1) * NAME(power_of_two)(half) * NAME(power_of_two)(n - half);
+    vec shift = NAME(splat)(ROUNDING_SHIFT), shifted = NAME(exp_shifted)(x);
+    vec whole = shifted - shift;
+    vec value = NAME(exp_q)((x - whole * LN2_HIGH) - whole * LN2_LOW) + 1;
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+    return (vec)_mm512_scalef_ps((__m512)value, (__m512)whole);
+#elif VECTOR_BYTES == 64
+    return (vec)_mm512_scalef_pd((__m512d)value, (__m512d)whole);
+#else
+    ivec n = (ivec)shifted - (ivec)shift;
+    ivec half = n >> 1; /* in two steps, so that results below the normal numbers are right */
+    return value * NAME(power_of_two)(half) * NAME(power_of_two)(n - half);
+#endif
 }
 
 static INLINE ivec NAME(sign_bit)(vec x) { return (ivec)x & (ivec)NAME(splat)((REAL)-0.0); }
-static INLINE vec NAME(abs)(vec x) { return (vec)((ivec)x ^ NAME(sign_bit)(x)); }
+static INLINE vec NAME(abs)(vec x) { return (vec)((ivec)x & ~(ivec)NAME(splat)((REAL)-0.0)); }
 
-/* tanh(|x|) = e / (e + 2), e = exp(2 |x|) - 1 = 2^n q + (2^n - 1), which is exact near 0. */
+/* tanh(|x|) = e / (e + 2), e = exp(2 |x|) - 1 = 2^n q + (2^n - 1), which is exact near 0. Where n is
+ * large, tanh hardly changes: ln 2 need not have more digits than the type. */
 static INLINE vec NAME(tanh)(vec x) {
     vec size = NAME(bound_above)(NAME(abs)(x), NAME(splat)(TANH_MAX));
-    ivec n;
-    vec q = NAME(exp_parts)(size + size, &n);
-    vec power = NAME(power_of_two)(n);
+    vec shift = NAME(splat)(ROUNDING_SHIFT), shifted = NAME(exp_shifted)(size + size);
+    vec q = NAME(exp_q)((size + size) - (shifted - shift) * (REAL)0.6931471805599453);
+    vec power = (vec)((ivec)shifted << MANTISSA_BITS); /* what stands before n and the bias is lost */
     vec e = power * q + (power - 1);
     return (vec)((ivec)(e / (e + 2)) | NAME(sign_bit)(x));
 }
