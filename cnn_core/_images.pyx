@@ -62,9 +62,9 @@ cdef class Images:
 
     @property
     def place(self):
-        """Address of the first image, bytes of an image, how many there are: for `Program`."""
+        """Whose, address of the first image, bytes of an image, how many: for `Program`."""
         item = sizeof(float) if self.is_float else sizeof(double)
-        return <size_t>self.data, self.layout.image * item, self.n
+        return self, <size_t>self.data, self.layout.image * item, self.n
 
     @property
     def dtype(self):

@@ -70,7 +70,7 @@ cdef class Program:
     cpdef void run(self, int times=*, int most_threads=*)
     cdef bint make_claims(self, int threads) noexcept nogil
     cdef bint share(self, int threads) noexcept nogil
-    cdef let_pass(self, images, list plan)
+    cdef let_pass(self, tuple place, list plan)
 
 
 cpdef int get_num_threads()

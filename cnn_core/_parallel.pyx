@@ -15,11 +15,13 @@ into chunks, so a program gives the same bits for any number of threads.
 
 An array that one lane uses, and nobody else, is needed for a chunk at a time only. Where
 the caller says so (`passing`), all chunks of a thread use the same few items of it, which stay in
-its cache.
+its cache: images between two kernels, or the rows of a gradient until the update behind.
 """
 
 import os
 import re
+
+import numpy as np
 
 from libc.limits cimport INT_MAX
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -309,8 +311,13 @@ cdef fill_lane(Lane* line, list lane_tasks):
     line.most = max(line.most // line.step, 1) * line.step    # whole steps
 
 
-cdef bint uses(Task task, images):
-    return any(array is images for array in task.arrays)
+cdef bint uses(Task task, array):
+    """Whether a task was bound to an array or, of NumPy's, to a part of it."""
+    for own in task.arrays:
+        if own is array or (isinstance(own, np.ndarray) and isinstance(array, np.ndarray)
+                            and np.may_share_memory(own, array)):
+            return True
+    return False
 
 
 cdef list places_of(Task task, size_t address):
@@ -336,7 +343,8 @@ cdef move(BoundKernel* bound, list places, Py_ssize_t item):
 cdef class Program:
     """Tasks in stages and lanes (see the module's docstring), run again and again.
 
-    passing : Images that nobody reads after a run, nor before the program has written them.
+    passing : Images and finished gradients that nobody reads after a run, nor before the program
+        has written them.
 
     Raises
     ------
@@ -365,25 +373,25 @@ cdef class Program:
                 fill_lane(line, lane_tasks)
                 line += 1
             now += 1
-        for images in passing:
-            self.let_pass(images, [lane for stage in plan for lane in stage])
+        for one in passing:
+            self.let_pass(one.place, [lane for stage in plan for lane in stage])
 
-    cdef let_pass(self, images, list plan):
-        """Of images that tasks of one lane use only, each thread's chunks share a few."""
-        cdef Py_ssize_t lane, n, item
+    cdef let_pass(self, tuple place, list plan):
+        """Of an array that tasks of one lane use only, each thread's chunks share a few items."""
+        cdef Py_ssize_t lane, item, n
         cdef size_t address
         cdef Task task
         cdef int k
-        address, item, n = images.place
-        users = {i for i, tasks in enumerate(plan) for task in tasks if uses(task, images)}
+        array, address, item, n = place
+        users = {i for i, tasks in enumerate(plan) for task in tasks if uses(task, array)}
         if len(users) != 1:
             return
         lane = users.pop()
-        places = [places_of(task, address) if uses(task, images) else None for task in plan[lane]]
+        places = [places_of(task, address) if uses(task, array) else None for task in plan[lane]]
         for task in plan[lane]:
             if task.n != n or task.args_size > MOST_ARGS * sizeof(size_t):
                 return
-        if [] in places:    # a kernel knows the images by something else than their address
+        if [] in places:    # a kernel knows the array by something else than its address
             return
         for k in range(self.lanes[lane].n_kernels):
             if places[k]:
@@ -459,8 +467,8 @@ def run(*tasks):
 
 
 cdef struct planes_args:
+    # with those of the task behind them
     kernel_t kernel
-    const void* args
     Py_ssize_t n
     Py_ssize_t planes
 
@@ -469,15 +477,21 @@ cdef void planes_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noex
     cdef const planes_args* a = <const planes_args*>args
     cdef Py_ssize_t i
     for i in range(a.planes):
-        a.kernel(a.args, i * a.n + begin, i * a.n + end)
+        a.kernel(a + 1, i * a.n + begin, i * a.n + end)
 
 
 def in_planes(Task task, Py_ssize_t planes):
     """Task whose item i is item i of each of `planes` equal parts of another task's items."""
-    cdef planes_args args
     if planes < 1 or task.n % planes:
         raise ValueError(f"planes: expected a divisor of {task.n}, got {planes}")
-    args.kernel, args.args = task.kernel, task.args
-    args.n, args.planes = task.n // planes, planes
-    return new_task(planes_kernel, &args, sizeof(args), args.n, 1, args.n,
-                    task.work * planes, (task, *task.arrays))
+    cdef Py_ssize_t n = task.n // planes
+    cdef size_t size = sizeof(planes_args) + task.args_size
+    cdef planes_args* args = <planes_args*>malloc(size)
+    if args == NULL:
+        raise MemoryError()
+    args.kernel, args.n, args.planes = task.kernel, n, planes
+    memcpy(args + 1, task.args, task.args_size)
+    try:
+        return new_task(planes_kernel, args, size, n, 1, n, task.work * planes, task.arrays)
+    finally:
+        free(args)

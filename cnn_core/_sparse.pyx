@@ -364,7 +364,8 @@ def transpose(Batch x):
     args.transposed = &x.transposed
     args.is_float = x.is_float
     return new_task(transpose_kernel, &args, sizeof(args), x.n_columns, 1,
-                    max(LEAST_COLUMNS, x.n_columns // 16), 1 + 8.0 * x.entries / x.n_columns, x)
+                    max(LEAST_COLUMNS, x.n_columns // 16), 1 + 8.0 * x.entries / x.n_columns,
+                    (x,))
 
 
 def weight_gradient(Batch x, const real[:, ::1] dout, real[:, ::1] dW):

@@ -1,6 +1,14 @@
 from collections.abc import Iterable, Mapping
 
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
 from cnn_core._images import Images
+
+class Passing(Protocol):
+    @property
+    def place(self) -> tuple[Images | npt.NDArray[Any], int, int, int]: ...
 
 class Task:
     @property
@@ -15,7 +23,7 @@ class Task:
 
 class Program:
     def __init__(
-        self, plan: list[list[list[Task]]], passing: Iterable[Images] = ...
+        self, plan: list[list[list[Task]]], passing: Iterable[Passing] = ...
     ) -> None: ...
     def run(self, times: int = 1, most_threads: int = ...) -> None: ...
     @property

@@ -13,6 +13,8 @@ from cnn_core import ops
 Array = npt.NDArray[Any]
 Lane = list[ops.Task]
 
+NEAR_BYTES = 1 << 15  # of an array that stays in the cache anyway
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -32,6 +34,12 @@ class Finished:
     def items(self) -> int:
         """Rows of the gradient."""
         return self.planes * int(self.lane[0].n)
+
+    @property
+    def place(self) -> tuple[Array, int, int, int]:
+        """Whose, address of the first row, bytes of a row, rows of a plane: for `Program`."""
+        row = self.grad.nbytes // self.items
+        return self.grad, self.grad.ctypes.data, row, self.items // self.planes
 
     def follow(self, tasks: Lane) -> None:
         """Put tasks over the rows of the gradient behind those that complete it."""
@@ -82,8 +90,15 @@ class Parts:
     def __add__(self, other: Parts) -> Parts:
         return Parts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
-    def program(self, passing: Iterable[ops.images.Images] = ()) -> ops.Program:
-        """passing : images that nobody reads after a run, nor the program before it writes them."""
+    def program(
+        self, images: Iterable[ops.images.Images] = (), keep_gradients: bool = True
+    ) -> ops.Program:
+        """images : those that nobody reads after a run, nor the program before it writes them.
+        keep_gradients : whether the finished ones are read after a run.
+        """
+        passing: list[ops.images.Images | Finished] = [*images]
+        if not keep_gradients:
+            passing += [part for part in self.finished if part.grad.nbytes > NEAR_BYTES]
         packing = [packing.lane for packing in self.packing]
         stages: list[list[Lane]] = [[self.strips, *self.before, *packing], [[]]]
         for item in self.rows:

@@ -254,12 +254,14 @@ class Plan:
         read: Parts | Array,
         update: Update = no_update,
         keep_outputs: bool = False,
+        keep_gradients: bool = True,
     ) -> list[Callable[[], None]]:
         """What to call, in this order, for one evaluation or one step of training.
 
         read : as for `forward_steps`.
         update : given what Parts.finished holds, the parts that update the parameters.
-        keep_outputs : whether all layers' outputs are wanted afterwards.
+        keep_outputs, keep_gradients : whether all layers' outputs are wanted afterwards, and the
+            gradients that have been used for their updates.
         """
         dy = self.segments[-1].dy if gradient and self.segments else None
         if self.native:
@@ -268,8 +270,8 @@ class Plan:
             parts = segment.reading_parts(read, not keep_outputs) + self.loss_parts(dy)
             if gradient:
                 parts += segment.backward_parts()
-            passing = () if keep_outputs else segment.images
-            return [(parts + update(parts.finished)).program(passing).run]
+            images = () if keep_outputs else segment.images
+            return [(parts + update(parts.finished)).program(images, keep_gradients).run]
         assert isinstance(read, Parts)
         calls: list[Callable[[], None]] = [read.program().run, self._forward_only]
         if self.loss.native is None:
