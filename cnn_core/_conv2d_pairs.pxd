@@ -1,12 +1,12 @@
 """The convolution of images of one channel, for the other modules of convolutions."""
 
-from libc.stdint cimport int32_t
+from libc.stdint cimport uint8_t
 
 from cnn_core._conv2d_shape cimport conv_args
 from cnn_core._types cimport real
 
 cdef enum:
-    MOST_AREA = 16               # pixels of a window
+    MOST_AREA = 16               # pixels of a window: their numbers take a byte
 
 
 cdef struct Windows:
@@ -17,7 +17,7 @@ cdef struct Windows:
     Py_ssize_t sx
     Py_ssize_t out_height        # how many there are
     Py_ssize_t out_width
-    int32_t* which               # [N, OH, OW, F]: number of the pixel that was the maximum; or NULL
+    uint8_t* which               # [N, OH, OW, F]: number of the pixel that was the maximum; or NULL
 
 
 cdef bint takes_pairs(const conv_args* a) noexcept nogil

@@ -13,7 +13,7 @@ Saito, Deep Learning from Scratch, sections 7.2 and 7.3.
 """
 
 from libc.math cimport INFINITY
-from libc.stdint cimport INT32_MAX, int32_t
+from libc.stdint cimport INT32_MAX, int32_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -161,7 +161,7 @@ cdef inline void write_row(const conv_args* a, real* y, const Room* room) noexce
 
 
 cdef inline void write_maxima(const conv_args* a, const Windows* windows, void* const* last,
-                              real* y, int32_t* which, Room* room) noexcept nogil:
+                              real* y, uint8_t* which, Room* room) noexcept nogil:
     """A row of maxima, whose last row of sums is `last`."""
     cdef Py_ssize_t t, r, s
     cdef real* sums = <real*>last[windows.height - 1]
@@ -176,11 +176,11 @@ cdef inline void write_maxima(const conv_args* a, const Windows* windows, void* 
         room.taps[t] = <real*>last[windows.height - 1 - r] - sums + s * room.step
         room.numbers[t] = <int32_t>t
     max_taps(windows.out_width, windows.sx * room.step, a.outer, windows.height * windows.width,
-             sums, room.taps, room.numbers, 0 if is_relu else -INFINITY, y, which)
+             sums, room.taps, room.numbers, 0 if is_relu else -INFINITY, y, which, 1)
 
 
 cdef inline void finish_row(const conv_args* a, const Windows* windows, Py_ssize_t row,
-                            void* const* last, real* y, int32_t* which,
+                            void* const* last, real* y, uint8_t* which,
                             Room* room) noexcept nogil:
     """Write what the first `row` + 1 rows of sums allow to be written, of which `last` is the last
     one; y and which are those of an image's first row."""
@@ -196,7 +196,7 @@ cdef inline void finish_row(const conv_args* a, const Windows* windows, Py_ssize
 
 
 cdef void dense_image(const conv_args* a, const Windows* windows, const real* x,
-                      const real* weights, const real* b, real* y, int32_t* which,
+                      const real* weights, const real* b, real* y, uint8_t* which,
                       Room* room) noexcept nogil:
     """The maxima of one image, from sums of all terms."""
     cdef conv_args sums = a[0]
@@ -209,7 +209,7 @@ cdef void dense_image(const conv_args* a, const Windows* windows, const real* x,
 
 
 cdef void image_rows(const conv_args* a, const Windows* windows, Py_ssize_t count, const real* x,
-                     const real* weights, real* y, int32_t* which, Room* room) noexcept nogil:
+                     const real* weights, real* y, uint8_t* which, Room* room) noexcept nogil:
     """`count` rows of y from x, the first row that the first of them sees."""
     cdef Py_ssize_t row, bytes = a.out_width * room.step * sizeof(real)
     for row in range(count + a.kh - 1):
@@ -228,7 +228,7 @@ cdef bint convolve_pairs(const conv_args* a, const Windows* windows, Py_ssize_t 
     all images; false, and nothing done, without memory, or without windows where the first image
     is no sparse one."""
     cdef Py_ssize_t n, oy, count
-    cdef int32_t* which = NULL
+    cdef uint8_t* which = NULL
     cdef bint dense
     cdef Room room
     if not find_room(a, a.kh + (windows.height - 1 if windows != NULL else 0), b, &room):

@@ -17,7 +17,7 @@ are summed in fixed groups, as in _conv2d_gradient.pyx.
 Saito, Deep Learning from Scratch, sections 7.3 and 7.4.
 """
 
-from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint64_t
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -58,7 +58,7 @@ cdef struct pooled_args:
     Py_ssize_t padded_width
     Layout out
     void* dx
-    const int32_t* which     # [N, OH, OW, F]: number of the pixel that was the maximum
+    const uint8_t* which     # [N, OH, OW, F]: number of the pixel that was the maximum
 
 
 cdef struct Terms:
@@ -122,7 +122,7 @@ cdef inline bint by_windows(const pooled_args* a, const real* like) noexcept nog
 
 
 cdef inline void weight_gradient_image(const pooled_args* a, const real* x, const real* dy,
-                                       const int32_t* which, const Terms* terms,
+                                       const uint8_t* which, const Terms* terms,
                                        real* sums) noexcept nogil:
     """sums[f, r, s, c] += dW and, behind, += db of an image; some rows of windows at a time, while
     the pixels that they have seen are in the cache."""
@@ -143,8 +143,11 @@ cdef inline void weight_gradient_image(const pooled_args* a, const real* x, cons
                                which, sums, gradients, terms.numbers, terms.at)
         return
     transpose(windows, filters, dy, filters, gradients, windows)
+    for w in range(windows * filters):
+        terms.at[w] = which[w]
     # Only moved, whatever they are.
-    transpose(windows, filters, <const float*>which, filters, <float*>terms.numbers, windows)
+    transpose(windows, filters, <const float*>terms.at, filters, <float*>terms.numbers, windows)
+    w = 0
     while w < windows:
         n, count = min(most, windows - w), 0
         for f in range(filters):
@@ -218,7 +221,7 @@ cdef inline void find_targets(const pooled_args* a, Terms* terms) noexcept nogil
                 (terms.places[w] + terms.pixels[t]) * a.conv.x.channels)
 
 
-cdef inline void find_terms(const pooled_args* a, const real* dy, const int32_t* which,
+cdef inline void find_terms(const pooled_args* a, const real* dy, const uint8_t* which,
                             const Terms* terms) noexcept nogil:
     """For each window of an image and pixel of it, the filters that have their maximum there."""
     cdef Py_ssize_t w, t, count = 0, filters = a.conv.y.channels
@@ -358,7 +361,7 @@ cdef class PooledConvolution:
         args.windows.out_height, args.windows.out_width = outputs
         return args
 
-    def forward(self, Images x, real[::1] packed, const real[::1] b, Images y, int32_t[::1] which,
+    def forward(self, Images x, real[::1] packed, const real[::1] b, Images y, uint8_t[::1] which,
                 int activation, double slope, const real[:, ::1] rows=None,
                 const int64_t[::1] place=None):
         """Task over images: y = maxima of f(conv(x) + b), and which[N OH OW F] if not None.
@@ -417,7 +420,7 @@ cdef class PooledConvolution:
         most = max((height + top + bottom) * (width + left + right), of.filters * of.shape.kh)
         return most * max(of.filters, of.channels * of.shape.kw) <= INT32_MAX
 
-    cdef check(self, Images x, Images y, const int32_t[::1] which):
+    cdef check(self, Images x, Images y, const uint8_t[::1] which):
         """Of images of the input, of the windows' outputs, and of room for which."""
         cdef Convolution of = self.convolution
         size = self.outputs(*of.output_size(x.height, x.width))
@@ -429,7 +432,7 @@ cdef class PooledConvolution:
         if which is not None and which.shape[0] < y.n * y.height * y.width * y.channels:
             raise ValueError("which is too small")
 
-    cdef pooled_args bind(self, Images x, Images dy, const int32_t[::1] which):
+    cdef pooled_args bind(self, Images x, Images dy, const uint8_t[::1] which):
         """The geometry of x and the gradient by the windows' outputs, checked."""
         cdef pooled_args args
         cdef Convolution of = self.convolution
@@ -453,7 +456,7 @@ cdef class PooledConvolution:
             raise ValueError("images: elements are counted in 32 bits")
         return args
 
-    def weight_gradient(self, Images x, Images dy, const int32_t[::1] which, real[:, ::1] partial):
+    def weight_gradient(self, Images x, Images dy, const uint8_t[::1] which, real[:, ::1] partial):
         """Task over images, whole partial sums (see Convolution.sums): gradients of W and b, which
         Convolution.reduce joins `by_filters`."""
         cdef pooled_args args = self.bind(x, dy, which)
@@ -480,7 +483,7 @@ cdef class PooledConvolution:
         return new_task(pack_kernel, &args, sizeof(args), W.shape[0], 1, 8, 2 * elements(&args),
                         (W.base, packed.base))
 
-    def input_gradient(self, Images dy, const int32_t[::1] which, real[::1] packed, Images dx,
+    def input_gradient(self, Images dy, const uint8_t[::1] which, real[::1] packed, Images dx,
                        Images previous=None, int activation=0, double slope=0.0):
         """Task over images: dx = gradient by x, through f'(x) where `previous` is x = f(...)."""
         cdef pooled_args args = self.bind(dx, dy, which)

@@ -1,6 +1,6 @@
 """Maxima of a convolution of one channel, for the other modules of convolutions."""
 
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 from cnn_core._conv2d_pairs cimport Windows
 from cnn_core._conv2d_shape cimport conv_args
@@ -42,6 +42,6 @@ cdef Py_ssize_t window_gradients_room(const conv_args* a, Py_ssize_t height, Py_
 
 cdef void window_gradients_image(
     const conv_args* a, Py_ssize_t n_windows, const int32_t* seen, const real* x,
-    Py_ssize_t height, Py_ssize_t width, const real* dy, const int32_t* which, real* sums,
+    Py_ssize_t height, Py_ssize_t width, const real* dy, const uint8_t* which, real* sums,
     real* room, int32_t* windows, int32_t* at,
 ) noexcept nogil

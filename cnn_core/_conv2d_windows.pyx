@@ -13,7 +13,7 @@ of its sums, to the last bit.
 Saito, Deep Learning from Scratch, sections 7.2 and 7.3.
 """
 
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -35,7 +35,8 @@ cdef struct Room:
     void* memory
     void* columns        # of the rows of x: the even ones, then the odd ones
     void* best           # the maxima, filter by filter
-    int32_t* which       # their numbers
+    int32_t* which       # their numbers, [filters, windows]
+    int32_t* turned      # [windows, filters]
     unsigned char* used  # whether a row of x is not 0
     Py_ssize_t rows      # of x
     Py_ssize_t width     # of x
@@ -61,13 +62,14 @@ cdef bint find_room(const conv_args* a, const Windows* windows, const real* like
     room.plane = windows.out_height * windows.out_width
     columns = 2 * room.rows * room.odd
     room.memory = malloc(LINE_BYTES + (columns + a.outer * room.plane) * sizeof(real)
-                         + a.outer * room.plane * sizeof(int32_t) + room.rows)
+                         + 2 * a.outer * room.plane * sizeof(int32_t) + room.rows)
     if room.memory == NULL:
         return False
     room.columns = next_line(room.memory)
     room.best = <real*>room.columns + columns
     room.which = <int32_t*>(<real*>room.best + a.outer * room.plane)
-    room.used = <unsigned char*>(room.which + a.outer * room.plane)
+    room.turned = room.which + a.outer * room.plane
+    room.used = <unsigned char*>(room.turned + a.outer * room.plane)
     memset(room.columns, 0, columns * sizeof(real))    # behind a row, too, vectors are read
     memset(room.used, 0, room.rows)
     return True
@@ -83,9 +85,9 @@ cdef inline void split_image(const Rows* rows, const real* x, const Room* room) 
 
 
 cdef void convolve_image(const conv_args* a, const Windows* windows, const real* weights,
-                         const real* b, real* y, int32_t* which, const Room* room) noexcept nogil:
+                         const real* b, real* y, uint8_t* which, const Room* room) noexcept nogil:
     """The maxima of one image, which has been split."""
-    cdef Py_ssize_t row, width = windows.out_width, some = width
+    cdef Py_ssize_t i, row, width = windows.out_width, some = width
     cdef real* columns = <real*>room.columns
     cdef real* best = <real*>room.best
     max_windows(a.outer, windows.out_height, width, a.kh, a.kw, columns, 2 * room.odd, room.odd,
@@ -98,7 +100,10 @@ cdef void convolve_image(const conv_args* a, const Windows* windows, const real*
         transpose(a.outer, some, best + row * width, room.plane, y + row * a.y.row, a.outer)
     if which != NULL:
         # Only moved, whatever they are.
-        transpose(a.outer, room.plane, <const float*>room.which, room.plane, <float*>which, a.outer)
+        transpose(a.outer, room.plane, <const float*>room.which, room.plane, <float*>room.turned,
+                  a.outer)
+        for i in range(room.plane * a.outer):
+            which[i] = <uint8_t>room.turned[i]
 
 
 cdef bint convolve_windows(const conv_args* a, const Windows* windows, const Rows* rows,
@@ -193,7 +198,7 @@ cdef Py_ssize_t window_gradients_room(const conv_args* a, Py_ssize_t height, Py_
 
 cdef void window_gradients_image(
     const conv_args* a, Py_ssize_t n_windows, const int32_t* seen, const real* x,
-    Py_ssize_t height, Py_ssize_t width, const real* dy, const int32_t* which, real* sums,
+    Py_ssize_t height, Py_ssize_t width, const real* dy, const uint8_t* which, real* sums,
     real* room, int32_t* windows, int32_t* at,
 ) noexcept nogil:
     """sums[f, r, s] += sum over windows w of dy[w, f] x[pixel which[w, f] of w][r, s]

@@ -11,8 +11,10 @@ values the first is the maximum; the first NaN is larger than all.
 Saito, Deep Learning from Scratch, section 7.3.
 """
 
+import numpy as np
+
 from libc.math cimport INFINITY
-from libc.stdint cimport INT32_MAX, int32_t
+from libc.stdint cimport INT32_MAX, UINT8_MAX, int32_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -42,7 +44,8 @@ cdef struct pool_args:
     const void* values_data      # of the activation before: x, or y where is_apart
     int activation
     double slope
-    int32_t* which        # [N, OH, OW, C]: number of the tap that was the maximum
+    char* which          # [N, OH, OW, C]: number of the tap that was the maximum,
+    int bytes            # of so many bytes
     bint is_average
     bint is_relu                 # y passes through a ReLU
     bint is_apart                # maxima of windows that do not overlap and lie in the image
@@ -85,7 +88,7 @@ cdef Py_ssize_t next_windows(const pool_args* a, Py_ssize_t oy, Py_ssize_t ox,
 
 
 cdef void forward_row(const pool_args* a, Py_ssize_t oy, const real* source, real* out,
-                      int32_t* which, Window* window) noexcept nogil:
+                      char* which, Window* window) noexcept nogil:
     cdef Py_ssize_t ox = 0, run, w, t, c = a.x.channels, step = a.sx * a.x.channels
     while ox < a.out_width:
         run = next_windows(a, oy, ox, window)
@@ -97,26 +100,26 @@ cdef void forward_row(const pool_args* a, Py_ssize_t oy, const real* source, rea
                                source + window.first + w * step + window.at[t], out + w * c)
         else:
             max_taps(run, step, c, window.taps, source + window.first, window.at, window.numbers,
-                     0 if a.is_relu else -INFINITY, out, which)
+                     0 if a.is_relu else -INFINITY, out, which, a.bytes)
         ox += run
         out += run * c
         if which != NULL:
-            which += run * c
+            which += run * c * a.bytes
 
 
 cdef void forward_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end, const real* x,
                          real* y, Window* window) noexcept nogil:
     cdef Py_ssize_t n, oy, row = a.out_width * a.x.channels
-    cdef int32_t* which = NULL
+    cdef char* which = NULL
     for n in range(begin, end):
         for oy in range(a.out_height):
             if a.which != NULL:
-                which = a.which + (n * a.out_height + oy) * row
+                which = a.which + (n * a.out_height + oy) * row * a.bytes
             forward_row(a, oy, pixel(x, &a.x, n, 0, 0), <real*>pixel(y, &a.y, n, oy, 0), which,
                         window)
 
 
-cdef void backward_row(const pool_args* a, Py_ssize_t oy, const real* dy, const int32_t* which,
+cdef void backward_row(const pool_args* a, Py_ssize_t oy, const real* dy, const char* which,
                        real* image, Window* window) noexcept nogil:
     cdef Py_ssize_t ox = 0, run, w, t, c = a.x.channels, step = a.sx * a.x.channels
     cdef real* to
@@ -129,8 +132,8 @@ cdef void backward_row(const pool_args* a, Py_ssize_t oy, const real* dy, const 
                     add_scaled(c, to, 1.0 / window.taps, dy + w * c, to)
         else:
             scatter_taps(not a.is_apart, run, step, c, window.taps, window.at, window.numbers,
-                         which, dy, image + window.first)
-            which += run * c
+                         which, a.bytes, dy, image + window.first)
+            which += run * c * a.bytes
         ox += run
         dy += run * c
 
@@ -139,7 +142,7 @@ cdef void backward_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end, 
                           const real* values, real* dx, Window* window) noexcept nogil:
     """dx from dy; `values` is y where a.is_apart, else x."""
     cdef Py_ssize_t n, oy, c = a.x.channels, row = a.out_width * a.x.channels
-    cdef const int32_t* which = NULL
+    cdef const char* which = NULL
     cdef const real* gradient
     cdef real* image
     cdef real* scratch = <real*>window.row
@@ -151,7 +154,7 @@ cdef void backward_images(const pool_args* a, Py_ssize_t begin, Py_ssize_t end, 
         for oy in range(a.out_height):
             gradient = pixel(dy, &a.y, n, oy, 0)
             if a.which != NULL:
-                which = a.which + (n * a.out_height + oy) * row
+                which = a.which + (n * a.out_height + oy) * row * a.bytes
             if a.is_apart and values != NULL:
                 activate_backward(a.activation, a.slope, row,
                                   pixel(values, &a.values, n, oy, 0), gradient, scratch)
@@ -234,21 +237,35 @@ cdef pool_args bind(Images x, Images y, size, stride, padding, bint average):
     return args
 
 
-def forward(Images x, Images y, int32_t[::1] which, size, stride, padding, bint average,
-            bint relu=False):
-    """Task over images. which: [N OH OW C] for the backward pass of the maximum, or None.
+cdef numbers(pool_args* args, which, Images y):
+    """Note the address of [N OH OW C] numbers, of one byte where that is enough for the window."""
+    cdef uint8_t[::1] small
+    cdef int32_t[::1] large
+    if which is None:
+        raise ValueError("which: expected numbers, got None")
+    if which.dtype == np.uint8 and args.kh * args.kw <= UINT8_MAX + 1:
+        small = which
+        args.which, args.bytes = <char*>&small[0], 1
+    else:
+        large = which
+        args.which, args.bytes = <char*>&large[0], sizeof(int32_t)
+    if which.shape[0] < y.n * y.height * y.width * y.channels:
+        raise ValueError("which is too small")
+
+
+def forward(Images x, Images y, which, size, stride, padding, bint average, bint relu=False):
+    """Task over images. which: [N OH OW C] of uint8, for windows of up to 256 pixels, or int32, for
+    the backward pass of the maximum, or None.
 
     relu : whether the maximum passes through a ReLU, as that of such outputs would be.
     """
     cdef pool_args args = bind(x, y, size, stride, padding, average)
     if which is not None:
-        if which.shape[0] < y.n * y.height * y.width * y.channels:
-            raise ValueError("which is too small")
-        args.which = &which[0]
+        numbers(&args, which, y)
     args.is_relu = relu
     return new_task(forward_kernel, &args, sizeof(args), x.n, 1, MOST_IMAGES,
                     2.0 * y.height * y.width * y.channels * min(args.kh, args.height)
-                    * min(args.kw, args.width), (x, y, None if which is None else which.base))
+                    * min(args.kw, args.width), (x, y, which))
 
 
 def apart(size, stride, padding, bint average):
@@ -260,14 +277,12 @@ def apart(size, stride, padding, bint average):
     return not average and not any(padding) and stride[0] >= size[0] and stride[1] >= size[1]
 
 
-def backward(Images dy, Images dx, int32_t[::1] which, size, stride, padding, bint average,
+def backward(Images dy, Images dx, which, size, stride, padding, bint average,
              Images values=None, int activation=0, double slope=0.0):
     """Task over images: dx, through f' where x = f(...); `values` is x, or y where `apart`."""
     cdef pool_args args = bind(dx, dy, size, stride, padding, average)
     if not average:
-        if which is None or which.shape[0] < dy.n * dy.height * dy.width * dy.channels:
-            raise ValueError("which is too small")
-        args.which = &which[0]
+        numbers(&args, which, dy)
     args.is_apart = apart(size, stride, padding, average)
     args.covers = (args.is_apart and (args.sy, args.sx) == (args.kh, args.kw)
                    and dx.height == dy.height * args.kh and dx.width == dy.width * args.kw)
@@ -278,4 +293,4 @@ def backward(Images dy, Images dx, int32_t[::1] which, size, stride, padding, bi
         args.activation, args.slope = activation, slope
     return new_task(backward_kernel, &args, sizeof(args), dx.n, 1, MOST_IMAGES,
                     4.0 * dx.height * dx.width * dx.channels,
-                    (dy, dx, None if which is None else which.base, values))
+                    (dy, dx, which, values))

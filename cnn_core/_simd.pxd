@@ -72,10 +72,11 @@ cdef extern from "simd/simd.h" nogil:
                                       const int64_t*, float*, float*) noexcept nogil
         void (*add_scaled)(Py_ssize_t, const float*, float, const float*, float*) noexcept nogil
         void (*max_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*,
-                         const Py_ssize_t*, const int32_t*, float, float*, int32_t*) noexcept nogil
+                         const Py_ssize_t*, const int32_t*, float, float*, void*,
+                         int) noexcept nogil
         void (*scatter_taps)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const Py_ssize_t*,
-                             const int32_t*, const int32_t*, const float*, float*) noexcept nogil
-        Py_ssize_t (*pick)(Py_ssize_t, int32_t, const int32_t*, const float*, float*,
+                             const int32_t*, const void*, int, const float*, float*) noexcept nogil
+        Py_ssize_t (*pick)(Py_ssize_t, int32_t, const uint8_t*, const float*, float*,
                            int32_t*) noexcept nogil
         uint64_t (*nonzero_bits)(Py_ssize_t, const float*) noexcept nogil
         Py_ssize_t (*pick_all)(Py_ssize_t, const int32_t*, const int32_t*, const int32_t*,
@@ -89,7 +90,7 @@ cdef extern from "simd/simd.h" nogil:
         void (*interleave)(Py_ssize_t, const float*, const float*, float*) noexcept nogil
         Py_ssize_t window_sums
         void (*window_gradients)(Py_ssize_t, const int32_t*, const int32_t*, Py_ssize_t,
-                                 const float*, const int32_t*, const float*, Py_ssize_t, Py_ssize_t,
+                                 const float*, const uint8_t*, const float*, Py_ssize_t, Py_ssize_t,
                                  Py_ssize_t, float*, Py_ssize_t) noexcept nogil
         void (*max_windows)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                             const float*, Py_ssize_t, Py_ssize_t, const unsigned char*,
@@ -182,11 +183,11 @@ cdef extern from "simd/simd.h" nogil:
                                       const int64_t*, double*, double*) noexcept nogil
         void (*add_scaled)(Py_ssize_t, const double*, double, const double*, double*) noexcept nogil
         void (*max_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*,
-                         const Py_ssize_t*, const int32_t*, double, double*,
-                         int32_t*) noexcept nogil
+                         const Py_ssize_t*, const int32_t*, double, double*, void*,
+                         int) noexcept nogil
         void (*scatter_taps)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const Py_ssize_t*,
-                             const int32_t*, const int32_t*, const double*, double*) noexcept nogil
-        Py_ssize_t (*pick)(Py_ssize_t, int32_t, const int32_t*, const double*, double*,
+                             const int32_t*, const void*, int, const double*, double*) noexcept nogil
+        Py_ssize_t (*pick)(Py_ssize_t, int32_t, const uint8_t*, const double*, double*,
                            int32_t*) noexcept nogil
         uint64_t (*nonzero_bits)(Py_ssize_t, const double*) noexcept nogil
         Py_ssize_t (*pick_all)(Py_ssize_t, const int32_t*, const int32_t*, const int32_t*,
@@ -200,7 +201,7 @@ cdef extern from "simd/simd.h" nogil:
         void (*interleave)(Py_ssize_t, const double*, const double*, double*) noexcept nogil
         Py_ssize_t window_sums
         void (*window_gradients)(Py_ssize_t, const int32_t*, const int32_t*, Py_ssize_t,
-                                 const double*, const int32_t*, const double*, Py_ssize_t,
+                                 const double*, const uint8_t*, const double*, Py_ssize_t,
                                  Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) noexcept nogil
         void (*max_windows)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                             const double*, Py_ssize_t, Py_ssize_t, const unsigned char*,

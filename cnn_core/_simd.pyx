@@ -1,11 +1,20 @@
 """Chooses the instruction set when it is imported; CNN_CORE_ISA forces one."""
 
 import os
+import time
 
 
 cdef extern from "simd/simd.h" nogil:
     const simd_isa* simd_supported()
     const char* __VERSION__
+
+
+cdef extern from "pause.h" nogil:
+    void pause_briefly()
+
+
+cdef enum:
+    PAUSES = 1000    # at once
 
 
 isas = simd_supported()
@@ -33,6 +42,18 @@ def _choose():
     f32 = isa.f32
     f64 = isa.f64
     return wanted
+
+
+def pauses_in(seconds):
+    """How often a thread that waits in a loop pauses in so long: from 10 to 50 ns each."""
+    cdef int i
+    shortest = 1.0
+    for _ in range(3):
+        began = time.perf_counter()
+        for i in range(PAUSES):
+            pause_briefly()
+        shortest = min(shortest, time.perf_counter() - began)
+    return int(seconds / max(shortest, 1e-6) * PAUSES)
 
 
 active_isa = _choose()

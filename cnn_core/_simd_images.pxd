@@ -1,6 +1,6 @@
 """One fused function per entry of the tables that works on images; see _simd.pxd."""
 
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from cnn_core._simd cimport f32, f64
 from cnn_core._types cimport real
@@ -18,25 +18,26 @@ cdef inline void fold_row(
 
 cdef inline void max_taps(
     Py_ssize_t windows, Py_ssize_t step, Py_ssize_t n, Py_ssize_t taps, const real* x,
-    const Py_ssize_t* at, const int32_t* numbers, real least, real* best, int32_t* which,
+    const Py_ssize_t* at, const int32_t* numbers, real least, real* best, void* which, int bytes,
 ) noexcept nogil:
     if real is float:
-        f32.max_taps(windows, step, n, taps, x, at, numbers, least, best, which)
+        f32.max_taps(windows, step, n, taps, x, at, numbers, least, best, which, bytes)
     else:
-        f64.max_taps(windows, step, n, taps, x, at, numbers, least, best, which)
+        f64.max_taps(windows, step, n, taps, x, at, numbers, least, best, which, bytes)
 
 
 cdef inline void scatter_taps(
     bint add, Py_ssize_t windows, Py_ssize_t step, Py_ssize_t n, Py_ssize_t taps,
-    const Py_ssize_t* at, const int32_t* numbers, const int32_t* which, const real* g, real* x,
+    const Py_ssize_t* at, const int32_t* numbers, const void* which, int bytes, const real* g,
+    real* x,
 ) noexcept nogil:
     if real is float:
-        f32.scatter_taps(add, windows, step, n, taps, at, numbers, which, g, x)
+        f32.scatter_taps(add, windows, step, n, taps, at, numbers, which, bytes, g, x)
     else:
-        f64.scatter_taps(add, windows, step, n, taps, at, numbers, which, g, x)
+        f64.scatter_taps(add, windows, step, n, taps, at, numbers, which, bytes, g, x)
 
 
-cdef inline Py_ssize_t pick(Py_ssize_t n, int32_t number, const int32_t* numbers, const real* g,
+cdef inline Py_ssize_t pick(Py_ssize_t n, int32_t number, const uint8_t* numbers, const real* g,
                             real* values, int32_t* at) noexcept nogil:
     if real is float:
         return f32.pick(n, number, numbers, g, values, at)
@@ -112,7 +113,7 @@ cdef inline void interleave(Py_ssize_t n, const real* x, const real* below,
 
 cdef inline void window_gradients(
     Py_ssize_t count, const int32_t* windows, const int32_t* at, Py_ssize_t n, const real* g,
-    const int32_t* which, const real* pairs, Py_ssize_t pair_row, Py_ssize_t kh, Py_ssize_t kw,
+    const uint8_t* which, const real* pairs, Py_ssize_t pair_row, Py_ssize_t kh, Py_ssize_t kw,
     real* sums, Py_ssize_t step,
 ) noexcept nogil:
     if real is float:

@@ -7,6 +7,7 @@
 
 #include <stddef.h>
 #include <stdlib.h>
+#include "pause.h"
 
 #if defined(_OPENMP) || defined(CNN_CORE_PTHREADS)
 #define TEAM_HAS_THREADS
@@ -25,13 +26,7 @@ static inline ptrdiff_t team_claim(ptrdiff_t *next) {
 
 /* Wait for about a microsecond or less. */
 static inline void team_hesitate(void) {
-    for (int i = 0; i < 16; i++) {
-#if defined(__x86_64__) || defined(__i386__)
-        __builtin_ia32_pause();
-#elif defined(__aarch64__)
-        __asm__ volatile("isb");
-#endif
-    }
+    for (int i = 0; i < 16; i++) pause_briefly();
 }
 
 /* The number that the next call of team_claim will give, or a smaller one. */

@@ -1,24 +1,55 @@
 /* Pooling, dropout and batch normalization on adjacent channels. Included once per type. */
 
-/* Numbers of taps, 32 bits each in memory, one per lane; lanes past n hold -1. */
-static INLINE ivec NAME(load_numbers)(const int32_t *p, ptrdiff_t n) {
+/* Numbers of taps, 1 or 4 bytes each in memory, one per lane, from number i on, n of them; behind these
+ * stands 0. */
 #if VECTOR_BYTES == 64 && REAL_IS_FLOAT
-    const __mmask16 mask = n >= LANES ? 0xFFFF : (__mmask16)((1u << n) - 1);
-    return (ivec)_mm512_mask_loadu_epi32(_mm512_set1_epi32(-1), mask, p);
+#define NUMBERS_MASK(n) ((n) >= LANES ? 0xFFFF : (__mmask16)((1u << (n)) - 1))
+#define WIDEN_BYTES _mm512_cvtepu8_epi32
+#define STORE_BYTES _mm512_mask_cvtepi32_storeu_epi8
+#elif VECTOR_BYTES == 64
+#define NUMBERS_MASK(n) ((n) >= LANES ? 0xFF : (__mmask8)((1u << (n)) - 1))
+#define WIDEN_BYTES _mm512_cvtepu8_epi64
+#define STORE_BYTES _mm512_mask_cvtepi64_storeu_epi8
+#endif
+static INLINE ivec NAME(load_bytes)(const uint8_t *p, ptrdiff_t n) {
+#if VECTOR_BYTES == 64
+    return (ivec)WIDEN_BYTES(_mm_maskz_loadu_epi8(NUMBERS_MASK(n), p));
 #else
-    ivec v = (ivec){0} - 1;
+    ivec v = {0};
     for (ptrdiff_t j = 0; j < LANES; j++)
         if (j < n) v[j] = p[j];
     return v;
 #endif
 }
 
-static INLINE void NAME(store_numbers)(int32_t *p, ptrdiff_t n, ivec v) {
+static INLINE ivec NAME(load_numbers)(int bytes, const void *which, ptrdiff_t i, ptrdiff_t n) {
+    if (bytes == 1) return NAME(load_bytes)((const uint8_t *)which + i, n);
+    const int32_t *p = (const int32_t *)which + i;
 #if VECTOR_BYTES == 64 && REAL_IS_FLOAT
-    _mm512_mask_storeu_epi32(p, n >= LANES ? 0xFFFF : (__mmask16)((1u << n) - 1), (__m512i)v);
+    return (ivec)_mm512_maskz_loadu_epi32(NUMBERS_MASK(n), p);
 #else
+    ivec v = {0};
     for (ptrdiff_t j = 0; j < LANES; j++)
-        if (j < n) p[j] = (int32_t)v[j];
+        if (j < n) v[j] = p[j];
+    return v;
+#endif
+}
+
+static INLINE void NAME(store_numbers)(int bytes, void *which, ptrdiff_t i, ptrdiff_t n, ivec v) {
+    int32_t *p = (int32_t *)which + i;
+#if VECTOR_BYTES == 64
+    if (bytes == 1) {
+        STORE_BYTES((uint8_t *)which + i, NUMBERS_MASK(n), (__m512i)v);
+        return;
+    }
+#endif
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+    _mm512_mask_storeu_epi32(p, NUMBERS_MASK(n), (__m512i)v);
+#else
+    for (ptrdiff_t j = 0; j < LANES; j++) {
+        if (j < n && bytes == 1) ((uint8_t *)which)[i + j] = (uint8_t)v[j];
+        else if (j < n) p[j] = (int32_t)v[j];
+    }
 #endif
 }
 
@@ -56,11 +87,12 @@ static void NAME(copy_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x
 #define LARGER(v, most) (~((v) <= (most)) & ((most) == (most)))
 #endif
 
-/* best = the largest of the taps and `least`, which = the number of that of the taps; the first of equals, the first NaN of all. */
-static INLINE void NAME(max_taps_as)(int numbered, ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n,
+/* best = the largest of the taps and `least`, which = the number of that of the taps, in so many bytes or
+ * not at all; the first of equals, the first NaN of all. */
+static INLINE void NAME(max_taps_as)(int bytes, ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n,
                                      ptrdiff_t taps, const REAL *x, const ptrdiff_t *at,
                                      const int32_t *numbers, REAL least, REAL *best,
-                                     int32_t *which) {
+                                     void *which) {
     const vec bound = NAME(splat)(least);
     FOR_VECTORS(n) {
         for (ptrdiff_t w = 0; w < windows; w++) {
@@ -71,31 +103,33 @@ static INLINE void NAME(max_taps_as)(int numbered, ptrdiff_t windows, ptrdiff_t 
                 const vec v = NAME(load_n)(from + at[t], left, 0);
                 const LANE_MASK larger = LARGER(v, most);
                 most = CHOOSE(larger, v, most);
-                if (numbered)
+                if (bytes)
                     number = CHOOSE_NUMBERS(larger, (ivec){0} + (lane_int)numbers[t], number);
             }
             NAME(store_n)(best + w * n + i, left, NAME(bound_below)(most, bound));
-            if (numbered) NAME(store_numbers)(which + w * n + i, left, number);
+            if (bytes) NAME(store_numbers)(bytes, which, w * n + i, left, number);
         }
     }
 }
 
 static void NAME(max_taps)(ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n, ptrdiff_t taps,
                            const REAL *x, const ptrdiff_t *at, const int32_t *numbers, REAL least,
-                           REAL *best, int32_t *which) {
-    if (which) NAME(max_taps_as)(1, windows, step, n, taps, x, at, numbers, least, best, which);
-    else NAME(max_taps_as)(0, windows, step, n, taps, x, at, numbers, least, best, which);
+                           REAL *best, void *which, int bytes) {
+    if (!which) NAME(max_taps_as)(0, windows, step, n, taps, x, at, numbers, least, best, which);
+    else if (bytes == 1)
+        NAME(max_taps_as)(1, windows, step, n, taps, x, at, numbers, least, best, which);
+    else NAME(max_taps_as)(4, windows, step, n, taps, x, at, numbers, least, best, which);
 }
 
 /* x[at[t] + j] (+)= g[j] for the tap t whose number is which[j], (+)= 0 for the others. */
-static INLINE void NAME(scatter_taps_as)(int add, ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n,
-                                         ptrdiff_t taps, const ptrdiff_t *at,
-                                         const int32_t *numbers, const int32_t *which,
-                                         const REAL *g, REAL *x) {
+static INLINE void NAME(scatter_taps_as)(int add, int bytes, ptrdiff_t windows, ptrdiff_t step,
+                                         ptrdiff_t n, ptrdiff_t taps, const ptrdiff_t *at,
+                                         const int32_t *numbers, const void *which, const REAL *g,
+                                         REAL *x) {
     FOR_VECTORS(n) {
         for (ptrdiff_t w = 0; w < windows; w++) {
             REAL *to = x + w * step + i;
-            ivec chosen = NAME(load_numbers)(which + w * n + i, left);
+            ivec chosen = NAME(load_numbers)(bytes, which, w * n + i, left);
             vec gradient = NAME(load_n)(g + w * n + i, left, 0);
             for (ptrdiff_t t = 0; t < taps; t++) {
                 vec part = (vec)((ivec)gradient & (chosen == (lane_int)numbers[t]));
@@ -108,9 +142,13 @@ static INLINE void NAME(scatter_taps_as)(int add, ptrdiff_t windows, ptrdiff_t s
 
 static void NAME(scatter_taps)(int add, ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n,
                                ptrdiff_t taps, const ptrdiff_t *at, const int32_t *numbers,
-                               const int32_t *which, const REAL *g, REAL *x) {
-    if (add) NAME(scatter_taps_as)(1, windows, step, n, taps, at, numbers, which, g, x);
-    else NAME(scatter_taps_as)(0, windows, step, n, taps, at, numbers, which, g, x);
+                               const void *which, int bytes, const REAL *g, REAL *x) {
+    if (add && bytes == 1)
+        NAME(scatter_taps_as)(1, 1, windows, step, n, taps, at, numbers, which, g, x);
+    else if (add) NAME(scatter_taps_as)(1, 4, windows, step, n, taps, at, numbers, which, g, x);
+    else if (bytes == 1)
+        NAME(scatter_taps_as)(0, 1, windows, step, n, taps, at, numbers, which, g, x);
+    else NAME(scatter_taps_as)(0, 4, windows, step, n, taps, at, numbers, which, g, x);
 }
 
 /* row[q step n + j] += products[q x_row + j] for j < taps n: `fold_row` where pixels are adjacent, a

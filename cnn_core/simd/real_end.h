@@ -17,7 +17,7 @@
 #undef EXP_MIN
 #undef EXP_MAX
 #undef TANH_MAX
-#undef TAYLOR_TERMS
+#undef EXP_TERMS
 #undef TILE_PARAMETERS
 #undef TILE_ARGUMENTS
 #undef DEFINE_TILE
@@ -48,6 +48,9 @@
 #undef FOR_VECTORS
 #undef DEFINE_SCALE
 #undef INPUTS_AT_ONCE
+#undef NUMBERS_MASK
+#undef WIDEN_BYTES
+#undef STORE_BYTES
 #undef LANE_MASK
 #undef COMPARE
 #undef CHOOSE
@@ -61,7 +64,6 @@
 #undef MOST_WINDOW_FILTERS
 #undef WINDOWS_CASE
 #undef WINDOW_SUMS
-#undef LOAD_NUMBERS
 #undef ONE_OF_4
 #undef WINDOW_SUMS_PARAMETERS
 #undef DEFINE_WINDOW_SUMS

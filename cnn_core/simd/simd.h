@@ -141,20 +141,20 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
     void (*add_scaled)(ptrdiff_t n, const REAL *x, REAL a, const REAL *d, REAL *y);               \
                                                                                                   \
     /* For each window w: best[w n + j] = the largest of x[w step + at[t] + j] over the taps t, or\
-     * `least` if that is larger; which[w n + j] (or NULL) = the tap's numbers[t]; the first of   \
-     * equals, the first NaN of all. */                                                           \
+     * `least` if that is larger; which[w n + j] (or NULL) = the tap's numbers[t], in 1 or 4      \
+     * bytes; the first of equals, the first NaN of all. */                                       \
     void (*max_taps)(ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n, ptrdiff_t taps,              \
                      const REAL *x, const ptrdiff_t *at, const int32_t *numbers, REAL least,      \
-                     REAL *best, int32_t *which);                                                 \
+                     REAL *best, void *which, int bytes);                                         \
     /* x[w step + at[t] + j] = g[w n + j] for the tap with numbers[t] == which[w n + j], else 0;  \
      * added to what stands there where `add`. */                                                 \
     void (*scatter_taps)(int add, ptrdiff_t windows, ptrdiff_t step, ptrdiff_t n, ptrdiff_t taps, \
-                         const ptrdiff_t *at, const int32_t *numbers, const int32_t *which,       \
-                         const REAL *g, REAL *x);                                                 \
+                         const ptrdiff_t *at, const int32_t *numbers, const void *which,          \
+                         int bytes, const REAL *g, REAL *x);                                      \
     /* values[] = g[j], at[] = j of the elements with g[j] != 0, and numbers[j] == number where   \
      * numbers is not NULL, in order; returns how many. The room for n + lanes of both may be     \
      * written to; values may be NULL. */                                                         \
-    ptrdiff_t (*pick)(ptrdiff_t n, int32_t number, const int32_t *numbers, const REAL *g,         \
+    ptrdiff_t (*pick)(ptrdiff_t n, int32_t number, const uint8_t *numbers, const REAL *g,         \
                       REAL *values, int32_t *at);                                                 \
     /* Bit j says whether x[j] is not 0, j < n <= 64. */                                          \
     uint64_t (*nonzero_bits)(ptrdiff_t n, const REAL *x);                                         \
@@ -196,7 +196,7 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
      * vectors, what lies behind n is written to. Not where window_sums is 0. */                  \
     ptrdiff_t window_sums;                                                                        \
     void (*window_gradients)(ptrdiff_t count, const int32_t *windows, const int32_t *at,          \
-                             ptrdiff_t n, const REAL *g, const int32_t *which, const REAL *pairs, \
+                             ptrdiff_t n, const REAL *g, const uint8_t *which, const REAL *pairs, \
                              ptrdiff_t pair_row, ptrdiff_t kh, ptrdiff_t kw, REAL *sums,          \
                              ptrdiff_t step);                                                     \
     /* y[i y_row + j] = x[i x_row + j], i < m, j < n <= y_row. Of y[m y_row] what lies behind a row \

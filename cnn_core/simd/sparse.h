@@ -71,7 +71,7 @@ static INLINE ptrdiff_t NAME(keep_lanes)(int mask, __m128i v, __m128i places, RE
 #endif
 
 /* The elements j with g[j] != 0 and numbers[j] == number, in order; returns how many. */
-static INLINE ptrdiff_t NAME(pick_as)(ptrdiff_t n, int32_t number, const int32_t *numbers,
+static INLINE ptrdiff_t NAME(pick_as)(ptrdiff_t n, int32_t number, const uint8_t *numbers,
                                       const REAL *g, REAL *values, int32_t *at) {
     ptrdiff_t count = 0, j = 0;
 #if VECTOR_BYTES == 64
@@ -79,7 +79,11 @@ static INLINE ptrdiff_t NAME(pick_as)(ptrdiff_t n, int32_t number, const int32_t
     for (; j < n; j += LANES) {
         const vec v = NAME(load_n)(g + j, n - j, 0);
         unsigned mask = NOT_ZERO(v);
-        if (numbers) mask &= SAME_PLACES(LOAD_PLACES(numbers + j, n - j), ALL_PLACES(number));
+        if (numbers) {
+            const unsigned first = (1u << (n - j < LANES ? n - j : LANES)) - 1;
+            const __m128i of = _mm_maskz_loadu_epi8((__mmask16)first, numbers + j);
+            mask &= _mm_cmpeq_epi8_mask(of, _mm_set1_epi8((char)number));
+        }
         count += NAME(keep_lanes)(mask, v, places, values ? values + count : NULL, at + count);
         places = ADD_PLACES(places, ALL_PLACES((int)LANES));
     }
@@ -89,7 +93,9 @@ static INLINE ptrdiff_t NAME(pick_as)(ptrdiff_t n, int32_t number, const int32_t
         const __m128 v = _mm_loadu_ps(g + j);
         __m128 taken = _mm_cmpneq_ps(v, _mm_setzero_ps());
         if (numbers) {
-            const __m128i of = _mm_loadu_si128((const __m128i *)(numbers + j));
+            int32_t bytes;
+            memcpy(&bytes, numbers + j, sizeof bytes);
+            const __m128i of = _mm_cvtepu8_epi32(_mm_cvtsi32_si128(bytes));
             taken = _mm_and_ps(taken, (__m128)_mm_cmpeq_epi32(of, _mm_set1_epi32(number)));
         }
         const int mask = _mm_movemask_ps(taken);
@@ -106,7 +112,7 @@ static INLINE ptrdiff_t NAME(pick_as)(ptrdiff_t n, int32_t number, const int32_t
     return count;
 }
 
-static ptrdiff_t NAME(pick)(ptrdiff_t n, int32_t number, const int32_t *numbers, const REAL *g,
+static ptrdiff_t NAME(pick)(ptrdiff_t n, int32_t number, const uint8_t *numbers, const REAL *g,
                             REAL *values, int32_t *at) {
     return NAME(pick_as)(n, number, numbers, g, values, at);
 }

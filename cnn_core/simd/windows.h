@@ -105,7 +105,7 @@ static INLINE void NAME(window_row)(const int filters, const int upper, const in
                 }                                                                                 \
                 if (relu) most = NAME(activation)(ACTIVATION_RELU, most, most);                   \
                 NAME(store_n)(best + f * plane + i, windows - i, most);                           \
-                if (which) NAME(store_numbers)(which + f * plane + i, windows - i, number);       \
+                if (which) NAME(store_numbers)(4, which, f * plane + i, windows - i, number);     \
             }                                                                                     \
         }                                                                                         \
     }                                                                                             \
@@ -152,17 +152,13 @@ static void NAME(interleave)(ptrdiff_t n, const REAL *restrict x, const REAL *re
  * are interleaved. */
 #if VECTOR_BYTES == 64 && REAL_IS_FLOAT
 #define WINDOW_SUMS 25
-#define LOAD_NUMBERS(p, n) _mm512_maskz_loadu_epi32((__mmask16)((1u << (n)) - 1), p)
 #define ONE_OF_4(p, lane) _mm512_permutevar_ps(_mm512_broadcast_f32x4(_mm_loadu_ps(p)), (__m512i)(lane))
 #elif VECTOR_BYTES == 64
 #define WINDOW_SUMS 25
-#define LOAD_NUMBERS(p, n)                                                                        \
-    _mm512_cvtepi32_epi64(_mm256_maskz_loadu_epi32((__mmask8)((1u << (n)) - 1), p))
 #define ONE_OF_4(p, lane)                                                                         \
     _mm512_permutexvar_pd((__m512i)(lane), _mm512_broadcast_f64x4(_mm256_loadu_pd(p)))
 #elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
 #define WINDOW_SUMS 10
-#define LOAD_NUMBERS(p, n) _mm256_maskload_epi32(p, (__m256i)NAME(first_lanes)(n))
 #define ONE_OF_4(p, lane)                                                                         \
     _mm256_permutevar_ps(_mm256_broadcast_ps((const __m128 *)(p)), (__m256i)(lane))
 #else
@@ -173,7 +169,7 @@ static void NAME(interleave)(ptrdiff_t n, const REAL *restrict x, const REAL *re
 /* Some rows of the kernel for a vector of filters: sums stay in registers for all windows. */
 #define WINDOW_SUMS_PARAMETERS                                                                    \
     ptrdiff_t count, const int32_t *windows, const int32_t *at, ptrdiff_t n, ptrdiff_t last,      \
-        const REAL *g, const int32_t *which, const REAL *pairs, ptrdiff_t pair_row, REAL *sums,   \
+        const REAL *g, const uint8_t *which, const REAL *pairs, ptrdiff_t pair_row, REAL *sums,   \
         ptrdiff_t step
 #define DEFINE_WINDOW_SUMS(ROWS, COLUMNS)                                                         \
     static void NAME(window_sums_##ROWS##x##COLUMNS)(WINDOW_SUMS_PARAMETERS) {                    \
@@ -181,7 +177,7 @@ static void NAME(interleave)(ptrdiff_t n, const REAL *restrict x, const REAL *re
         UNROLL for (int t = 0; t < ROWS * COLUMNS; t++) sum[t] = NAME(load)(sums + t * step);     \
         for (ptrdiff_t i = 0; i < count; i++) {                                                   \
             const vec gradient = NAME(load_last)(g + windows[i] * n, last);                       \
-            const ivec number = (ivec)LOAD_NUMBERS(which + windows[i] * n, last);                 \
+            const ivec number = NAME(load_bytes)(which + windows[i] * n, last);                   \
             const ivec lane = (number >> 1) + ((number & 1) << 1);                                \
             const REAL *pixel = pairs + at[i];                                                    \
             UNROLL for (int r = 0; r < ROWS; r++) {                                               \
@@ -207,7 +203,7 @@ ALL_WINDOW_SUMS(DEFINE_WINDOW_SUMS)
         break;
 #endif
 static void NAME(window_gradients)(ptrdiff_t count, const int32_t *windows, const int32_t *at,
-                                   ptrdiff_t n, const REAL *g, const int32_t *which,
+                                   ptrdiff_t n, const REAL *g, const uint8_t *which,
                                    const REAL *pairs, ptrdiff_t pair_row, ptrdiff_t kh,
                                    ptrdiff_t kw, REAL *sums, ptrdiff_t step) {
 #if WINDOW_SUMS > 0

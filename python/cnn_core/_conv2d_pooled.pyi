@@ -23,7 +23,7 @@ class PooledConvolution:
         packed: _Real,
         b: _Real,
         y: Images,
-        which: npt.NDArray[np.int32] | None,
+        which: npt.NDArray[np.uint8] | None,
         activation: int,
         slope: float,
         rows: _Real | None = ...,
@@ -32,13 +32,13 @@ class PooledConvolution:
     def outputs(self, height: int, width: int) -> _Pair: ...
     def pays(self, height: int, width: int, is_float: bool) -> bool: ...
     def weight_gradient(
-        self, x: Images, dy: Images, which: npt.NDArray[np.int32], partial: _Real
+        self, x: Images, dy: Images, which: npt.NDArray[np.uint8], partial: _Real
     ) -> Task: ...
     def pack(self, W: _Real, packed: _Real) -> Task: ...
     def input_gradient(
         self,
         dy: Images,
-        which: npt.NDArray[np.int32],
+        which: npt.NDArray[np.uint8],
         packed: _Real,
         dx: Images,
         previous: Images | None = ...,

@@ -33,7 +33,7 @@ History = dict[str, list[float]]
 Sampling = Literal["shuffle", "replacement", "sequential"]
 Report = Literal["running", "book"]
 
-SECONDS_AT_ONCE = 0.001  # of updates between two looks whether to stop
+SECONDS_AT_ONCE = 0.01  # of updates between two looks whether to stop
 ROWS_HASHED = 1000  # of each array of the data, evenly spread
 
 

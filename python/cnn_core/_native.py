@@ -1,9 +1,10 @@
 """The native modules under their plain names, for ops.py, which alone hands them on.
 
-libgomp's idle threads spin for 300,000 pauses by default, which is tens of milliseconds on recent
+libgomp's idle threads spin for 300,000 pauses by default, which is from 3 to 15 milliseconds on
 x86 processors: when another program keeps a core busy, they spin in the place of the thread that
 they wait for. A tenth of a millisecond bridges the gap between two steps of training just as well.
-libgomp reads the variable when it is loaded; what the user has set is left alone.
+libgomp reads the variable when `_parallel` is loaded, the only module that is linked to it; what
+the user has set is left alone.
 
 libgomp starts with a thread for each processor of the process, but knows nothing of a container's
 share of their time.
@@ -24,10 +25,14 @@ def _explain(error: ImportError) -> None:
         raise SystemExit(2)
 
 
+SECONDS_TO_SPIN = 1e-4
+
 _ours = "GOMP_SPINCOUNT" not in os.environ and "OMP_WAIT_POLICY" not in os.environ
-if _ours:
-    os.environ["GOMP_SPINCOUNT"] = "2000"
 try:
+    from cnn_core import _simd as simd
+
+    if _ours:
+        os.environ["GOMP_SPINCOUNT"] = str(simd.pauses_in(SECONDS_TO_SPIN))
     from cnn_core import _activations as activations
     from cnn_core import _affine as affine
     from cnn_core import _affine_gradient as affine_gradient
@@ -44,14 +49,13 @@ try:
     from cnn_core import _optimizers as optimizers
     from cnn_core import _parallel as parallel
     from cnn_core import _pooling as pooling
-    from cnn_core import _simd as simd
     from cnn_core import _sparse as sparse
 except ImportError as error:
     _explain(error)
     raise
 finally:
     if _ours:
-        del os.environ["GOMP_SPINCOUNT"]
+        os.environ.pop("GOMP_SPINCOUNT", None)
 if not os.environ.get("OMP_NUM_THREADS"):
     parallel.set_usable_cpus(_cpus.count())
 

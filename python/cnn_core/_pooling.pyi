@@ -6,7 +6,7 @@ import numpy.typing as npt
 from cnn_core._images import Images
 from cnn_core._parallel import Task
 
-_Int32 = npt.NDArray[np.int32]
+_Numbers = npt.NDArray[np.uint8] | npt.NDArray[np.int32]
 
 def output_size(
     height: int,
@@ -18,7 +18,7 @@ def output_size(
 def forward(
     x: Images,
     y: Images,
-    which: _Int32 | None,
+    which: _Numbers | None,
     size: tuple[int, int],
     stride: tuple[int, int],
     padding: Sequence[int],
@@ -31,7 +31,7 @@ def apart(
 def backward(
     dy: Images,
     dx: Images,
-    which: _Int32 | None,
+    which: _Numbers | None,
     size: tuple[int, int],
     stride: tuple[int, int],
     padding: Sequence[int],

@@ -27,6 +27,7 @@ from cnn_core.ops.dense import FEW_SAMPLES
 from cnn_core.ops.images import as_images
 from cnn_core.parts import Finished, Lane, Packing, Parts, flat
 
+NUMBERS_IN_A_BYTE = 256
 LEAST_PIXELS = 16  # that threads share
 PIXEL_STRIPS = 8  # of a dense layer behind images, at most
 
@@ -145,15 +146,17 @@ class PoolBlock(Block):
         self.average = not isinstance(layer, MaxPool2D)
         self.window = self.layer.window(input_shape)
         self.apart = ops.native.pooling.apart(*self.window, self.average)
-        self.which: npt.NDArray[np.int32] | None = None
+        self.which: npt.NDArray[np.uint8] | npt.NDArray[np.int32] | None = None
 
     def input_gradient(self, border: Border) -> Any:
         return None if self.joined else super().input_gradient(border)
 
-    def numbers(self) -> npt.NDArray[np.int32] | None:
+    def numbers(self) -> npt.NDArray[np.uint8] | npt.NDArray[np.int32] | None:
         """Room for those of the pixels that were the maxima, where the gradient needs them."""
         if self.gradient and not self.average and self.which is None:
-            self.which = np.zeros(len(self.x) * math.prod(self.sample_shape), np.int32)
+            size = len(self.x) * math.prod(self.sample_shape)
+            area = math.prod(self.window[0])
+            self.which = np.zeros(size, np.uint8 if area <= NUMBERS_IN_A_BYTE else np.int32)
         return self.which
 
     def forward(self, relu: bool = False) -> Parts:

@@ -1,6 +1,6 @@
 # Entries of the table that work on images; conftest.py puts them behind c_level.pyx.
 
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 
 def fold_row(bint single, Py_ssize_t pixels, Py_ssize_t windows, Py_ssize_t taps, Py_ssize_t n,
@@ -15,30 +15,32 @@ def fold_row(bint single, Py_ssize_t pixels, Py_ssize_t windows, Py_ssize_t taps
 
 
 def max_taps(bint single, Py_ssize_t windows, Py_ssize_t step, Py_ssize_t n, Py_ssize_t taps,
-             address x, address at, address numbers, double least, address best, address which):
+             address x, address at, address numbers, double least, address best, address which,
+             int bytes):
     if single:
         f32.max_taps(windows, step, n, taps, <float*>x, <Py_ssize_t*>at, <int32_t*>numbers,
-                     <float>least, <float*>best, <int32_t*>which)
+                     <float>least, <float*>best, <void*>which, bytes)
     else:
         f64.max_taps(windows, step, n, taps, <double*>x, <Py_ssize_t*>at, <int32_t*>numbers,
-                     least, <double*>best, <int32_t*>which)
+                     least, <double*>best, <void*>which, bytes)
 
 
 def scatter_taps(bint single, int add, Py_ssize_t windows, Py_ssize_t step, Py_ssize_t n,
-                 Py_ssize_t taps, address at, address numbers, address which, address g, address x):
+                 Py_ssize_t taps, address at, address numbers, address which, int bytes, address g,
+                 address x):
     if single:
         f32.scatter_taps(add, windows, step, n, taps, <Py_ssize_t*>at, <int32_t*>numbers,
-                         <int32_t*>which, <float*>g, <float*>x)
+                         <void*>which, bytes, <float*>g, <float*>x)
     else:
         f64.scatter_taps(add, windows, step, n, taps, <Py_ssize_t*>at, <int32_t*>numbers,
-                         <int32_t*>which, <double*>g, <double*>x)
+                         <void*>which, bytes, <double*>g, <double*>x)
 
 
 def pick(bint single, Py_ssize_t n, int32_t number, address numbers, address g, address values,
          address at):
     if single:
-        return f32.pick(n, number, <int32_t*>numbers, <float*>g, <float*>values, <int32_t*>at)
-    return f64.pick(n, number, <int32_t*>numbers, <double*>g, <double*>values, <int32_t*>at)
+        return f32.pick(n, number, <uint8_t*>numbers, <float*>g, <float*>values, <int32_t*>at)
+    return f64.pick(n, number, <uint8_t*>numbers, <double*>g, <double*>values, <int32_t*>at)
 
 
 def pick_all(bint single, Py_ssize_t n, address table, address numbers, address places, address g,
@@ -210,8 +212,8 @@ def window_gradients(bint single, Py_ssize_t count, address windows, address at,
                      Py_ssize_t kw, address sums, Py_ssize_t step):
     if single:
         f32.window_gradients(count, <int32_t*>windows, <int32_t*>at, n, <float*>g,
-                             <int32_t*>which, <float*>pairs, pair_row, kh, kw, <float*>sums, step)
+                             <uint8_t*>which, <float*>pairs, pair_row, kh, kw, <float*>sums, step)
     else:
         f64.window_gradients(count, <int32_t*>windows, <int32_t*>at, n, <double*>g,
-                             <int32_t*>which, <double*>pairs, pair_row, kh, kw, <double*>sums,
+                             <uint8_t*>which, <double*>pairs, pair_row, kh, kw, <double*>sums,
                              step)

@@ -305,20 +305,23 @@ class Kernels(SparseKernels):
             self.call("sum_rows", *x.shape, x_.address, x_.row, y_.address)
         return y_.array
 
-    def max_taps(self, x, at, numbers, n, *, least=-np.inf, which=True, windows=1, step=0):
+    def max_taps(self, x, at, numbers, n, *, least=-np.inf, which=np.int32, windows=1, step=0):
+        """which : the type of the numbers, or None."""
         with self.memory() as m:
             x_, best = m.input(x), m.output(windows * n, self.dtype)
             at_, numbers_ = m.input(np.array(at, np.intp)), m.input(np.array(numbers, np.int32))
-            which_ = m.inout(np.full(windows * n, -7, np.int32)) if which else None
+            which_ = m.inout(np.full(windows * n, 77, which)) if which else None
             args = x_.address, at_.address, numbers_.address, least, best.address, address(which_)
-            self.call("max_taps", windows, step, n, len(at), *args)
+            size = np.dtype(which).itemsize if which else 0
+            self.call("max_taps", windows, step, n, len(at), *args, size)
         return best.array, which_ and which_.array
 
     def scatter_taps(self, at, numbers, which, g, x, *, add=True, windows=1, step=0):
         with self.memory() as m:
             at_, numbers_ = m.input(np.array(at, np.intp)), m.input(np.array(numbers, np.int32))
             which_, g_, x_ = m.input(which), m.input(g), m.inout(x)
-            args = (at_.address, numbers_.address, which_.address, g_.address, x_.address)
+            args = (at_.address, numbers_.address, which_.address, which.itemsize)
+            args += (g_.address, x_.address)
             self.call("scatter_taps", add, windows, step, len(g) // windows, len(at), *args)
         return x_.array
 

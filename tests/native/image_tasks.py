@@ -48,14 +48,14 @@ def wider(border, more):
 
 
 def guarded_array(shape, dtype):
-    """An array of NaN to be filled, and a function that checks what lies around it."""
-    size = int(np.prod(shape))
-    store = np.full(size + 2 * GUARD, np.nan, dtype)
+    """An array of NaN, or 77, to be filled, and a function that checks what lies around it."""
+    size, dtype = int(np.prod(shape)), np.dtype(dtype)
+    store = np.full(size + 2 * GUARD, np.nan if dtype.kind == "f" else 77, dtype)
     array = store[GUARD : GUARD + size].reshape(shape)
 
     def check():
         around = np.concatenate([store[:GUARD], store[GUARD + size :]])
-        assert np.isnan(around).all(), "written outside an array"
+        assert np.array_equal(around, [store[0]] * len(around), True), "written outside an array"
 
     return array, check
 

@@ -70,7 +70,7 @@ def images(k, n):
     yield "split", k.split, (np.ones((2, n), k.dtype),)
     yield "interleave", k.interleave, (np.ones(n, k.dtype), np.ones(n, k.dtype))
     if n and k.call("window_sums"):
-        g, last = np.ones((2, n), k.dtype), np.full((2, n), 3, np.int32)
+        g, last = np.ones((2, n), k.dtype), np.full((2, n), 3, np.uint8)
         places = np.arange(2, dtype=np.int32), np.array([0, 4], np.int32)
         args = *places, g, last, np.ones(4 * 8, k.dtype), 16, np.ones((2, 5, n), k.dtype)
         yield "window_gradients", k.window_gradients, args
@@ -78,7 +78,7 @@ def images(k, n):
     yield "dropout", partial(k.dropout, masked=True), (x, (1, 2, 3, 4), (5, 6, 7), 2**31, 2.0)
     yield "keep", k.keep, (x, mask, 2.0)
     numbers = np.arange(n, dtype=np.int32) % 4
-    yield "pick", k.pick, (3, numbers, x)
+    yield "pick", k.pick, (3, numbers.astype(np.uint8), x)
     yield "pick_all", k.pick, (None, numbers, x, np.zeros(16, np.int32), numbers)
     yield "pick_pairs", k.pick_pairs, (x,)
     yield "nonzero_bits", k.nonzero_bits, (x[:64],)

@@ -83,7 +83,7 @@ def test_gradients_of_windows_with_filters_in_the_lanes(kernels, rng, kernel):
     places = [(oy, ox) for oy in range(oh) for ox in range(ow)]
     for n in sorted({1, 2, *kernels.sizes()} - {0}):
         g = rng.integers(-4, 5, (oh * ow, n)).astype(kernels.dtype)
-        which = rng.integers(0, 4, g.shape).astype(np.int32)
+        which = rng.integers(0, 4, g.shape).astype(np.uint8)
         sums = rng.integers(-9, 10, (kh, kw, n)).astype(kernels.dtype)
         for windows in ([], [4], [0, 5, 2, 1]):
             expected = sums.copy()
@@ -200,8 +200,8 @@ class Pooled:
 
     def guarded(self, more=0):
         y = GuardedImages(self.shape, (more, 0, more, more), self.dtype)
-        which, check_which = guarded_array((int(np.prod(self.shape)),), np.float32)
-        return y, which.view(np.int32), check_which
+        which, check_which = guarded_array((int(np.prod(self.shape)),), np.uint8)
+        return y, which, check_which
 
     def in_one(self, activation, more=0):
         """y and which of the one pass; y again, where nobody wants to know which."""
@@ -307,7 +307,7 @@ def test_dw_leaves_out_windows_that_have_seen_nothing(kernels, rng, width):
     dout = np.zeros(case.one.y_shape, kernels.dtype)
     i, f, y, x = np.indices(case.shape)
     dout[i, f, 2 * y + which // 2, 2 * x + which % 2] = dy
-    numbers = np.ascontiguousarray(np.moveaxis(which, 1, -1), np.int32).ravel()
+    numbers = np.ascontiguousarray(np.moveaxis(which, 1, -1), np.uint8).ravel()
     x_ = GuardedImages(case.x.shape, case.one.geometry.padding, kernels.dtype, case.x)
     dy_ = GuardedImages(case.shape, (0,) * 4, kernels.dtype, dy)
     _, n_sums, size = case.one.geometry.sums(len(case.x))

@@ -63,7 +63,7 @@ class Case:
         self.all[i, f, y * self.stride[0] + down, x * self.stride[1] + right] = self.dout
 
     def numbers(self):
-        return np.ascontiguousarray(np.moveaxis(self.which, 1, -1), np.int32).ravel()
+        return np.ascontiguousarray(np.moveaxis(self.which, 1, -1), np.uint8).ravel()
 
     def weight_gradient(self, more=0):
         border = wider(self.padding, more)

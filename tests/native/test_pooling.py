@@ -23,13 +23,13 @@ WINDOWS = {
 }
 
 
-def pool(x, window, *, average=False, more=0, keep=True):
-    """(y, which) of images with borders of `more` pixels."""
+def pool(x, window, *, average=False, more=0, keep=True, kind=np.int32):
+    """(y, which) of images with borders of `more` pixels; which is of type `kind`."""
     size, stride, padding = window
     y_shape = (*x.shape[:2], *_pooling.output_size(*x.shape[2:], size, stride, padding))
     x_ = GuardedImages(x.shape, (more, 0, more, more), x.dtype, x)
     y = GuardedImages(y_shape, (0, more, more, 1), x.dtype)
-    which = np.full(int(np.prod(y_shape)), -1, np.int32) if keep else None
+    which = np.full(int(np.prod(y_shape)), 77, kind) if keep else None
     _parallel.run(_pooling.forward(x_.images, y.images, which, *window, average))
     x_.check()
     y.check()
@@ -53,6 +53,9 @@ def check(x, dout, window, more):
     assert same_bits(pool(x, window, keep=False)[0], y)
     dx = pool_backward(dout, which, x.shape, window, more=more)
     assert np.array_equal(dx, reference_images.max_pool2d(x, *window, dout))
+    again, small = pool(x, window, more=more, kind=np.uint8)
+    assert same_bits(again, y) and same_bits(small, which.astype(np.uint8))
+    assert same_bits(pool_backward(dout, small, x.shape, window, more=more), dx)
     mean = pool(x, window, average=True, more=more, keep=False)[0]
     expected, size = (reference_images.avg_pool2d(v, *window) for v in (x, np.abs(x)))
     assert_close(mean, expected, x.dtype, magnitude=size)

@@ -131,11 +131,13 @@ def test_max_taps(kernels, rng, values):
         for taps in (1, 2, 4, 9):
             x, at, numbers = make_taps(rng, n, taps, kernels.dtype, values)
             best, which = kernels.max_taps(x, at, numbers, n)
+            again, small = kernels.max_taps(x, at, numbers, n, which=np.uint8)
+            assert same_bits(again, best) and same_bits(small, which.astype(np.uint8))
             seen = x[at[:, None] + np.arange(n)]
             place = np.array([first_largest(seen[:, j]) for j in range(n)], int)
             assert same_bits(best, seen[place, np.arange(n)]), f"n={n} taps={taps}"
             assert same_bits(which, numbers[place].astype(np.int32)), f"n={n} taps={taps}"
-            alone, nothing = kernels.max_taps(x, at, numbers, n, which=False)
+            alone, nothing = kernels.max_taps(x, at, numbers, n, which=None)
             assert nothing is None and same_bits(alone, best)
             bound, unmoved = kernels.max_taps(x, at, numbers, n, least=0.5)
             assert same_bits(bound, np.where(best < 0.5, best.dtype.type(0.5), best))
@@ -172,8 +174,9 @@ def test_scatter_taps_adds_where_the_maximum_stood(kernels, rng):
             for j in range(n):
                 for offset, number in zip(at, numbers, strict=True):
                     expected[offset + j] += g[j] if number == which[j] else 0
-            actual = kernels.scatter_taps(at, numbers, which, g, x)
-            assert np.array_equal(actual, expected), f"n={n} taps={taps}"
+            for numbered in (which, which.astype(np.uint8)):
+                actual = kernels.scatter_taps(at, numbers, numbered, g, x)
+                assert np.array_equal(actual, expected), f"n={n} taps={taps}"
 
 
 def test_a_nan_gradient_reaches_its_own_pixel_only(kernels):
@@ -194,7 +197,7 @@ def test_pick_takes_what_has_a_gradient_in_order(kernels, rng):
             places = rng.choice([-1, 0, 3, 2**30], n).astype(np.int32)
             for number in range(pixels):
                 (at,) = np.nonzero((numbers == number) & (g != 0))
-                values, actual = kernels.pick(number, numbers, g)
+                values, actual = kernels.pick(number, numbers.astype(np.uint8), g)
                 assert np.array_equal(actual, at) and same_bits(values, g[at]), f"n={n}"
             (at,) = np.nonzero((g != 0) & (places >= 0))
             values, actual = kernels.pick(None, numbers, g, table, places)
