@@ -31,6 +31,9 @@ cdef enum:
     PIXELS_AHEAD = 2     # whose weights are fetched
 
 
+MOST_IN_PLACE = TERMS    # columns of W, up to which dx may be y
+
+
 cdef struct images_args:
     Layout at            # of x, or of dx
     Layout before        # of the images whose activation dx goes through
@@ -75,23 +78,26 @@ cdef inline void multiply_panel(
     const real* panel, const real* y, real* dx,
 ) noexcept nogil:
     """dx = the products of the terms from `begin` on, or dx += those behind the first; with the
-    last ones times f'(y)."""
+    last ones times f'(y). Where all terms are there, dx may be y."""
     cdef bint last = begin + terms == a.n_out and a.activation != ACTIVATION_NONE
-    cdef Py_ssize_t n = 0, count, i
+    cdef bint whole = last and begin == 0
+    cdef Py_ssize_t n = 0, count, i, row = MOST_COLUMNS if whole else a.at.image
     cdef real zeros[MOST_COLUMNS]
+    cdef real room[IMAGES * MOST_COLUMNS + LINE_BYTES]
+    cdef real* sums = <real*>next_line(room)
     memset(zeros, 0, sizeof(zeros))
     while n < a.n_images:
         count = min(<Py_ssize_t>IMAGES, a.n_images - n)
         fetch_rows(count, width, dx + n * a.at.image, a.at.image)
-        if last:
+        if last and y != dx:
             fetch_rows(count, width, y + n * a.before.image, a.before.image)
+        if not whole:
+            sums = dx + n * a.at.image
         multiply_add_tile(count, width, terms, dout + n * a.n_out + begin, a.n_out, 1, panel,
-                          max_columns(panel), &zeros[0] if begin == 0 else NULL,
-                          dx + n * a.at.image, a.at.image)
-        if last:
-            for i in range(n, n + count):
-                activate_backward(a.activation, a.slope, width, y + i * a.before.image,
-                                  dx + i * a.at.image, dx + i * a.at.image)
+                          max_columns(panel), &zeros[0] if begin == 0 else NULL, sums, row)
+        for i in range(count if last else 0):
+            activate_backward(a.activation, a.slope, width, y + (n + i) * a.before.image,
+                              sums + i * row, dx + (n + i) * a.at.image)
         n += count
 
 
@@ -308,13 +314,16 @@ def forward_strips(Images x, const real[:, ::1] W, const real[::1] b, real[:, ::
 
 def input_gradient(const real[:, ::1] dout, const real[:, ::1] W, Images dx, Images y=None,
                    int activation=ACTIVATION_NONE, double slope=0.0):
-    """Task over pixels: dx = (dout W^T) f'(y), the rows of W in the order of NCHW."""
+    """Task over pixels: dx = (dout W^T) f'(y), the rows of W in the order of NCHW. dx may be y
+    where W has no more columns than MOST_IN_PLACE.
+    """
     cdef images_args args = gradient_args(dx, dout, W.shape[0], W.shape[1])
     expect(activation == ACTIVATION_NONE if y is None
            else y.shape == dx.shape and y.is_float == dx.is_float, "y")
     args.W = &W[0, 0]
     args.gradient = dx.data
     if y is not None:
+        expect(y.data != dx.data or args.n_out <= TERMS, "dx, which is y")
         args.before, args.images = y.layout, y.data
         args.activation, args.slope = activation, slope
         if not without_gaps(y):

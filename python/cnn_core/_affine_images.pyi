@@ -6,6 +6,8 @@ from cnn_core._parallel import Task
 
 _Real = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
+MOST_IN_PLACE: int
+
 def forward_strips(
     x: Images, W: _Real, b: _Real | None, out: _Real, sums: _Real
 ) -> Task: ...

@@ -165,7 +165,7 @@ def _parts(
 def _backward_names(block: Block, parts: Parts) -> tuple[str, ...]:
     """Of the tasks in `rows`."""
     if isinstance(block, ImagesAffineBlock) and parts.finished:
-        return ("dx", "dW", "db") if block.dx is not None else ("dW", "db")
+        return ("dW", "dx", "db") if block.dx is not None else ("dW", "db")
     if isinstance(block, ConvBlock) and parts.reduce:
         return "dW", "dx"
     learns = isinstance(block, (AffineBlock, ConvBlock))

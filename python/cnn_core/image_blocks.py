@@ -284,12 +284,19 @@ class ImagesAffineBlock(AffineBlock):
         total = ops.native.affine.add_strips_of(sums, self.y, self.code, self.slope)
         return Parts(rows=[[[products]], total])
 
+    def overwrites(self, previous: Block | None) -> bool:
+        """Whether dx may take the place of x, which nobody reads behind this lane."""
+        most = ops.native.affine_images.MOST_IN_PLACE
+        joined = isinstance(previous, PoolBlock) and previous.joined
+        same = self.dx is not None and self.dx.border == self.x.border
+        return joined and same and self.layer.params["W"].shape[1] <= most
+
     def backward(self, previous: Block | None) -> Parts:
         affine, W, grads = ops.native.affine_images, self.layer.params["W"], self.layer.grads
         lane: Lane = [affine.weight_gradient(self.x, self.dy, grads["W"])]
         db: Lane = [ops.native.affine_gradient.bias_gradient(self.dy, grads["b"])]
         if self.dx is not None:
             options = activation_of(previous)
-            lane.insert(0, affine.input_gradient(self.dy, W, self.dx, *options))
+            lane.append(affine.input_gradient(self.dy, W, self.dx, *options))
         finished = [Finished(grads["W"], lane, planes=self.x.channels), Finished(grads["b"], db)]
         return Parts(rows=[[lane, db]], finished=finished)

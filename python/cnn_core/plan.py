@@ -269,7 +269,7 @@ class Plan:
             assert isinstance(segment, NativeSegment)
             parts = segment.reading_parts(read, not keep_outputs) + self.loss_parts(dy)
             if gradient:
-                parts += segment.backward_parts()
+                parts += segment.backward_parts(not keep_outputs)
             images = () if keep_outputs else segment.images
             return [(parts + update(parts.finished)).program(images, keep_gradients).run]
         assert isinstance(read, Parts)

@@ -144,9 +144,9 @@ class NativeSegment:
         assert reader is not None
         return first + self.forward_parts(self.blocks.index(reader) + 1, passing)
 
-    def backward_parts(self) -> Parts:
+    def backward_parts(self, passing: bool = False) -> Parts:
         """Gradients from self.dy, the gradient by self.y."""
-        return sum((parts for _, parts in self.backward_blocks()), Parts())
+        return sum((parts for _, parts in self.backward_blocks(passing)), Parts())
 
     def forward_blocks(
         self, first: int = 0, passing: bool = False
@@ -163,16 +163,25 @@ class NativeSegment:
             if both:
                 next(blocks)
 
-    def backward_blocks(self) -> Iterator[tuple[Block, Parts]]:
-        """The backward pass, block by block, an activation apart from its layer."""
-        done = False
+    def backward_blocks(self, passing: bool = False) -> Iterator[tuple[Block, Parts]]:
+        """The backward pass, block by block, an activation apart from its layer.
+
+        passing : whether nobody wants all outputs afterwards: a gradient may take their place.
+        """
+        done, kept = False, []
         blocks = [b for b in self.blocks[self.lowest :] if not isinstance(b, FlattenBlock)]
         for previous, block in reversed([*pairwise([None, *blocks])]):
             assert block is not None
+            if passing and isinstance(block, ImagesAffineBlock) and block.overwrites(previous):
+                assert previous is not None
+                kept.append((block, previous, block.dx))
+                block.dx = previous.dy = block.x
             if block.code and not done:
                 yield block, block.activation_backward()
             yield block, block.backward(previous)
             done = block.takes_activation
+        for block, previous, dx in kept:
+            block.dx = previous.dy = dx
 
     def forward(self) -> None:
         if not hasattr(self, "_forward"):
