@@ -14,11 +14,12 @@ Saito, Deep Learning from Scratch, sections 5.6 and 7.5.
 from libc.string cimport memcpy, memset
 
 from cnn_core._bounds cimport expect
-from cnn_core._gemm cimport fetch_rows
+from cnn_core._gemm cimport MOST_AHEAD, fetch_rows
 from cnn_core._images cimport Images, Layout, pixel
 from cnn_core._parallel cimport kernel_t, new_task
 from cnn_core._simd cimport (
-    ACTIVATION_NONE, activate_backward, lanes, max_columns, multiply_add_tile, transpose,
+    ACTIVATION_NONE, activate_backward, lanes, max_columns, multiply_add_taps,
+    multiply_add_tile, transpose,
 )
 from cnn_core._simd_images cimport copy_rows
 from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
@@ -180,6 +181,38 @@ cdef inline void weight_gradient_range(
         begin += count
 
 
+cdef inline Py_ssize_t taps_of(Py_ssize_t terms, Py_ssize_t line) noexcept nogil:
+    """In how many equal taps of no more than a line the terms can be cut, or 1."""
+    cdef Py_ssize_t taps
+    for taps in range((terms + line - 1) // line, terms // (line // 2) + 1):
+        if terms % taps == 0:
+            return taps
+    return 1
+
+
+cdef inline void multiply_fetching(
+    const images_args* a, Py_ssize_t width, Py_ssize_t terms, const real* x, const real* panel,
+    Py_ssize_t whole, real* out,
+) noexcept nogil:
+    """out += the products of adjacent elements of all images; meanwhile those behind are fetched,
+    line by line: all together they would keep the products waiting."""
+    cdef Py_ssize_t taps = taps_of(terms, LINE_BYTES // sizeof(real)), n = 0, count, i
+    cdef Py_ssize_t a_at[TERMS]
+    cdef Py_ssize_t b_at[TERMS]
+    cdef const real* ahead[MOST_AHEAD]
+    for i in range(taps):
+        a_at[i] = i * (terms // taps)
+        b_at[i] = a_at[i] * whole
+    while n < a.n_images:
+        count = min(a.n_images - n, <Py_ssize_t>MOST_AHEAD)
+        for i in range(count):
+            ahead[i] = x + (n + i) * a.at.image + terms
+        multiply_add_taps(count, width, terms // taps, taps, x + n * a.at.image, a_at, a.at.image,
+                          1, panel, b_at, whole, <const real*>NULL, out + n * a.n_out, a.n_out,
+                          ahead)
+        n += count
+
+
 cdef inline void forward_run(
     const images_args* a, Py_ssize_t first, Py_ssize_t pixels, Py_ssize_t channel,
     Py_ssize_t channels, const real* x, const real* W, real* out,
@@ -189,7 +222,6 @@ cdef inline void forward_run(
     cdef Py_ssize_t widest = max_columns(W), plane = a.n_pixels * a.n_out, j = 0, width, whole, i
     cdef real room[TERMS * MOST_COLUMNS + LINE_BYTES]
     cdef real* panel = <real*>next_line(room)
-    fetch_rows(a.n_images, pixels * channels, x + pixels * channels, a.at.image)    # the next ones
     W += channel * plane + first * a.n_out
     while j < a.n_out:
         width = min(widest, a.n_out - j)
@@ -199,8 +231,11 @@ cdef inline void forward_run(
                       whole)
         if first + pixels < a.n_pixels:
             fetch_rows(channels, width, W + j + pixels * a.n_out, plane)
-        multiply_add_tile(a.n_images, width, pixels * channels, x, a.at.image, 1, panel, whole,
-                          <const real*>NULL, out + j, a.n_out)
+        if j == 0:
+            multiply_fetching(a, width, pixels * channels, x, panel, whole, out)
+        else:
+            multiply_add_tile(a.n_images, width, pixels * channels, x, a.at.image, 1, panel, whole,
+                              <const real*>NULL, out + j, a.n_out)
         j += width
 
 
