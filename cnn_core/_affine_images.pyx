@@ -89,9 +89,10 @@ cdef inline void multiply_panel(
     memset(zeros, 0, sizeof(zeros))
     while n < a.n_images:
         count = min(<Py_ssize_t>IMAGES, a.n_images - n)
-        fetch_rows(count, width, dx + n * a.at.image, a.at.image)
-        if last and y != dx:
-            fetch_rows(count, width, y + n * a.before.image, a.before.image)
+        if y != dx:    # else dW has just read it
+            fetch_rows(count, width, dx + n * a.at.image, a.at.image)
+            if last:
+                fetch_rows(count, width, y + n * a.before.image, a.before.image)
         if not whole:
             sums = dx + n * a.at.image
         multiply_add_tile(count, width, terms, dout + n * a.n_out + begin, a.n_out, 1, panel,

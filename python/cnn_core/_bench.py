@@ -154,7 +154,7 @@ def _parts(
     for block, parts in segment.forward_blocks(passing=True):
         yield _owner(block, plan.n), parts, _Names(("forward",))
     yield _Owner("loss"), plan.loss_parts(segment.dy), _Names(("rows",), after=("sum",))
-    for block, parts in segment.backward_blocks():
+    for block, parts in segment.backward_blocks(passing=True):
         yield (
             _owner(block, plan.n),
             parts,
