@@ -157,6 +157,32 @@ def gather_labels(const int64_t[::1] source, const int64_t[::1] indices,
                     (source.base, indices.base, offset.base, out.base))
 
 
+cdef struct write_args:
+    const void* rows
+    Py_ssize_t row_bytes
+    const int64_t* place
+
+
+cdef void write_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const write_args* a = <const write_args*>args
+    cdef char* to = <char*><size_t>a.place[0]
+    if to != NULL:
+        memcpy(to + begin * a.row_bytes, <const char*>a.rows + begin * a.row_bytes,
+               (end - begin) * a.row_bytes)
+
+
+def write_rows(const real[:, ::1] rows, const int64_t[::1] place):
+    """Task over rows: copies them to the address place[0] where that is not 0; the caller sees to it
+    that an array of their shape and dtype is there."""
+    cdef write_args args
+    expect(place.shape[0] == 1, "place")
+    args.rows = &rows[0, 0]
+    args.row_bytes = rows.shape[1] * sizeof(real)
+    args.place = &place[0]
+    return new_task(write_kernel, &args, sizeof(args), rows.shape[0], 1, rows.shape[0],
+                    rows.shape[1], (rows.base, place.base))
+
+
 cdef struct next_args:
     int64_t* offset
     int64_t rows

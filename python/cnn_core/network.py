@@ -281,8 +281,9 @@ class Sequential(FlatParameters):
             return self._forward(array)
         out = np.empty((len(array), *self.output_shape), self.dtype)
         with self._lock:
-            for part, plan in self._by_parts(array):
-                out[part] = plan.y
+            for part, plan in self._by_parts(array, out=out):
+                if not plan.writes_result:
+                    out[part] = plan.y
         return out
 
     def _by_parts(
@@ -291,8 +292,10 @@ class Sequential(FlatParameters):
         kind: str | None = None,
         target: Array | None = None,
         weights: Array | None = None,
+        out: Array | None = None,
     ) -> Iterator[tuple[slice, Plan]]:
-        """Slices of the rows, each computed by its plan, with the loss where there are targets.
+        """Slices of the rows, each computed by its plan, with the loss where there are targets; the
+        outputs go to `out` where the plan writes its result.
 
         Rows that lie in one piece are read by the same program that computes them.
         """
@@ -318,9 +321,11 @@ class Sequential(FlatParameters):
                 self.fill(plan, array[part])
             if target is not None:
                 plan.fill_targets(target[part], None if weights is None else weights[part])
+            if out is not None:
+                plan.result[0] = _inputs.address(out, first)
             for call in calls:
                 call()
-            plan.place[0] = 0
+            plan.place[0] = plan.result[0] = 0
             yield part, plan
 
     def evaluate(

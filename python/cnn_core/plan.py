@@ -101,6 +101,8 @@ class Plan:
         self.weights: Array | None = np.ones(n) if weighted else None
         #: the address of the rows that the steps `in_place` read
         self.place = np.zeros(1, np.int64)
+        #: the address to which `forward_steps` write the outputs, too, where `writes_result`, or 0
+        self.result = np.zeros(1, np.int64)
         self._steps: dict[str, list[Callable[[], None]]] = {}
 
     def _segments(
@@ -237,14 +239,22 @@ class Plan:
             self._steps[name] = make(self.place)
         return self._steps[name]
 
+    @property
+    def writes_result(self) -> bool:
+        """Whether `forward_steps` are one program, which also writes the outputs to `result`."""
+        return len(self.segments) == 1 and isinstance(self.segments[0], NativeSegment)
+
     def forward_steps(self, read: Parts | Array) -> list[Callable[[], None]]:
         """What to call, in this order, for `y`.
 
         read : what puts rows into `x`, or an array with the address of rows, see `steps_in_place`.
         """
-        if len(self.segments) == 1 and isinstance(self.segments[0], NativeSegment):
+        if self.writes_result:
             segment = self.segments[0]
-            return [segment.reading_parts(read, True).program(segment.images).run]
+            assert isinstance(segment, NativeSegment)
+            result = Parts(rows=[ops.native.batches.write_rows(flat(self.y), self.result)])
+            parts = segment.reading_parts(read, True) + result
+            return [parts.program(segment.images).run]
         assert isinstance(read, Parts)
         return [read.program().run, self._forward_only]
 
