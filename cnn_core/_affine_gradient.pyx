@@ -16,15 +16,16 @@ from cnn_core._gemm cimport fetch_rows, multiply_add, multiply_add_packed, packe
 from cnn_core._nonzeros cimport multiply_nonzeros
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport (
-    ACTIVATION_NONE, ACTIVATION_RELU, activate_backward, add, dots, sum_rows, transpose,
+    ACTIVATION_NONE, ACTIVATION_RELU, activate_backward, add, dots, lanes, sum_rows, transpose,
 )
 from cnn_core._simd_images cimport pick
-from cnn_core._types cimport LINE_BYTES, real
+from cnn_core._types cimport LINE_BYTES, real, round_up
 
 cdef enum:
     MOST_ROWS_OF_DW = 128    # they and a block of terms of x stay in the nearest cache
     MOST_ROWS_OF_MANY_DW = 384    # so that their update finds them in the cache
-    FEW_COLUMNS = 16    # of dW: they would leave a part of each vector empty
+    FEW_COLUMNS = 16    # of dW: they would leave a part of each vector empty,
+    SOME_COLUMNS = 64   # or they may
     INPUTS = 64         # rows of such a dW at once
     SUMS = 256          # of dx at once
     SUM_BLOCK = 256     # rows summed before the sum joins the total, against rounding errors
@@ -89,14 +90,20 @@ cdef inline void some_dots(Py_ssize_t m, Py_ssize_t n, const real* W, const real
         begin += SUMS
 
 
+cdef inline bint is_turned(Py_ssize_t n_out, const real* like) noexcept nogil:
+    """Whether a fifth of the vectors of rows of dW, or more, would be empty."""
+    return (n_out <= FEW_COLUMNS
+            or n_out <= SOME_COLUMNS and 5 * n_out <= 4 * round_up(n_out, lanes(like)))
+
+
 cdef void affine_weight_gradient_rows(
     Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows, Py_ssize_t n_in, Py_ssize_t n_out,
     const real* x, const real* dout, real* dW,
 ) noexcept nogil:
-    """Rows begin..end of dW = x^T dout; of few columns as (dout^T x)^T, whose vectors are full."""
+    """Rows begin..end of dW = x^T dout, or (dout^T x)^T, whose vectors are full."""
     cdef Py_ssize_t width
-    cdef real turned[FEW_COLUMNS * INPUTS]
-    if n_out > FEW_COLUMNS:
+    cdef real turned[SOME_COLUMNS * INPUTS]
+    if not is_turned(n_out, dout):
         multiply_add(end - begin, n_out, n_rows, x + begin, 1, n_in, dout, n_out, False,
                      <const real*>NULL, dW + begin * n_out, n_out)
         return
