@@ -32,6 +32,7 @@ cdef enum:
     FAR_BYTES = 1536
     ROWS_THAT_PAY = 24
     COLUMNS_THAT_PAY = 256
+    LANE_WEIGHTS = 1 << 16    # of up to so many a dense layer follows the one before in a lane
     MOST_LINES = 16      # of a row in BLOCK_K terms
     COPIED_K = 384       # of copied blocks: a panel of B and some rows of A in the nearer caches,
     COPIED_M = 256       # the block of A beside them,
@@ -48,7 +49,8 @@ cdef void multiply_add(
     """
     cdef const real* ahead[MOST_AHEAD]
     # Short rows are mostly what a layer before has just written.
-    if m >= ROWS_THAT_PAY and k > BLOCK_K and rows_behind(m, k, a, a_row, a_col, ahead):
+    if (m >= ROWS_THAT_PAY and k > BLOCK_K and n * k > LANE_WEIGHTS
+            and rows_behind(m, k, a, a_row, a_col, ahead)):
         multiply_add_fetching(m, n, k, a, a_row, a_col, b, b_row, add, bias, c, c_row, ahead)
     else:
         multiply_add_fetching(m, n, k, a, a_row, a_col, b, b_row, add, bias, c, c_row, NULL)
