@@ -172,8 +172,9 @@ cdef void write_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexc
 
 
 def write_rows(const real[:, ::1] rows, const int64_t[::1] place):
-    """Task over rows: copies them to the address place[0] where that is not 0; the caller sees to it
-    that an array of their shape and dtype is there."""
+    """Task over rows: copies them to the address place[0] where that is not 0; the caller sees to
+    it that an array of their shape and dtype is there.
+    """
     cdef write_args args
     expect(place.shape[0] == 1, "place")
     args.rows = &rows[0, 0]

@@ -185,8 +185,9 @@ cdef extern from "simd/simd.h" nogil:
         void (*max_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*,
                          const Py_ssize_t*, const int32_t*, double, double*, void*,
                          int) noexcept nogil
-        void (*scatter_taps)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const Py_ssize_t*,
-                             const int32_t*, const void*, int, const double*, double*) noexcept nogil
+        void (*scatter_taps)(int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                             const Py_ssize_t*, const int32_t*, const void*, int, const double*,
+                             double*) noexcept nogil
         Py_ssize_t (*pick)(Py_ssize_t, int32_t, const uint8_t*, const double*, double*,
                            int32_t*) noexcept nogil
         uint64_t (*nonzero_bits)(Py_ssize_t, const double*) noexcept nogil

@@ -46,11 +46,11 @@ def _choose():
 
 def pauses_in(seconds):
     """How often a thread that waits in a loop pauses in so long: from 10 to 50 ns each."""
-    cdef int i
+    cdef int _i
     shortest = 1.0
     for _ in range(3):
         began = time.perf_counter()
-        for i in range(PAUSES):
+        for _i in range(PAUSES):
             pause_briefly()
         shortest = min(shortest, time.perf_counter() - began)
     return int(seconds / max(shortest, 1e-6) * PAUSES)

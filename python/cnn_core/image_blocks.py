@@ -156,7 +156,8 @@ class PoolBlock(Block):
         if self.gradient and not self.average and self.which is None:
             size = len(self.x) * math.prod(self.sample_shape)
             area = math.prod(self.window[0])
-            self.which = np.zeros(size, np.uint8 if area <= NUMBERS_IN_A_BYTE else np.int32)
+            small = area <= NUMBERS_IN_A_BYTE
+            self.which = np.zeros(size, np.uint8) if small else np.zeros(size, np.int32)
         return self.which
 
     def forward(self, relu: bool = False) -> Parts:

@@ -45,7 +45,7 @@ def test_forward_rows(kernels, rng, shape, name):
             check_rows(out, part, begin, end, f"rows {begin}..{end}")
 
 
-@pytest.mark.parametrize("n_out", [1, 15, 16, 17, 300, 1100])
+@pytest.mark.parametrize("n_out", [1, 15, 16, 17, 50, 300, 1100])
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_columns_give_the_bits_of_rows(rng, n, n_out, dtype):

@@ -80,6 +80,23 @@ def test_the_bits_of_rows(shape, dtype):
                 assert same_bits(array, other), (name, code, borders)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_dx_in_the_place_of_y(shape, dtype):
+    """The bits of dx beside y; refused where sums of some terms would take the place of y."""
+    x, W, dout = arrays(shape, dtype)
+    for code, border in itertools.product((ACTIVATIONS["relu"], ACTIVATIONS["tanh"]), (NONE, WIDE)):
+        images = GuardedImages(x.shape, border, dtype, x)
+        args = dout, W, images.images, images.images, code
+        if shape[-1] > _affine_images.MOST_IN_PLACE:
+            with pytest.raises(ValueError, match="dx, which is y"):
+                _affine_images.input_gradient(*args)
+            continue
+        _parallel.run(_affine_images.input_gradient(*args))
+        images.check()
+        assert same_bits(images.values, of_images(x, W, dout, code)[0])
+
+
 def outputs(x, W, b, n_strips, code=0, slope=0.0, border=NONE):
     x_ = GuardedImages(x.shape, border, x.dtype, x)
     out, check = guarded_array((len(x), W.shape[1]), W.dtype)

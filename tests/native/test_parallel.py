@@ -9,10 +9,11 @@ import pytest
 
 import children
 import cnn_core as cc
-from cnn_core import _optimizers, _parallel, ops
+from cnn_core import _optimizers, _parallel, _simd, ops
 from cnn_core._parallel import Program
 from cnn_core.ops import native
 from cnn_core.ops.images import new_images
+from cnn_core.parts import Finished
 from reference import same_bits
 
 THREADS = (1, 2, 3, 7, 16)
@@ -357,6 +358,41 @@ def test_images_pass_only_where_it_was_allowed(images_between):
     assert written(images) == written(other) == 0
 
 
+@pytest.mark.parametrize("count", THREADS)
+@pytest.mark.parametrize("planes", [1, 3])
+def test_rows_of_a_gradient_pass_to_their_update(threads, planes, count):
+    """Only the first of them are written, by a thread at most a chunk; not where somebody else uses
+    the gradient, nor where nobody has allowed it."""
+    threads(count)
+    rows, row = 400, 30
+    rng = np.random.default_rng(0)
+    grads, start = rng.normal(size=(2, planes * rows * row))
+    source, indices = grads.reshape(planes * rows, row), np.arange(planes * rows)
+    nowhere = np.zeros(1, np.int64)
+    for allowed, users in ((True, 1), (True, 2), (False, 1)):
+        params, passing = start.copy(), np.zeros_like(grads)
+        gather = native.batches.gather_rows(
+            source, indices, nowhere, 1.0, passing.reshape(planes * rows, row)
+        )
+        update = _optimizers.sgd(
+            params, passing, None, np.array([0.5]), 1.0, 0.0, False, 0.0, 0.0, row
+        )
+        few = native.batches.gather_rows(
+            source[:rows], indices, nowhere, 1.0, np.empty((rows, row))
+        )  # takes a lane's rows some at a time
+        tasks = [few, *(_parallel.in_planes(task, planes) for task in (gather, update))]
+        finished = Finished(passing, tasks, planes=planes)
+        plan = [[tasks], [[native.batches.write_rows(passing.reshape(-1, row), nowhere)]]]
+        program = Program(plan[:users], [finished] if allowed else [])
+        for _ in range(2):
+            params[:] = start
+            program.run()
+            assert same_bits(params, start - 0.5 * grads)
+        written = int(passing.reshape(planes * rows, row).any(axis=1).sum())
+        whole = not allowed or users == 2
+        assert written == planes * rows if whole else 0 < written <= planes * min(rows, 48 * count)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize(("planes", "count"), [(1, 1), (1, 7), (3, 1), (4, 33), (30, 144)])
 def test_items_of_several_planes_at_once(threads, planes, count):
@@ -384,3 +420,22 @@ def test_planes_are_equal_parts():
     for planes in (0, -1, 4, 5, 12):
         with pytest.raises(ValueError, match=f"planes: expected a divisor of 6, got {planes}"):
             _parallel.in_planes(task, planes)
+
+
+def test_rows_are_copied_to_where_they_are_wanted(threads):
+    rows, place = np.random.default_rng(0).normal(size=(100, 7)), np.zeros(1, np.int64)
+    task = native.batches.write_rows(rows, place)
+    for count in THREADS:
+        threads(count)
+        result = np.full((102, 7), np.nan)
+        _parallel.run(task)  # to nowhere
+        place[0] = result[1:].ctypes.data
+        _parallel.run(task)
+        assert same_bits(result[1:-1], rows) and np.isnan(result[[0, -1]]).all()
+        place[0] = 0
+
+
+def test_pauses_of_a_tenth_of_a_millisecond():
+    """Some nanoseconds each, on every processor so far; on a busy one they may seem longer."""
+    count = _simd.pauses_in(1e-4)
+    assert 10 < count < 1e6 and _simd.pauses_in(0) == 0

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cnn_core as cc
-from cnn_core import blocks, image_blocks
+from cnn_core import blocks, image_blocks, parts
 from cnn_core.image_blocks import ImagesAffineBlock
 from image_stacks import ANYWHERE, LAYERS, ON_IMAGES, check_fused, make, stacks
 from reference import DTYPES, same_bits
@@ -88,6 +88,35 @@ def test_training_gives_the_same_as_through_rows(monkeypatch, optimizer):
     assert len(set(results[0][0])) == 4
     for one, other in zip(*results, strict=True):
         assert np.allclose(one, other, rtol=tolerance, atol=tolerance * np.abs(one).max())
+
+
+class Watch(cc.Callback):
+    def on_step_end(self, trainer):
+        assert all(np.isfinite(grad).all() for grad in trainer.network.grads.values())
+
+
+@pytest.mark.parametrize("units", [7, 130])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_what_nobody_looks_at_changes_no_bit(monkeypatch, optimizer, units):
+    """Gradients that take the place of outputs, or a few places per thread in turns."""
+    monkeypatch.setattr(parts, "NEAR_BYTES", 0)
+    results = []
+    for callbacks in ([], [Watch()]):
+        words = ["conv 16", "relu", "max", "flatten", "relu", "affine"]
+        layers = [LAYERS[word]() for word in words]
+        layers.insert(4, cc.Affine(units, cc.Normal(0.05)))
+        loss = cc.losses.SumSquaredError()
+        net = cc.Sequential(layers, input_shape=(2, 6, 7), loss=loss, dtype="float32")
+        trainer = cc.Trainer(net, OPTIMIZERS[optimizer](), callbacks=callbacks)
+        x, t = make_batch(net, 45, "sum_squared_error")
+        trainer.optimizer.lr *= 0.01  # no ReLU is to die
+        history = trainer.fit(x, t, epochs=3, batch_size=15, verbose=False)
+        results.append((net.flat_params.copy(), np.array(history["loss"])))
+        expected = net.gradient(x, t)
+        trainer.step(x, t)
+        if "clip" not in optimizer:
+            assert all(same_bits(net.grads[name], value) for name, value in expected.items())
+    assert all(same_bits(*pair) for pair in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("threads", [2, 3])
