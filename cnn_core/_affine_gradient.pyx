@@ -8,6 +8,7 @@ Saito, Deep Learning from Scratch, section 5.6.
 """
 
 from libc.stdint cimport int32_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from cnn_core._affine cimport MANY_ELEMENTS, MANY_WEIGHTS, rows_task, work_of
@@ -102,8 +103,10 @@ cdef void affine_weight_gradient_rows(
 ) noexcept nogil:
     """Rows begin..end of dW = x^T dout, or (dout^T x)^T, whose vectors are full."""
     cdef Py_ssize_t width
-    cdef real turned[SOME_COLUMNS * INPUTS]
-    if not is_turned(n_out, dout):
+    cdef real* turned = NULL
+    if is_turned(n_out, dout):
+        turned = <real*>malloc(n_out * INPUTS * sizeof(real))
+    if turned == NULL:    # or no memory
         multiply_add(end - begin, n_out, n_rows, x + begin, 1, n_in, dout, n_out, False,
                      <const real*>NULL, dW + begin * n_out, n_out)
         return
@@ -116,6 +119,7 @@ cdef void affine_weight_gradient_rows(
                      <const real*>NULL, turned, INPUTS)
         transpose(n_out, width, turned, INPUTS, dW + begin * n_out, n_out)
         begin += width
+    free(turned)
 
 
 cdef void column_sums(Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n_rows, Py_ssize_t n_columns,
