@@ -207,12 +207,12 @@ class Fit:
         """The updates of one epoch that are left, or up to `limit` in all."""
         trainer, left = self.trainer, self.limit - self.done
         last = min(self.steps_per_epoch, self.number + left)
-        book, alone = self.report == "book", bool(self.watched or self.saving)
+        book = self.report == "book"
         # Who stops the training before an epoch's first update still gets that one.
         while self.due or (self.number < last and not (trainer.stop and self.number)):
             if not self.due:
-                one = alone or (book and not self.number)
-                self._update(self.number + 1 if one else last, progress)
+                one = self.watched or (book and not self.number)
+                self._update(min(last, self.number + (1 if one else self._unsaved())), progress)
             if book and self.number == 1:
                 self._record(progress)
             if self.watched:
@@ -220,6 +220,10 @@ class Fit:
             self.due = False
             if self.saving or self.deferral.pending is not None:
                 self.safe_point()
+
+    def _unsaved(self) -> int:
+        """Updates that may be made before a callback that saves is told."""
+        return min([self.limit, *(callback._unsaved(self.done) for callback in self.saving)])
 
     def _update(self, end: int, progress: Progress) -> None:
         """The updates up to number `end` of the epoch, or until something ends the training."""

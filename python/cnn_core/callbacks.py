@@ -49,6 +49,10 @@ class Callback:
         all callbacks at the end of a step and of an epoch, and when a signal has interrupted the
         fit. Callbacks that define it are the first to get `on_fit_begin`."""
 
+    def _unsaved(self, done: int) -> int:
+        """After `done` updates, how many more may be made before `on_safe_point`."""
+        return 1
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold of it, by name: arrays, and what JSON can hold."""
         return {}

@@ -14,6 +14,7 @@ import copy
 import json
 import math
 import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
@@ -128,6 +129,11 @@ class Checkpoint(Callback):
         if self.every is None:
             return not run.in_epoch
         return run.done % self.every == 0 and run.done != self._last[0]
+
+    def _unsaved(self, done: int) -> int:
+        if type(self).on_safe_point is not Checkpoint.on_safe_point:
+            return 1
+        return self.every - done % self.every if self.every else sys.maxsize
 
     def on_fit_end(self, trainer: Trainer) -> None:
         self._lock.release()
