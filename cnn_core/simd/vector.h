@@ -187,10 +187,10 @@ static INLINE REAL NAME(max_lanes)(vec v) {
     return largest;
 }
 
-/* exp(x) = 2^n (1 + q) with x = n ln 2 + r, |r| <= ln(2)/2, q = exp(r) - 1 = r + r^2 p(r). Of float, p is
- * the polynomial with the least error relative to q, 1.4e-8; of double, the Taylor series, whose first
- * left-out term is below half a unit in the last place. n comes from adding a number so large that its
- * last digit is 1, and which ends with the bias of exponents. */
+/* exp(x) = 2^n (1 + q) with x = n ln 2 + r, |r| <= ln(2)/2, q = exp(r) - 1 = r + r^2 p(r). p is the Taylor
+ * series, whose first left-out term is below half a unit in the last place; for tanh, which tends to
+ * limits, in float the polynomial with the least error relative to q, 1.4e-8. n comes from adding a number
+ * so large that its last digit is 1, and which ends with the bias of exponents. */
 #if REAL_IS_FLOAT
 #define ROUNDING_SHIFT 12583039.0f /* 1.5 * 2^23 + 127 */
 #define LN2_HIGH 0.693145751953125f /* few digits: n * LN2_HIGH is exact */
@@ -200,8 +200,9 @@ static INLINE REAL NAME(max_lanes)(vec v) {
 #define EXP_MIN (-110.0f) /* exp of it is 0, of EXP_MAX infinite */
 #define EXP_MAX 90.0f
 #define TANH_MAX 10.0f /* tanh of it is 1 */
-static const float NAME(exp_terms)[] = {0.00138824962f, 0.00836664678f, 0.0416672039f, 0.166665427f,
-                                        0.499999981f};
+static const float NAME(taylor)[] = {1 / 5040.f, 1 / 720.f, 1 / 120.f, 1 / 24.f, 1 / 6.f, 1 / 2.f};
+static const float NAME(for_tanh)[] = {0.00138824962f, 0.00836664678f, 0.0416672039f, 0.166665427f,
+                                       0.499999981f};
 #else
 #define ROUNDING_SHIFT 6755399441056767.0 /* 1.5 * 2^52 + 1023 */
 #define LN2_HIGH 0.6931471803691238
@@ -211,11 +212,12 @@ static const float NAME(exp_terms)[] = {0.00138824962f, 0.00836664678f, 0.041667
 #define EXP_MIN (-750.0)
 #define EXP_MAX 720.0
 #define TANH_MAX 20.0
-static const double NAME(exp_terms)[] = {1 / 6227020800., 1 / 479001600., 1 / 39916800., 1 / 3628800.,
-                                         1 / 362880.,     1 / 40320.,     1 / 5040.,     1 / 720.,
-                                         1 / 120.,        1 / 24.,        1 / 6.,        1 / 2.};
+static const double NAME(taylor)[] = {1 / 6227020800., 1 / 479001600., 1 / 39916800., 1 / 3628800.,
+                                      1 / 362880.,     1 / 40320.,     1 / 5040.,     1 / 720.,
+                                      1 / 120.,        1 / 24.,        1 / 6.,        1 / 2.};
+#define for_tanh_f64 taylor_f64
 #endif
-#define EXP_TERMS ((int)(sizeof NAME(exp_terms) / sizeof(REAL)))
+#define EXP_Q(r, terms) NAME(exp_q)(r, NAME(terms), (int)(sizeof NAME(terms) / sizeof(REAL)))
 
 static INLINE vec NAME(power_of_two)(ivec n) {
     return (vec)((n + EXPONENT_BIAS) << MANTISSA_BITS);
@@ -226,9 +228,9 @@ static INLINE vec NAME(exp_shifted)(vec x) {
     return x * NAME(splat)((REAL)1.4426950408889634) + NAME(splat)(ROUNDING_SHIFT);
 }
 
-static INLINE vec NAME(exp_q)(vec r) {
-    vec p = NAME(splat)(NAME(exp_terms)[0]);
-    for (int i = 1; i < EXP_TERMS; i++) p = p * r + NAME(exp_terms)[i];
+static INLINE vec NAME(exp_q)(vec r, const REAL *terms, int n) {
+    vec p = NAME(splat)(terms[0]);
+    UNROLL for (int i = 1; i < n; i++) p = p * r + terms[i];
     return r + (r * r) * p;
 }
 
@@ -237,7 +239,7 @@ static INLINE vec NAME(exp)(vec x) {
     x = NAME(bound_above)(x, NAME(splat)(EXP_MAX));
     vec shift = NAME(splat)(ROUNDING_SHIFT), shifted = NAME(exp_shifted)(x);
     vec whole = shifted - shift;
-    vec value = NAME(exp_q)((x - whole * LN2_HIGH) - whole * LN2_LOW) + 1;
+    vec value = EXP_Q((x - whole * LN2_HIGH) - whole * LN2_LOW, taylor) + 1;
 #if VECTOR_BYTES == 64 && REAL_IS_FLOAT
     return (vec)_mm512_scalef_ps((__m512)value, (__m512)whole);
 #elif VECTOR_BYTES == 64
@@ -257,7 +259,7 @@ static INLINE vec NAME(abs)(vec x) { return (vec)((ivec)x & ~(ivec)NAME(splat)((
 static INLINE vec NAME(tanh)(vec x) {
     vec size = NAME(bound_above)(NAME(abs)(x), NAME(splat)(TANH_MAX));
     vec shift = NAME(splat)(ROUNDING_SHIFT), shifted = NAME(exp_shifted)(size + size);
-    vec q = NAME(exp_q)((size + size) - (shifted - shift) * (REAL)0.6931471805599453);
+    vec q = EXP_Q((size + size) - (shifted - shift) * (REAL)0.6931471805599453, for_tanh);
     vec power = (vec)((ivec)shifted << MANTISSA_BITS); /* what stands before n and the bias is lost */
     vec e = power * q + (power - 1);
     return (vec)((ivec)(e / (e + 2)) | NAME(sign_bit)(x));
