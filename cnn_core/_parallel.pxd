@@ -41,6 +41,32 @@ cdef struct Lane:
     Py_ssize_t most
     Py_ssize_t least
     double work              # of one item
+    Py_ssize_t even          # size of a chunk,
+    int even_for             # for so many threads
+
+
+cdef inline Py_ssize_t usual_size(const Lane* line, int threads) noexcept nogil:
+    """Of a chunk: in whole steps, at most `most`, and so that all threads get about as much."""
+    cdef Py_ssize_t count = (line.n + line.most - 1) // line.most
+    count = (count + threads - 1) // threads * threads
+    return ((line.n + count - 1) // count + line.step - 1) // line.step * line.step
+
+
+cdef inline void share_evenly(Lane* line, int threads) noexcept nogil:
+    """Note a size of no less than three quarters of the usual one with which the thread that gets
+    most gets least."""
+    cdef Py_ssize_t size = usual_size(line, threads), smallest = (3 * size + 3) // 4, load, least
+    cdef Py_ssize_t step = max(size // 64 // line.step, 1) * line.step
+    line.even, line.even_for, least = size, threads, line.n + size
+    while size >= smallest:
+        load = ((line.n + size - 1) // size + threads - 1) // threads * size
+        if load < least:
+            line.even, least = size, load
+        size -= step
+
+
+cdef inline Py_ssize_t chunk_size(const Lane* line, int threads) noexcept nogil:
+    return line.even if threads == line.even_for else usual_size(line, threads)
 
 
 cdef struct Claim:

@@ -142,13 +142,6 @@ cdef Task new_task(kernel_t kernel, const void* args, size_t args_size, Py_ssize
     return task
 
 
-cdef inline Py_ssize_t chunk_size(const Lane* line, int threads) noexcept nogil:
-    """In whole steps, at most `most`, and so that all threads get about as much."""
-    cdef Py_ssize_t count = (line.n + line.most - 1) // line.most
-    count = (count + threads - 1) // threads * threads
-    return ((line.n + count - 1) // count + line.step - 1) // line.step * line.step
-
-
 cdef inline Py_ssize_t count_chunks(const Lane* line, int threads) noexcept nogil:
     cdef Py_ssize_t size = chunk_size(line, threads)
     return (line.n + size - 1) // size
@@ -445,6 +438,8 @@ cdef class Program:
         free(self.claims)
         free(self.orders)
         self.claimed_by = 0
+        for s in range(self.n_lanes):
+            share_evenly(&self.lanes[s], threads)
         for s in range(self.n_stages):
             count += count_all(&self.stages[s], threads)
             most = max(most, count_all(&self.stages[s], threads))
