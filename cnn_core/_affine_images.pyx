@@ -28,7 +28,7 @@ cdef enum:
     TERMS = 128          # of a sum at once: a panel of so many rows stays in the nearest cache
     MOST_COLUMNS = 64    # of a panel, at least max_columns
     IMAGES = 24          # whose elements stay there until they have gone through f'
-    INPUTS = 256         # elements of an image at once: their weights stay in the next cache
+    INPUTS = 512         # elements of an image at once: their weights stay in the next cache
     PIXELS_AHEAD = 2     # whose weights are fetched
 
 

@@ -69,6 +69,25 @@ def test_every_item_is_visited_once_in_whole_steps(c_level, threads, count):
                 assert end - begin <= most, f"n={n} step={step} most={most}"
 
 
+@pytest.mark.parametrize(
+    ("count", "n", "most", "size"),
+    [
+        (1, 100, 6, 6),
+        (2, 100, 6, 5),
+        (2, 128, 6, 5),
+        (3, 100, 6, 5),
+        (2, 10_000, 96, 82),
+        (7, 5, 6, 1),
+    ],
+)
+def test_threads_get_about_as_much(c_level, threads, count, n, most, size):
+    """Of 100 items chunks of 6 would be 54 for one of two threads: 5 make 50 for each."""
+    threads(count)
+    record = Record(c_level, n, most=most)
+    Program([[[record.task]]]).run()
+    assert max(end - begin for begin, end in record.chunks()) == size
+
+
 def test_a_program_runs_again_and_again(c_level, threads):
     threads(2)
     first = Record(c_level, 40)
