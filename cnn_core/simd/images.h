@@ -15,6 +15,9 @@ static INLINE ivec NAME(load_bytes)(const uint8_t *p, ptrdiff_t n) {
 #if VECTOR_BYTES == 64
     return (ivec)WIDEN_BYTES(_mm_maskz_loadu_epi8(NUMBERS_MASK(n), p));
 #else
+#if VECTOR_BYTES == 32 && REAL_IS_FLOAT
+    if (n >= LANES) return (ivec)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+#endif
     ivec v = {0};
     for (ptrdiff_t j = 0; j < LANES; j++)
         if (j < n) v[j] = p[j];
