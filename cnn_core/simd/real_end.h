@@ -17,6 +17,7 @@
 #undef EXP_MIN
 #undef EXP_MAX
 #undef TANH_MAX
+#undef TANH_TERMS
 #undef EXP_Q
 #undef TILE_PARAMETERS
 #undef TILE_ARGUMENTS

@@ -200,6 +200,7 @@ static INLINE REAL NAME(max_lanes)(vec v) {
 #define EXP_MIN (-110.0f) /* exp of it is 0, of EXP_MAX infinite */
 #define EXP_MAX 90.0f
 #define TANH_MAX 10.0f /* tanh of it is 1 */
+#define TANH_TERMS for_tanh
 static const float NAME(taylor)[] = {1 / 5040.f, 1 / 720.f, 1 / 120.f, 1 / 24.f, 1 / 6.f, 1 / 2.f};
 static const float NAME(for_tanh)[] = {0.00138824962f, 0.00836664678f, 0.0416672039f, 0.166665427f,
                                        0.499999981f};
@@ -212,10 +213,10 @@ static const float NAME(for_tanh)[] = {0.00138824962f, 0.00836664678f, 0.0416672
 #define EXP_MIN (-750.0)
 #define EXP_MAX 720.0
 #define TANH_MAX 20.0
+#define TANH_TERMS taylor
 static const double NAME(taylor)[] = {1 / 6227020800., 1 / 479001600., 1 / 39916800., 1 / 3628800.,
                                       1 / 362880.,     1 / 40320.,     1 / 5040.,     1 / 720.,
                                       1 / 120.,        1 / 24.,        1 / 6.,        1 / 2.};
-#define for_tanh_f64 taylor_f64
 #endif
 #define EXP_Q(r, terms) NAME(exp_q)(r, NAME(terms), (int)(sizeof NAME(terms) / sizeof(REAL)))
 
@@ -259,7 +260,7 @@ static INLINE vec NAME(abs)(vec x) { return (vec)((ivec)x & ~(ivec)NAME(splat)((
 static INLINE vec NAME(tanh)(vec x) {
     vec size = NAME(bound_above)(NAME(abs)(x), NAME(splat)(TANH_MAX));
     vec shift = NAME(splat)(ROUNDING_SHIFT), shifted = NAME(exp_shifted)(size + size);
-    vec q = EXP_Q((size + size) - (shifted - shift) * (REAL)0.6931471805599453, for_tanh);
+    vec q = EXP_Q((size + size) - (shifted - shift) * (REAL)0.6931471805599453, TANH_TERMS);
     vec power = (vec)((ivec)shifted << MANTISSA_BITS); /* what stands before n and the bias is lost */
     vec e = power * q + (power - 1);
     return (vec)((ivec)(e / (e + 2)) | NAME(sign_bit)(x));

@@ -141,14 +141,14 @@ class Fit:
                 column, out = self.weights[:, np.newaxis], plan.weights[:, np.newaxis]
                 targets.append(batches.gather_rows(column, *at, 1.0, out))
             count = batches.next_batch(self.start, n, self.network.step)
-            kept = {"keep_gradients": self.watched}
 
             def update(finished: list[Finished]) -> Parts:
-                parts = self.trainer.update_parts(finished, **kept)
+                parts = self.trainer.update_parts(finished, keep_gradients=self.watched)
                 return parts + Parts(after=[[count]])
 
             read = Parts(before=[targets]) + read
-            calls = plan.steps(True, read, update, keep_outputs=self.watched, **kept)
+            kept = self.watched, self.watched  # outputs and gradients
+            calls = plan.steps(True, read, update, *kept)
             self.compiled[n] = plan, [*before, *calls, *after]
         return self.compiled[n]
 

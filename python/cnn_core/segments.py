@@ -168,20 +168,22 @@ class NativeSegment:
 
         passing : whether nobody wants all outputs afterwards: a gradient may take their place.
         """
-        done, kept = False, []
+        done, own = False, []
         blocks = [b for b in self.blocks[self.lowest :] if not isinstance(b, FlattenBlock)]
-        for previous, block in reversed([*pairwise([None, *blocks])]):
-            assert block is not None
-            if passing and isinstance(block, ImagesAffineBlock) and block.overwrites(previous):
-                assert previous is not None
-                kept.append((block, previous, block.dx))
-                block.dx = previous.dy = block.x
-            if block.code and not done:
-                yield block, block.activation_backward()
-            yield block, block.backward(previous)
-            done = block.takes_activation
-        for block, previous, dx in kept:
-            block.dx = previous.dy = dx
+        try:
+            for previous, block in reversed([*pairwise([None, *blocks])]):
+                assert block is not None
+                if passing and isinstance(block, ImagesAffineBlock) and block.overwrites(previous):
+                    assert previous is not None and previous.dy is block.dx
+                    own.append((block, previous, block.dx))
+                    block.dx = previous.dy = block.x
+                if block.code and not done:
+                    yield block, block.activation_backward()
+                yield block, block.backward(previous)
+                done = block.takes_activation
+        finally:  # other programs of this plan keep the outputs
+            for block, previous, dx in own:
+                block.dx = previous.dy = dx
 
     def forward(self) -> None:
         if not hasattr(self, "_forward"):

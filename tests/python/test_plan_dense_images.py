@@ -102,16 +102,20 @@ def test_what_nobody_looks_at_changes_no_bit(monkeypatch, optimizer, units):
     monkeypatch.setattr(parts, "NEAR_BYTES", 0)
     results = []
     for callbacks in ([], [Watch()]):
-        words = ["conv 16", "relu", "max", "flatten", "relu", "affine"]
-        layers = [LAYERS[word]() for word in words]
-        layers.insert(4, cc.Affine(units, cc.Normal(0.05)))
+        layers = [cc.Conv2D(30, 5), cc.ReLU(), cc.MaxPool2D(2), cc.Flatten()]
+        layers += [cc.Affine(units, cc.Normal(0.05)), cc.ReLU(), cc.Affine(7)]
         loss = cc.losses.SumSquaredError()
-        net = cc.Sequential(layers, input_shape=(2, 6, 7), loss=loss, dtype="float32")
+        net = cc.Sequential(layers, input_shape=(1, 16, 16), loss=loss, dtype="float32")
+        (block,) = found(net, 15)
+        blocks = net.plan(15, "rows", True, True).segments[0].blocks
+        pool = next(b for b in blocks if isinstance(b, image_blocks.PoolBlock))
+        assert block.overwrites(pool) == (units == 7), "else this looks at nothing"
         trainer = cc.Trainer(net, OPTIMIZERS[optimizer](), callbacks=callbacks)
         x, t = make_batch(net, 45, "sum_squared_error")
         trainer.optimizer.lr *= 0.01  # no ReLU is to die
         history = trainer.fit(x, t, epochs=3, batch_size=15, verbose=False)
         results.append((net.flat_params.copy(), np.array(history["loss"])))
+        assert block.dx is not block.x, "the plan's other programs keep the outputs"
         expected = net.gradient(x, t)
         trainer.step(x, t)
         if "clip" not in optimizer:
