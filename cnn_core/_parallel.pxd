@@ -41,8 +41,8 @@ cdef struct Lane:
     Py_ssize_t most
     Py_ssize_t least
     double work              # of one item
-    Py_ssize_t even          # size of a chunk,
-    int even_for             # for so many threads
+    Py_ssize_t alone         # size of a chunk for one thread,
+    Py_ssize_t even          # and for those that the program has last been shared among
 
 
 cdef inline Py_ssize_t usual_size(const Lane* line, int threads) noexcept nogil:
@@ -57,7 +57,7 @@ cdef inline void share_evenly(Lane* line, int threads) noexcept nogil:
     most gets least."""
     cdef Py_ssize_t size = usual_size(line, threads), smallest = (3 * size + 3) // 4, load, least
     cdef Py_ssize_t step = max(size // 64 // line.step, 1) * line.step
-    line.even, line.even_for, least = size, threads, line.n + size
+    line.even, least = size, line.n + size
     while size >= smallest:
         load = ((line.n + size - 1) // size + threads - 1) // threads * size
         if load < least:
@@ -66,7 +66,7 @@ cdef inline void share_evenly(Lane* line, int threads) noexcept nogil:
 
 
 cdef inline Py_ssize_t chunk_size(const Lane* line, int threads) noexcept nogil:
-    return line.even if threads == line.even_for else usual_size(line, threads)
+    return line.alone if threads == 1 else line.even
 
 
 cdef struct Claim:

@@ -302,6 +302,7 @@ cdef fill_lane(Lane* line, list lane_tasks):
         line.n_kernels += 1
     line.most = max(line.most, line.least)
     line.most = max(line.most // line.step, 1) * line.step    # whole steps
+    line.alone = usual_size(line, 1)
 
 
 cdef bint uses(Task task, array):
