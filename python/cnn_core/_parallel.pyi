@@ -6,7 +6,7 @@ import numpy.typing as npt
 
 from cnn_core._images import Images
 
-class Passing(Protocol):
+class _Passing(Protocol):
     @property
     def place(self) -> tuple[Images | npt.NDArray[Any], int, int, int]: ...
 
@@ -23,7 +23,7 @@ class Task:
 
 class Program:
     def __init__(
-        self, plan: list[list[list[Task]]], passing: Iterable[Passing] = ...
+        self, plan: list[list[list[Task]]], passing: Iterable[_Passing] = ...
     ) -> None: ...
     def run(self, times: int = 1, most_threads: int = ...) -> None: ...
     @property
