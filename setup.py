@@ -31,7 +31,7 @@ MODULES = {
     "_images": [],
     "_conv2d": [],
     "_conv2d_gradient": [],
-    "_conv2d_pairs": [],
+    "_conv2d_spans": [],
     "_conv2d_pooled": [],
     "_conv2d_windows": [],
     "_winograd": [],

@@ -1,5 +1,5 @@
 """2D convolution with the channels innermost: direct, by the tiles of _winograd.pyx or of
-_winograd_rows.pyx, or, of one channel, by the pairs of _conv2d_pairs.pyx.
+_winograd_rows.pyx, or, of one channel, by the spans of _conv2d_spans.pyx.
 
     y[n, oy, ox, f] = act(b[f] + sum over r, s, c of
                           x[n, oy sy + r dy, ox sx + s dx, c] W[f, c, r, s])
@@ -27,7 +27,7 @@ from cnn_core._conv2d_gradient cimport (
     pack_spread_kernel, padded_columns, panel_columns, plan_rows, reduce_args, reduce_kernel,
     run_columns, spread_args, spread_kernel, spread_size, weight_gradient_kernel,
 )
-from cnn_core._conv2d_pairs cimport convolve_pairs, takes_pairs
+from cnn_core._conv2d_spans cimport convolve_spans, takes_spans
 from cnn_core._conv2d_rows cimport conv_rows
 from cnn_core._conv2d_shape cimport CACHE_BYTES, conv_args, kernel_of_channel, packed_group
 from cnn_core._images cimport MOST_IMAGES, Images, Layout, pixel
@@ -116,8 +116,8 @@ cdef void conv_row_range(const conv_args* a, Py_ssize_t begin, Py_ssize_t end, c
     if takes_winograd_rows(a):
         winograd_tile_rows(a, begin, end, x, weights, b, previous, y)
         return
-    if (previous == NULL and takes_pairs(a)
-            and convolve_pairs(a, NULL, begin, end, x, weights, b, y)):
+    if (previous == NULL and takes_spans(a)
+            and convolve_spans(a, NULL, begin, end, x, weights, b, y)):
         return
     while begin < end:
         n = begin // a.out_height

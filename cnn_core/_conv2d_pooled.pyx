@@ -23,7 +23,7 @@ from libc.string cimport memcpy, memset
 
 from cnn_core._bounds cimport expect
 from cnn_core._conv2d cimport Convolution, padded_layout, through_activation
-from cnn_core._conv2d_pairs cimport MOST_AREA, takes_pairs
+from cnn_core._conv2d_spans cimport MOST_AREA, takes_spans
 from cnn_core._conv2d_shape cimport CACHE_BYTES, conv_args
 from cnn_core._conv2d_windows cimport (
     find_seen, forward_args, forward_kernel, takes_window_gradients, takes_windows,
@@ -337,7 +337,7 @@ cdef class PooledConvolution:
         """Whether there is a `forward`."""
         cdef conv_args args = self.convolution.shape
         args.x.channels = self.convolution.channels
-        return takes_pairs(&args) and self.size[0] * self.size[1] <= MOST_AREA
+        return takes_spans(&args) and self.size[0] * self.size[1] <= MOST_AREA
 
     def takes_rows(self, Images x, int activation):
         """Whether `forward` takes rows in place of the images x."""

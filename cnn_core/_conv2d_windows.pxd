@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
-from cnn_core._conv2d_pairs cimport Windows
+from cnn_core._conv2d_spans cimport Windows
 from cnn_core._conv2d_shape cimport conv_args
 from cnn_core._types cimport real
 

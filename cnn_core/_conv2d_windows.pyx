@@ -17,7 +17,7 @@ from libc.stdint cimport int32_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from cnn_core._conv2d_pairs cimport Windows, convolve_pairs, takes_pairs
+from cnn_core._conv2d_spans cimport Windows, convolve_spans, takes_spans
 from cnn_core._conv2d_shape cimport conv_args
 from cnn_core._gemm cimport fetch_rows
 from cnn_core._images cimport MOST_IMAGES, fill_nan, pixel
@@ -46,9 +46,9 @@ cdef struct Room:
 
 cdef bint takes_windows(const conv_args* a, const Windows* windows,
                         const real* like) noexcept nogil:
-    """Whether that is faster than the pairs of _conv2d_pairs.pyx; the bits are the same."""
+    """Whether that is faster than the spans of _conv2d_spans.pyx; the bits are the same."""
     cdef Py_ssize_t width = windows.out_width
-    return (takes_pairs(a) and windows.height == windows.width == windows.sy == windows.sx == 2
+    return (takes_spans(a) and windows.height == windows.width == windows.sy == windows.sx == 2
             and (a.activation == ACTIVATION_NONE or a.activation == ACTIVATION_RELU)
             and a.outer <= least_lanes(like) and 4 * width >= 3 * round_up(width, lanes(like)))
 
@@ -109,14 +109,14 @@ cdef void convolve_image(const conv_args* a, const Windows* windows, const real*
 cdef bint convolve_windows(const conv_args* a, const Windows* windows, const Rows* rows,
                            Py_ssize_t begin, Py_ssize_t end, const real* x, const real* weights,
                            const real* b, real* y) noexcept nogil:
-    """Images begin..end, as above or by pairs; false, and nothing done, without memory.
+    """Images begin..end, as above or by spans; false, and nothing done, without memory.
 
     rows : where not NULL, x are rows without borders, of a convolution that `takes_windows`.
     """
     cdef Py_ssize_t n, size = windows.out_height * windows.out_width * a.outer, plane
     cdef Room room
     if not takes_windows(a, windows, x):
-        return convolve_pairs(a, windows, begin * a.out_height, end * a.out_height, x, weights,
+        return convolve_spans(a, windows, begin * a.out_height, end * a.out_height, x, weights,
                               b, y)
     if not find_room(a, windows, x, &room):
         return False

@@ -70,22 +70,14 @@ cdef inline Py_ssize_t pick_all(
         return f64.pick_all(n, table, numbers, places, g, values, at)
 
 
-cdef inline Py_ssize_t pick_pairs(Py_ssize_t n, const real* x, real* values,
-                                  int32_t* at) noexcept nogil:
-    if real is float:
-        return f32.pick_pairs(n, x, values, at)
-    else:
-        return f64.pick_pairs(n, x, values, at)
-
-
-cdef inline void spread_pairs(
-    Py_ssize_t count, const int32_t* at, const real* values, Py_ssize_t taps, Py_ssize_t rows,
-    Py_ssize_t n, const real* w, Py_ssize_t w_row, Py_ssize_t w_tap, real** sums, Py_ssize_t step,
+cdef inline void spread_span(
+    Py_ssize_t count, const real* x, Py_ssize_t taps, Py_ssize_t rows, Py_ssize_t n, const real* w,
+    Py_ssize_t w_row, Py_ssize_t w_tap, real** sums, Py_ssize_t step,
 ) noexcept nogil:
     if real is float:
-        f32.spread_pairs(count, at, values, taps, rows, n, w, w_row, w_tap, sums, step)
+        f32.spread_span(count, x, taps, rows, n, w, w_row, w_tap, sums, step)
     else:
-        f64.spread_pairs(count, at, values, taps, rows, n, w, w_row, w_tap, sums, step)
+        f64.spread_span(count, x, taps, rows, n, w, w_row, w_tap, sums, step)
 
 
 cdef inline void split(Py_ssize_t rows, Py_ssize_t n, const real* x, Py_ssize_t x_row, real* even,

@@ -3,7 +3,7 @@
 #include "product.h"
 #include "sparse.h"
 #include "nonzeros.h"
-#include "pairs.h"
+#include "spans.h"
 #include "elementwise.h"
 #include "images.h"
 #include "windows.h"

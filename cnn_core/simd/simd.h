@@ -162,17 +162,13 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
      * the elements with places[j] >= 0. */                                                       \
     ptrdiff_t (*pick_all)(ptrdiff_t n, const int32_t table[16], const int32_t *numbers,           \
                           const int32_t *places, const REAL *g, REAL *values, int32_t *at);       \
-    /* values[2 i] and values[2 i + 1] = x[at[i]] and its neighbour, of the elements 0 and 1, 2 and \
-     * 3 ... of x[n] those that are not both 0, in order; returns how many. Behind an odd n is a 0. \
-     * Room for (n + 1) / 2 + lanes of at, and twice as many values, may be written to. */        \
-    ptrdiff_t (*pick_pairs)(ptrdiff_t n, const REAL *x, REAL *values, int32_t *at);               \
-    /* For r < rows, both elements e of each such pair, s < taps <= 8, j < n:                     \
-     * sums[r][(at[i] + e + taps - 1 - s) step + j] += values[2 i + e] w[r w_row + s w_tap + j],  \
-     * in the order of i, e. step is n rounded up to least_lanes; what lies behind n is written   \
-     * to. */                                                                                     \
-    void (*spread_pairs)(ptrdiff_t count, const int32_t *at, const REAL *values, ptrdiff_t taps,  \
-                         ptrdiff_t rows, ptrdiff_t n, const REAL *w, ptrdiff_t w_row,             \
-                         ptrdiff_t w_tap, REAL *const *sums, ptrdiff_t step);                     \
+    /* For r < rows, i < count, 2 <= taps <= 8, s < taps, j < n:                                  \
+     * sums[r][(i + taps - 1 - s) step + j] += x[i] w[r w_row + s w_tap + j], in the order of i.  \
+     * count is rounded up to taps. step is n rounded up to least_lanes, w_tap to lanes; what     \
+     * lies behind n is read and written to. */                                                   \
+    void (*spread_span)(ptrdiff_t count, const REAL *x, ptrdiff_t taps, ptrdiff_t rows,           \
+                        ptrdiff_t n, const REAL *w, ptrdiff_t w_row, ptrdiff_t w_tap,             \
+                        REAL *const *sums, ptrdiff_t step);                                       \
     /* even[r y_row + j] = x[r x_row + 2 j], odd[r y_row + j] = x[r x_row + 2 j + 1] of rows of n\
      * elements; behind an odd n is a 0. any[r]: whether one of row r is not 0. */                \
     void (*split)(ptrdiff_t rows, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *even,        \

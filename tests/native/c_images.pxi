@@ -52,21 +52,15 @@ def pick_all(bint single, Py_ssize_t n, address table, address numbers, address 
                         <double*>values, <int32_t*>at)
 
 
-def pick_pairs(bint single, Py_ssize_t n, address x, address values, address at):
+def spread_span(bint single, Py_ssize_t count, address x, Py_ssize_t taps, Py_ssize_t rows,
+                Py_ssize_t n, address w, Py_ssize_t w_row, Py_ssize_t w_tap, address sums,
+                Py_ssize_t step):
     if single:
-        return f32.pick_pairs(n, <float*>x, <float*>values, <int32_t*>at)
-    return f64.pick_pairs(n, <double*>x, <double*>values, <int32_t*>at)
-
-
-def spread_pairs(bint single, Py_ssize_t count, address at, address values, Py_ssize_t taps,
-                 Py_ssize_t rows, Py_ssize_t n, address w, Py_ssize_t w_row, Py_ssize_t w_tap,
-                 address sums, Py_ssize_t step):
-    if single:
-        f32.spread_pairs(count, <int32_t*>at, <float*>values, taps, rows, n, <float*>w, w_row,
-                         w_tap, <float**>sums, step)
+        f32.spread_span(count, <float*>x, taps, rows, n, <float*>w, w_row, w_tap, <float**>sums,
+                        step)
     else:
-        f64.spread_pairs(count, <int32_t*>at, <double*>values, taps, rows, n, <double*>w, w_row,
-                         w_tap, <double**>sums, step)
+        f64.spread_span(count, <double*>x, taps, rows, n, <double*>w, w_row, w_tap,
+                        <double**>sums, step)
 
 
 def copy_rows(bint single, Py_ssize_t m, Py_ssize_t n, address x, Py_ssize_t x_row, address y,

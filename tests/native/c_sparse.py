@@ -29,30 +29,22 @@ class SparseKernels:
         with self.memory() as m:
             return self.call("nonzero_bits", len(x), m.input(x).address)
 
-    def pick_pairs(self, x):
-        """Values (count, 2), and where each pair begins."""
-        room = (len(x) + 1) // 2 + self.lanes
-        with self.memory() as m:
-            values = m.inout(np.full(2 * room, np.nan, self.dtype))
-            at = m.inout(np.full(room, -7, np.int32))
-            count = self.call("pick_pairs", len(x), m.input(x).address, values.address, at.address)
-        return values.array[: 2 * count].reshape(count, 2), at.array[:count]
-
-    def spread_pairs(self, values, at, w, sums):
-        """sums (rows, pixels, n) + what pairs of one row give, met by w (rows, taps, n)."""
+    def spread_span(self, x, w, sums):
+        """sums (rows, pixels, n) + what x, of whole taps, gives to them, met by w (rows, taps, n);
+        pixels are those that x reaches."""
         (rows, taps, n), pixels = w.shape, sums.shape[1]
         least = self.call("least_lanes")
-        step = -(-n // least) * least
+        step, w_tap = -(-n // least) * least, -(-n // self.lanes) * self.lanes
         padded = np.zeros((rows, pixels, step), self.dtype)
         padded[..., :n] = sums
-        weights = np.zeros((rows, taps, step), self.dtype)
+        weights = np.zeros((rows, taps, w_tap), self.dtype)
         weights[..., :n] = w
         with self.memory() as m:
-            at_, values_, w_ = m.input(at), m.input(values.ravel()), m.input(weights.ravel())
+            x_, w_ = m.input(x), m.input(weights.ravel())
             buffers = [m.inout(row.ravel()) for row in padded]
             places = m.input(np.array([b.address for b in buffers], np.uint64))
-            args = (len(at), at_.address, values_.address, taps, rows, n, w_.address)
-            self.call("spread_pairs", *args, taps * step, step, places.address, step)
+            args = (len(x), x_.address, taps, rows, n, w_.address)
+            self.call("spread_span", *args, taps * w_tap, w_tap, places.address, step)
         return np.array([b.array.reshape(pixels, step)[:, :n] for b in buffers])
 
     def interleave(self, x, below):

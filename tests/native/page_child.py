@@ -80,10 +80,9 @@ def images(k, n):
     numbers = np.arange(n, dtype=np.int32) % 4
     yield "pick", k.pick, (3, numbers.astype(np.uint8), x)
     yield "pick_all", k.pick, (None, numbers, x, np.zeros(16, np.int32), numbers)
-    yield "pick_pairs", k.pick_pairs, (x,)
     yield "nonzero_bits", k.nonzero_bits, (x[:64],)
-    pairs, w = (np.ones((2, 2), k.dtype), np.array([0, 3], np.int32)), np.ones((3, 5, n), k.dtype)
-    yield "spread_pairs", k.spread_pairs, (*pairs, w, np.ones((3, 9, n), k.dtype))
+    span, w = np.ones(10, k.dtype), np.ones((3, 5, n), k.dtype)
+    yield "spread_span", k.spread_span, (span, w, np.ones((3, 14, n), k.dtype))
     yield "copy_rows", k.copy_rows, (np.ones((3, n), k.dtype),)
     yield "copy_rows", partial(k.copy_rows, y_row=n + 3), (np.ones((3, n), k.dtype),)
 

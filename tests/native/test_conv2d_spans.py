@@ -1,4 +1,4 @@
-"""Convolutions of images of one channel by their pairs of pixels, and with the maxima behind them.
+"""Convolutions of images of one channel by spans of their rows, and with the maxima behind them.
 
 On every table. Operands are small integers, as in test_conv2d.py: the results must equal those of
 all terms, most of which are 0.
@@ -21,35 +21,32 @@ SHARES = {"none": 0.0, "few": 0.02, "a fifth": 0.2, "nearly all": 0.65, "all": 1
 
 
 def images(rng, shape, share, dtype):
-    """Small integers, of which so many are not 0; some zeros have a sign."""
-    return (rng.integers(1, 5, shape) * np.where(rng.random(shape) < share, 1, -0.0)).astype(dtype)
-
-
-def test_pairs_are_those_with_a_nonzero_in_order(kernels, rng):
-    """-0 is 0, a NaN is not; behind an odd number stands a 0."""
-    for n in (*kernels.sizes(), 2 * kernels.lanes + 5):
-        x = rng.choice([0.0, 0.0, 0.0, -0.0, 1.5, np.nan, np.inf], n).astype(kernels.dtype)
-        pairs = np.concatenate([x, np.zeros(n % 2, kernels.dtype)]).reshape(-1, 2)
-        (kept,) = np.nonzero((pairs != 0).any(axis=1))
-        values, at = kernels.pick_pairs(x)
-        assert same_bits(values, pairs[kept]) and np.array_equal(at, 2 * kept), f"n={n}"
+    """Small integers in spans of so much of a row on average, anywhere, some rows without; some
+    zeros, most of them beside the spans, have a sign."""
+    *rows, width = shape
+    size = rng.binomial(width, min(1.1 * share, 1.0), rows)
+    size *= rng.random(rows) < (share == 1) + 0.9
+    begin = rng.integers(0, width - size + 1)
+    columns = np.arange(width)
+    inside = (begin[..., None] <= columns) & (columns < (begin + size)[..., None])
+    inside &= rng.random(shape) < (share == 1) + 0.8
+    return (rng.integers(1, 5, shape) * np.where(inside, 1, -0.0)).astype(dtype)
 
 
 @pytest.mark.parametrize("taps", range(2, 9))
-def test_pairs_are_added_to_all_that_see_them(kernels, rng, taps):
-    """Pairs that are neighbours or not, any number of rows, whole vectors and halves."""
+def test_a_span_is_added_to_all_that_see_it(kernels, rng, taps):
+    """Up to three times the taps, any number of rows, whole vectors and halves."""
     half = kernels.lanes // 2
     for n in sorted({1, half, half + 1, *kernels.sizes()} - {0}):
-        for rows, count in ((1, 0), (1, 1), (2, 3), (3, 4), (5, 2), (8, 4)):
-            at = np.cumsum([0, 2, 5, 2])[:count].astype(np.int32)
-            values = rng.integers(-4, 5, (count, 2)).astype(kernels.dtype)
+        for rows, times in ((1, 0), (1, 1), (2, 3), (3, 2), (4, 1), (5, 2), (8, 2)):
+            x = rng.integers(-4, 5, times * taps).astype(kernels.dtype)
             w = rng.integers(-4, 5, (rows, taps, n)).astype(kernels.dtype)
-            sums = rng.integers(-9, 10, (rows, 10 + taps, n)).astype(kernels.dtype)
+            sums = rng.integers(-9, 10, (rows, len(x) + taps - 1, n)).astype(kernels.dtype)
             expected = sums.copy()
-            for (i, e), s in itertools.product(np.ndindex(count, 2), range(taps)):
-                expected[:, at[i] + e + taps - 1 - s] += values[i, e] * w[:, s]
-            actual = kernels.spread_pairs(values, at, w, sums)
-            assert np.array_equal(actual, expected), f"n={n} rows={rows} count={count}"
+            for i, s in itertools.product(range(len(x)), range(taps)):
+                expected[:, i + taps - 1 - s] += x[i] * w[:, s]
+            actual = kernels.spread_span(x, w, sums)
+            assert np.array_equal(actual, expected), f"n={n} rows={rows} times={times}"
 
 
 def test_columns_are_taken_apart(kernels, rng):
@@ -136,7 +133,7 @@ def test_filters_of_edge_numbers(kernels, rng, share):
 
 @pytest.mark.parametrize("side", range(1, 10))
 def test_kernels_of_all_sides(kernels, rng, side):
-    """Also those that are too small or too large for pairs."""
+    """Also those that are too small or too large for spans."""
     for other, share in itertools.product((1, 2, 5, 8, 9), (0.05, 1.0)):
         sizes = side + 3, other + 6
         check(kernels, rng, sizes, 5, (side, other), (0, 0, 0, 0), share)

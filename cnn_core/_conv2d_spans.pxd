@@ -20,7 +20,7 @@ cdef struct Windows:
     uint8_t* which               # [N, OH, OW, F]: number of the pixel that was the maximum; or NULL
 
 
-cdef bint takes_pairs(const conv_args* a) noexcept nogil
-cdef bint convolve_pairs(const conv_args* a, const Windows* windows, Py_ssize_t begin,
+cdef bint takes_spans(const conv_args* a) noexcept nogil
+cdef bint convolve_spans(const conv_args* a, const Windows* windows, Py_ssize_t begin,
                          Py_ssize_t end, const real* x, const real* weights, const real* b,
                          real* y) noexcept nogil
