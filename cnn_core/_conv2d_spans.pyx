@@ -2,13 +2,13 @@
 
     y[oy, ox, f] = act(b[f] + sum over r, s of x[oy + r, ox + s] W[f, r, s]), or the maxima of it
 
-Of each row of x, the span from the first to the last pixel that is not 0 is added to the sums of all
-pixels that see it, in kh rows. While it passes, the sums of the pixels that see the present one move
-through the registers, with a vector of filters each. The rows of sums stay in the nearest cache, in
-turns; maxima of windows that lie apart are taken of them there. Terms are added in the same order as
-in _conv2d.pyx, and those that are left out are 0: the sums are the same to the last bit, unless W
-holds infinite numbers or NaN, or they are sums of -0. Pixels that have seen nothing are f(b), which
-is computed once.
+Of each row of x, the span from the first to the last pixel that is not 0 is added to the sums of
+all pixels that see it, in kh rows. While it passes, the sums of the pixels that see the present one
+move through the registers, with a vector of filters each. The rows of sums stay in the nearest
+cache, in turns; maxima of windows that lie apart are taken of them there. Terms are added in the
+same order as in _conv2d.pyx, and those that are left out are 0: the sums are the same to the last
+bit, unless W holds infinite numbers or NaN, or they are sums of -0. Pixels that have seen nothing
+are f(b), which is computed once.
 
 Saito, Deep Learning from Scratch, sections 7.2 and 7.3.
 """
