@@ -124,7 +124,7 @@ cdef inline bint find_span(Py_ssize_t n, const real* x, Py_ssize_t* first,
     """The first element that is not 0, and behind the last one; false if all are 0."""
     cdef Py_ssize_t at = 0
     cdef uint64_t bits
-    first[0] = n
+    first[0], last[0] = n, 0
     while at < n:
         bits = nonzero_bits(min(n - at, <Py_ssize_t>BITS), x + at)
         if bits:
