@@ -9,11 +9,12 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from cnn_core._conv2d_shape cimport CACHE_BYTES, MOST_TAPS, conv_args
+from cnn_core._conv2d_spans cimport span_gradients_image, takes_span_gradients
 from cnn_core._images cimport pixel
 from cnn_core._simd cimport (
     activate_backward, add, lanes, max_columns, multiply_add_taps, sum_rows, transpose,
 )
-from cnn_core._simd_images cimport copy_rows, fold_row, split
+from cnn_core._simd_images cimport fold_row
 from cnn_core._types cimport real, round_up
 from cnn_core._winograd cimport takes_winograd, winograd_weight_gradient
 
@@ -202,35 +203,19 @@ cdef inline void weight_gradient_few_filters(const conv_args* a, const real* x, 
         dW += a.kh * width
 
 
-cdef inline Py_ssize_t half_row(const conv_args* a, const real* like) noexcept nogil:
-    """Elements for every second one of a row of x."""
-    return round_up(a.x.row // 2 + 1, lanes(like))
-
-
 cdef void shift_rows(const conv_args* a, const real* x, real* shifted) noexcept nogil:
-    """shifted[y, s, c, ox] = x[y, ox sx + s dx, c]: every pixel that a tap sees along a row. Behind
-    them is room for the even and odd elements of a row."""
+    """shifted[y, s, c, ox] = x[y, ox sx + s dx, c]: every pixel that a tap sees along a row."""
     cdef Py_ssize_t _, s, c, ox, at, step = a.sx * a.x.channels
-    cdef Py_ssize_t rows = (a.out_height - 1) * a.sy + a.kh
-    cdef unsigned char any
-    cdef Py_ssize_t left = rows * a.kw * a.inner * a.out_width
-    cdef real* even = shifted + left
-    cdef real* odd = even + half_row(a, x)
-    for _ in range(rows):
-        if step == 2:
-            split(1, a.x.row, x, a.x.row, even, odd, 0, &any)
+    for _ in range((a.out_height - 1) * a.sy + a.kh):
         for s in range(a.kw):
             for c in range(a.inner):
                 at = s * a.dx * a.x.channels + c
                 if step == 1:
                     memcpy(shifted, x + at, a.out_width * sizeof(real))
-                elif step == 2:    # a vector may end in what is written next
-                    copy_rows(1, a.out_width, (odd if at % 2 else even) + at // 2, 0, shifted, left)
                 else:
                     for ox in range(a.out_width):
                         shifted[ox] = x[at + ox * step]
                 shifted += a.out_width
-                left -= a.out_width
         x += a.x.row
 
 
@@ -255,9 +240,10 @@ cdef Py_ssize_t plan_rows(conv_args* a, const real* like, Py_ssize_t* x_taps,
     if few_filters(a, like):
         y_row = (a.out_width + 2 * (a.kw - 1)) * a.outer
         size = a.out_height * y_row + lanes(like)    # the last vector is read whole
-    elif a.groups == 1 and a.dy == 1 and a.kw * a.inner < FEW_ROWS:
+    elif (a.groups == 1 and a.dy == 1 and a.kw * a.inner < FEW_ROWS
+          and not takes_span_gradients(a)):
         x_row = a.kw * a.inner * a.out_width
-        size = ((a.out_height - 1) * a.sy + a.kh) * x_row + 2 * half_row(a, like)
+        size = ((a.out_height - 1) * a.sy + a.kh) * x_row
     for oy in range(a.out_height):
         x_taps[oy] = oy * a.sy * x_row
         w_taps[oy] = oy * y_row
@@ -288,6 +274,8 @@ cdef void weight_gradient_sums(const conv_args* a, Py_ssize_t begin, Py_ssize_t 
         image, gradient = pixel(x, &a.x, n, 0, 0), pixel(dy, &a.y, n, 0, 0)
         if few_filters(a, x):
             weight_gradient_few_filters(a, image, gradient, sums, copy)
+        elif takes_span_gradients(a):
+            span_gradients_image(a, image, gradient, sums)
         elif a.copy_size:
             weight_gradient_few_channels(a, image, gradient, sums, copy)
         else:

@@ -39,7 +39,8 @@ from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 from cnn_core._winograd cimport takes_winograd
 
 cdef enum:
-    WEIGHTS_BYTES = 16 << 10      # of the weights that all windows of an image meet in turn
+    WEIGHTS_BYTES = 16 << 10      # of the weights that all windows of an image meet in turn,
+    WHOLE_BYTES = 18 << 10        # where they are those of whole rows of the kernel
 
 cdef double TERM = 5         # cycles that a term of dW takes at least
 
@@ -236,11 +237,10 @@ cdef inline void find_terms(const pooled_args* a, const real* dy, const uint8_t*
 
 cdef inline void spread_image(const pooled_args* a, const real* weights, const Terms* terms,
                               real* image) noexcept nogil:
-    """image += the products of all rows with as many weights at a time as stay in the nearest
-    cache."""
+    """image += the products of all rows, with weights at a time that stay in the nearest cache."""
     cdef Py_ssize_t rows = a.conv.out_height * a.conv.out_width * a.area
     cdef Py_ssize_t run = a.conv.kw * a.conv.inner, filter_bytes = a.conv.y.channels * sizeof(real)
-    cdef Py_ssize_t most = max(WEIGHTS_BYTES // (run * filter_bytes), 1), r = 0, j, taps
+    cdef Py_ssize_t most = max(WHOLE_BYTES // (run * filter_bytes), 1), r = 0, j, taps
     cdef Py_ssize_t widest = max(round_up(WEIGHTS_BYTES // filter_bytes, lanes(image)),
                                  max_columns(image))    # fewer sums would wait for each other
     cdef Py_ssize_t below = a.conv.dy * a.padded_width * a.conv.x.channels

@@ -14,7 +14,7 @@ Saito, Deep Learning from Scratch, sections 7.2 and 7.3.
 """
 
 from libc.math cimport INFINITY
-from libc.stdint cimport int32_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -24,18 +24,14 @@ from cnn_core._images cimport pixel
 from cnn_core._simd cimport (
     ACTIVATION_RELU, ACTIVATION_SIGMOID, ACTIVATION_TANH, activate, lanes, least_lanes, max_columns,
 )
-from cnn_core._simd_images cimport copy_rows, max_taps, nonzero_bits, spread_span
+from cnn_core._simd_images cimport copy_rows, gradient_spans, max_taps, spread
 from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 
-cdef extern from *:
-    int count_low "__builtin_ctzll"(uint64_t bits) nogil     # zeros below the lowest one
-    int count_high "__builtin_clzll"(uint64_t bits) nogil
-
 cdef enum:
-    MOST_SIDE = 8        # rows and columns of the kernel
+    ROWS_AT_ONCE = 32    # of y, whose gradients are added to those of the kernel,
+    X_ROWS = 128         # and of x, which they see
     SEEN_ROWS = 4        # one in so many tells whether an image is sparse
     MOST_TURNS = MOST_SIDE + MOST_AREA    # rows of sums
-    BITS = 64            # elements of x that are looked at together
 
 
 cdef double MOST_SEEN = 0.7    # of the pixels, up to which to leave out those beside spans pays
@@ -119,20 +115,6 @@ cdef inline void restore(Sums* sums, const Room* room, const real* like) noexcep
     sums.first, sums.last = room.width, 0
 
 
-cdef inline bint find_span(Py_ssize_t n, const real* x, Py_ssize_t* first,
-                           Py_ssize_t* last) noexcept nogil:
-    """The first element that is not 0, and behind the last one; false if all are 0."""
-    cdef Py_ssize_t at = 0
-    cdef uint64_t bits
-    first[0], last[0] = n, 0
-    while at < n:
-        bits = nonzero_bits(min(n - at, <Py_ssize_t>BITS), x + at)
-        if bits:
-            first[0], last[0] = min(first[0], at + count_low(bits)), at + BITS - count_high(bits)
-        at += BITS
-    return first[0] < n
-
-
 cdef bint seems_dense(const conv_args* a, const real* x, const Room* room) noexcept nogil:
     """Whether to leave out zeros of an image would not pay. Few filters leave more of the vectors
     of a product empty than of spans."""
@@ -169,9 +151,8 @@ cdef inline void spread_row(const conv_args* a, const real* x, const real* weigh
     while j0 < a.outer:
         width = min(widest, a.outer - j0)
         stride = round_up(width, lanes(x))
-        spread_span(end - begin, span, a.kw, rows, width,
-                    weights + (a.kh * j0 + first * stride) * a.kw, a.kw * stride, stride, to,
-                    room.step)
+        spread(end - begin, span, a.kw, rows, width,
+               weights + (a.kh * j0 + first * stride) * a.kw, a.kw * stride, stride, to, room.step)
         for r in range(rows):
             to[r] += width
         j0 += widest
@@ -310,3 +291,58 @@ cdef bint convolve_spans(const conv_args* a, const Windows* windows, Py_ssize_t 
         begin += count
     free(room.memory)
     return True
+
+
+# ------------------------------------------------------------------------------ gradient of W
+
+
+cdef bint takes_span_gradients(const conv_args* a) noexcept nogil:
+    return (a.inner == 1 and a.groups == 1 and a.dx == 1 and 2 <= a.kw <= MOST_SIDE
+            and a.sy <= X_ROWS // 2 and (a.kh - 1) * a.dy < X_ROWS // 2)
+
+
+cdef inline Py_ssize_t quotient(Py_ssize_t n, Py_ssize_t stride) noexcept nogil:
+    """n / stride, rounded down, without a division where it is 1 or 2."""
+    return n if stride == 1 else n >> 1 if stride == 2 else n // stride
+
+
+cdef inline Py_ssize_t find_windows(const conv_args* a, Py_ssize_t rows, const Py_ssize_t* first,
+                                    const Py_ssize_t* last, Py_ssize_t* sizes, Py_ssize_t* x_at,
+                                    Py_ssize_t* y_at) noexcept nogil:
+    """Of some rows of y the pixels from the first to the last one that have seen something, given
+    the spans of the rows of x; returns in how many rows there are any."""
+    cdef Py_ssize_t oy, r, y, begin, end, count = 0
+    for oy in range(rows):
+        begin, end = a.x.row, 0
+        for r in range(a.kh):
+            y = oy * a.sy + r * a.dy
+            begin, end = min(begin, first[y]), max(end, last[y])
+        begin = quotient(max(begin - a.kw + a.sx, 0), a.sx)
+        end = min(quotient(end + a.sx - 1, a.sx), a.out_width)
+        sizes[count] = end - begin
+        x_at[count] = oy * a.sy * a.x.row + begin * a.sx
+        y_at[count] = oy * a.y.row + begin * a.y.channels
+        count += begin < end
+    return count
+
+
+cdef void span_gradients_image(const conv_args* a, const real* x, const real* dy,
+                               real* dW) noexcept nogil:
+    """dW[r, s, f] += sum over the pixels of y of x dy, of one image."""
+    cdef Py_ssize_t width = (a.out_width - 1) * a.sx + a.kw, reach = (a.kh - 1) * a.dy + 1
+    cdef Py_ssize_t oy = 0, rows, y, count
+    cdef Py_ssize_t first[X_ROWS]
+    cdef Py_ssize_t last[X_ROWS]
+    cdef Py_ssize_t sizes[ROWS_AT_ONCE]
+    cdef Py_ssize_t x_at[ROWS_AT_ONCE]
+    cdef Py_ssize_t y_at[ROWS_AT_ONCE]
+    while oy < a.out_height:
+        rows = min(a.out_height - oy, min((X_ROWS - reach) // a.sy + 1, <Py_ssize_t>ROWS_AT_ONCE))
+        for y in range((rows - 1) * a.sy + reach):
+            find_span(width, x + y * a.x.row, &first[y], &last[y])
+        count = find_windows(a, rows, first, last, sizes, x_at, y_at)
+        gradient_spans(count, sizes, x_at, y_at, a.outer, x, a.dy * a.x.row, a.sx, dy, a.y.channels,
+                       a.kh, a.kw, dW)
+        x += rows * a.sy * a.x.row
+        dy += rows * a.y.row
+        oy += rows

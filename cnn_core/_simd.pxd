@@ -81,9 +81,11 @@ cdef extern from "simd/simd.h" nogil:
         uint64_t (*nonzero_bits)(Py_ssize_t, const float*) noexcept nogil
         Py_ssize_t (*pick_all)(Py_ssize_t, const int32_t*, const int32_t*, const int32_t*,
                                const float*, float*, int32_t*) noexcept nogil
-        void (*spread_span)(Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                            const float*, Py_ssize_t, Py_ssize_t, float**,
-                            Py_ssize_t) noexcept nogil
+        void (*spread)(Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                       const float*, Py_ssize_t, Py_ssize_t, float**, Py_ssize_t) noexcept nogil
+        void (*gradient_spans)(Py_ssize_t, const Py_ssize_t*, const Py_ssize_t*, const Py_ssize_t*,
+                               Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t, const float*,
+                               Py_ssize_t, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
         void (*split)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*, float*, Py_ssize_t,
                       unsigned char*) noexcept nogil
         void (*interleave)(Py_ssize_t, const float*, const float*, float*) noexcept nogil
@@ -192,9 +194,11 @@ cdef extern from "simd/simd.h" nogil:
         uint64_t (*nonzero_bits)(Py_ssize_t, const double*) noexcept nogil
         Py_ssize_t (*pick_all)(Py_ssize_t, const int32_t*, const int32_t*, const int32_t*,
                                const double*, double*, int32_t*) noexcept nogil
-        void (*spread_span)(Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                            const double*, Py_ssize_t, Py_ssize_t, double**,
-                            Py_ssize_t) noexcept nogil
+        void (*spread)(Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                       const double*, Py_ssize_t, Py_ssize_t, double**, Py_ssize_t) noexcept nogil
+        void (*gradient_spans)(Py_ssize_t, const Py_ssize_t*, const Py_ssize_t*, const Py_ssize_t*,
+                               Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t, const double*,
+                               Py_ssize_t, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
         void (*split)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*, double*,
                       Py_ssize_t, unsigned char*) noexcept nogil
         void (*interleave)(Py_ssize_t, const double*, const double*, double*) noexcept nogil

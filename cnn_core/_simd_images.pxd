@@ -70,14 +70,25 @@ cdef inline Py_ssize_t pick_all(
         return f64.pick_all(n, table, numbers, places, g, values, at)
 
 
-cdef inline void spread_span(
+cdef inline void spread(
     Py_ssize_t count, const real* x, Py_ssize_t taps, Py_ssize_t rows, Py_ssize_t n, const real* w,
     Py_ssize_t w_row, Py_ssize_t w_tap, real** sums, Py_ssize_t step,
 ) noexcept nogil:
     if real is float:
-        f32.spread_span(count, x, taps, rows, n, w, w_row, w_tap, sums, step)
+        f32.spread(count, x, taps, rows, n, w, w_row, w_tap, sums, step)
     else:
-        f64.spread_span(count, x, taps, rows, n, w, w_row, w_tap, sums, step)
+        f64.spread(count, x, taps, rows, n, w, w_row, w_tap, sums, step)
+
+
+cdef inline void gradient_spans(
+    Py_ssize_t count, const Py_ssize_t* sizes, const Py_ssize_t* x_at, const Py_ssize_t* g_at,
+    Py_ssize_t n, const real* x, Py_ssize_t x_row, Py_ssize_t x_step, const real* g,
+    Py_ssize_t g_step, Py_ssize_t kh, Py_ssize_t taps, real* sums,
+) noexcept nogil:
+    if real is float:
+        f32.gradient_spans(count, sizes, x_at, g_at, n, x, x_row, x_step, g, g_step, kh, taps, sums)
+    else:
+        f64.gradient_spans(count, sizes, x_at, g_at, n, x, x_row, x_step, g, g_step, kh, taps, sums)
 
 
 cdef inline void split(Py_ssize_t rows, Py_ssize_t n, const real* x, Py_ssize_t x_row, real* even,

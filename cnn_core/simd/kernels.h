@@ -31,7 +31,8 @@
     .sgd_product = NAME(sgd_product), .cross_entropy_columns = NAME(cross_entropy_columns),       \
     .add_scaled = NAME(add_scaled), .max_taps = NAME(max_taps),                                   \
     .scatter_taps = NAME(scatter_taps), .pick = NAME(pick), .pick_all = NAME(pick_all),           \
-    .spread_span = NAME(spread_span), .nonzero_bits = NAME(nonzero_bits),                         \
+    .spread = NAME(spread), .gradient_spans = NAME(gradient_spans),                               \
+    .nonzero_bits = NAME(nonzero_bits),                                                           \
     .split = NAME(split), .max_windows = NAME(max_windows), .window_sums = WINDOW_SUMS,           \
     .interleave = NAME(interleave), .window_gradients = NAME(window_gradients),                   \
     .copy_rows = NAME(copy_rows), .dropout = NAME(dropout),                                       \

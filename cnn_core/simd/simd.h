@@ -166,9 +166,16 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
      * sums[r][(i + taps - 1 - s) step + j] += x[i] w[r w_row + s w_tap + j], in the order of i.  \
      * count is rounded up to taps. step is n rounded up to least_lanes, w_tap to lanes; what     \
      * lies behind n is read and written to. */                                                   \
-    void (*spread_span)(ptrdiff_t count, const REAL *x, ptrdiff_t taps, ptrdiff_t rows,           \
-                        ptrdiff_t n, const REAL *w, ptrdiff_t w_row, ptrdiff_t w_tap,             \
-                        REAL *const *sums, ptrdiff_t step);                                       \
+    void (*spread)(ptrdiff_t count, const REAL *x, ptrdiff_t taps, ptrdiff_t rows, ptrdiff_t n,   \
+                   const REAL *w, ptrdiff_t w_row, ptrdiff_t w_tap, REAL *const *sums,            \
+                   ptrdiff_t step);                                                               \
+    /* For k < count, i < sizes[k], r < kh, 2 <= taps <= 8, s < taps, j < n:                      \
+     * sums[(r taps + s) n + j] += x[x_at[k] + r x_row + i x_step + s] g[g_at[k] + i g_step + j], \
+     * in the order of k and i. */                                                                \
+    void (*gradient_spans)(ptrdiff_t count, const ptrdiff_t *sizes, const ptrdiff_t *x_at,        \
+                           const ptrdiff_t *g_at, ptrdiff_t n, const REAL *x, ptrdiff_t x_row,    \
+                           ptrdiff_t x_step, const REAL *g, ptrdiff_t g_step, ptrdiff_t kh,       \
+                           ptrdiff_t taps, REAL *sums);                                           \
     /* even[r y_row + j] = x[r x_row + 2 j], odd[r y_row + j] = x[r x_row + 2 j + 1] of rows of n\
      * elements; behind an odd n is a 0. any[r]: whether one of row r is not 0. */                \
     void (*split)(ptrdiff_t rows, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *even,        \

@@ -52,15 +52,24 @@ def pick_all(bint single, Py_ssize_t n, address table, address numbers, address 
                         <double*>values, <int32_t*>at)
 
 
-def spread_span(bint single, Py_ssize_t count, address x, Py_ssize_t taps, Py_ssize_t rows,
-                Py_ssize_t n, address w, Py_ssize_t w_row, Py_ssize_t w_tap, address sums,
-                Py_ssize_t step):
+def spread(bint single, Py_ssize_t count, address x, Py_ssize_t taps, Py_ssize_t rows,
+           Py_ssize_t n, address w, Py_ssize_t w_row, Py_ssize_t w_tap, address sums,
+           Py_ssize_t step):
     if single:
-        f32.spread_span(count, <float*>x, taps, rows, n, <float*>w, w_row, w_tap, <float**>sums,
-                        step)
+        f32.spread(count, <float*>x, taps, rows, n, <float*>w, w_row, w_tap, <float**>sums, step)
     else:
-        f64.spread_span(count, <double*>x, taps, rows, n, <double*>w, w_row, w_tap,
-                        <double**>sums, step)
+        f64.spread(count, <double*>x, taps, rows, n, <double*>w, w_row, w_tap, <double**>sums, step)
+
+
+def gradient_spans(bint single, Py_ssize_t count, address sizes, address x_at, address g_at,
+                   Py_ssize_t n, address x, Py_ssize_t x_row, Py_ssize_t x_step, address g,
+                   Py_ssize_t g_step, Py_ssize_t kh, Py_ssize_t taps, address sums):
+    if single:
+        f32.gradient_spans(count, <Py_ssize_t*>sizes, <Py_ssize_t*>x_at, <Py_ssize_t*>g_at, n,
+                           <float*>x, x_row, x_step, <float*>g, g_step, kh, taps, <float*>sums)
+    else:
+        f64.gradient_spans(count, <Py_ssize_t*>sizes, <Py_ssize_t*>x_at, <Py_ssize_t*>g_at, n,
+                           <double*>x, x_row, x_step, <double*>g, g_step, kh, taps, <double*>sums)
 
 
 def copy_rows(bint single, Py_ssize_t m, Py_ssize_t n, address x, Py_ssize_t x_row, address y,

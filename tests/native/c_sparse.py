@@ -29,7 +29,7 @@ class SparseKernels:
         with self.memory() as m:
             return self.call("nonzero_bits", len(x), m.input(x).address)
 
-    def spread_span(self, x, w, sums):
+    def spread(self, x, w, sums):
         """sums (rows, pixels, n) + what x, of whole taps, gives to them, met by w (rows, taps, n);
         pixels are those that x reaches."""
         (rows, taps, n), pixels = w.shape, sums.shape[1]
@@ -44,8 +44,17 @@ class SparseKernels:
             buffers = [m.inout(row.ravel()) for row in padded]
             places = m.input(np.array([b.address for b in buffers], np.uint64))
             args = (len(x), x_.address, taps, rows, n, w_.address)
-            self.call("spread_span", *args, taps * w_tap, w_tap, places.address, step)
+            self.call("spread", *args, taps * w_tap, w_tap, places.address, step)
         return np.array([b.array.reshape(pixels, step)[:, :n] for b in buffers])
+
+    def gradient_spans(self, sizes, x_at, g_at, x, x_step, g, sums):
+        """sums (KH, KW, n) with what the spans give, of rows of x and rows (pixels, n) of g."""
+        with self.memory() as m:
+            spans = [m.input(np.array(array, np.intp)).address for array in (sizes, x_at, g_at)]
+            x_, g_, sums_ = m.input(x.ravel()), m.input(g.ravel()), m.inout(sums.ravel())
+            args = (x_.address, x.shape[1], x_step, g_.address, g.shape[1], *sums.shape[:2])
+            self.call("gradient_spans", len(sizes), *spans, g.shape[1], *args, sums_.address)
+        return sums_.array.reshape(sums.shape)
 
     def interleave(self, x, below):
         with self.memory() as m:

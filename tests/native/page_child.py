@@ -82,7 +82,10 @@ def images(k, n):
     yield "pick_all", k.pick, (None, numbers, x, np.zeros(16, np.int32), numbers)
     yield "nonzero_bits", k.nonzero_bits, (x[:64],)
     span, w = np.ones(10, k.dtype), np.ones((3, 5, n), k.dtype)
-    yield "spread_span", k.spread_span, (span, w, np.ones((3, 14, n), k.dtype))
+    yield "spread", k.spread, (span, w, np.ones((3, 14, n), k.dtype))
+    spans, kernel = ([2, 0, 1], [5, 0, 7], [1, 0, 2]), np.ones((3, 5, n), k.dtype)
+    args = *spans, np.ones((4, 11), k.dtype), 1, np.ones((3, n), k.dtype), kernel
+    yield "gradient_spans", k.gradient_spans, args
     yield "copy_rows", k.copy_rows, (np.ones((3, n), k.dtype),)
     yield "copy_rows", partial(k.copy_rows, y_row=n + 3), (np.ones((3, n), k.dtype),)
 

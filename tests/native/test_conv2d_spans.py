@@ -45,8 +45,28 @@ def test_a_span_is_added_to_all_that_see_it(kernels, rng, taps):
             expected = sums.copy()
             for i, s in itertools.product(range(len(x)), range(taps)):
                 expected[:, i + taps - 1 - s] += x[i] * w[:, s]
-            actual = kernels.spread_span(x, w, sums)
+            actual = kernels.spread(x, w, sums)
             assert np.array_equal(actual, expected), f"n={n} rows={rows} times={times}"
+
+
+@pytest.mark.parametrize("kernel", [*itertools.product((1, 2, 5, 7), range(2, 9))])
+def test_gradients_of_spans_are_added_to_those_of_the_kernel(kernels, rng, kernel):
+    """Spans of any size, one after the other, with a step of 1 or 2; the last one ends with x."""
+    kh, taps = kernel
+    for n, step in itertools.product(sorted({1, 2, *kernels.sizes()} - {0}), (1, 2)):
+        width = 4 * step + taps
+        x = rng.integers(-4, 5, (kh + 1, width)).astype(kernels.dtype)
+        g = rng.integers(-4, 5, (7, n)).astype(kernels.dtype)
+        sums = rng.integers(-9, 10, (kh, taps, n)).astype(kernels.dtype)
+        for sizes in ((), (0,), (1,), (3, 0, 2)):
+            x_at = [0, 1, width + 3 * step][: len(sizes)]
+            g_at = [2, 0, 5][: len(sizes)]
+            expected = sums.copy()
+            for size, at, place in zip(sizes, x_at, g_at, strict=True):
+                for i, (r, s) in itertools.product(range(size), np.ndindex(kh, taps)):
+                    expected[r, s] += x.ravel()[at + r * width + i * step + s] * g[place + i]
+            actual = kernels.gradient_spans(sizes, x_at, [n * p for p in g_at], x, step, g, sums)
+            assert np.array_equal(actual, expected), f"n={n} step={step} sizes={sizes}"
 
 
 def test_columns_are_taken_apart(kernels, rng):
