@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-EPOCHS, BATCH, LR, WARM_UP = 3, 100, 0.004, 0.1
+EPOCHS, BATCH, LR, WARM_UP = 3, 100, 0.006, 0.1
 
 
 def network() -> nn.Module:

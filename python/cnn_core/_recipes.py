@@ -179,7 +179,7 @@ MODELS = {
         },
     ),
     "quick_conv_net": Model(
-        "two convolutions, made to be trained in seconds", _quick, _adam(0.004, 100, 3)
+        "two convolutions, made to be trained in seconds", _quick, _adam(0.006, 100, 3)
     ),
     "grokking_conv_net": Model(
         "one convolution, tanh and dropout, as in Grokking Deep Learning",
