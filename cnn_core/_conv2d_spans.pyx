@@ -59,6 +59,11 @@ cdef struct Room:
     int32_t numbers[MOST_AREA]
 
 
+cdef inline Py_ssize_t quotient(Py_ssize_t n, Py_ssize_t stride) noexcept nogil:
+    """n / stride, rounded down, without a division where it is 1 or 2."""
+    return n if stride == 1 else n >> 1 if stride == 2 else n // stride
+
+
 cdef bint takes_spans(const conv_args* a) noexcept nogil:
     return (a.x.channels == 1 and a.groups == 1 and a.sy == a.sx == a.dy == a.dx == 1
             and a.kh <= MOST_SIDE and 2 <= a.kw <= MOST_SIDE)
@@ -196,8 +201,8 @@ cdef inline void write_maxima(const conv_args* a, const Windows* windows, Py_ssi
     for r in range(windows.height):
         row = row_of(room, age + r)
         first, last = min(first, row.first), max(last, row.last)
-    begin = max(first - windows.width + windows.sx, 0) // windows.sx
-    last = min((last + windows.sx - 1) // windows.sx, windows.out_width)
+    begin = quotient(max(first - windows.width + windows.sx, 0), windows.sx)
+    last = min(quotient(last + windows.sx - 1, windows.sx), windows.out_width)
     begin = min(begin, last)
     first = begin * windows.sx
     for r in range(windows.height if a.activation and not is_relu and begin < last else 0):
@@ -226,7 +231,7 @@ cdef inline void finish_row(const conv_args* a, const Windows* windows, Py_ssize
     if windows == NULL:
         write_row(a, y + row * a.y.row, room)
         return
-    at = row // windows.sy
+    at = quotient(row, windows.sy)
     if row - at * windows.sy == windows.height - 1 and at < windows.out_height:
         if which != NULL:
             size = windows.out_width * a.outer
@@ -299,11 +304,6 @@ cdef bint convolve_spans(const conv_args* a, const Windows* windows, Py_ssize_t 
 cdef bint takes_span_gradients(const conv_args* a) noexcept nogil:
     return (a.inner == 1 and a.groups == 1 and a.dx == 1 and 2 <= a.kw <= MOST_SIDE
             and a.sy <= X_ROWS // 2 and (a.kh - 1) * a.dy < X_ROWS // 2)
-
-
-cdef inline Py_ssize_t quotient(Py_ssize_t n, Py_ssize_t stride) noexcept nogil:
-    """n / stride, rounded down, without a division where it is 1 or 2."""
-    return n if stride == 1 else n >> 1 if stride == 2 else n // stride
 
 
 cdef inline Py_ssize_t find_windows(const conv_args* a, Py_ssize_t rows, const Py_ssize_t* first,
