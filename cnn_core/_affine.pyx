@@ -18,7 +18,8 @@ from cnn_core._bounds cimport expect
 from cnn_core._gemm cimport MOST_AHEAD, multiply_add
 from cnn_core._nonzeros cimport multiply_nonzeros
 from cnn_core._parallel cimport Task, kernel_t, new_task
-from cnn_core._simd cimport ACTIVATION_NONE, activate, add, nonzero_rows
+from cnn_core._simd cimport ACTIVATION_NONE, activate, add
+from cnn_core._simd_images cimport nonzero_rows
 from cnn_core._strips cimport group_begin, strip_begin
 from cnn_core._types cimport LINE_BYTES, real
 

@@ -272,13 +272,6 @@ cdef inline Py_ssize_t least_lanes(const real* like) noexcept nogil:
         return f64.least_lanes
 
 
-cdef inline Py_ssize_t nonzero_rows(const real* like) noexcept nogil:
-    if real is float:
-        return f32.nonzero_rows
-    else:
-        return f64.nonzero_rows
-
-
 cdef inline Py_ssize_t max_columns(const real* like) noexcept nogil:
     if real is float:
         return f32.max_columns

@@ -1,4 +1,4 @@
-"""One fused function per entry of the tables that works on images; see _simd.pxd."""
+"""One fused function per entry of the tables that works on images or finds zeros; see _simd.pxd."""
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
@@ -50,6 +50,13 @@ cdef inline uint64_t nonzero_bits(Py_ssize_t n, const real* x) noexcept nogil:
         return f32.nonzero_bits(n, x)
     else:
         return f64.nonzero_bits(n, x)
+
+
+cdef inline Py_ssize_t nonzero_rows(const real* like) noexcept nogil:
+    if real is float:
+        return f32.nonzero_rows
+    else:
+        return f64.nonzero_rows
 
 
 cdef inline Py_ssize_t pick_any(Py_ssize_t m, Py_ssize_t n, const real* a, Py_ssize_t a_row,
