@@ -27,9 +27,9 @@ from cnn_core._conv2d_gradient cimport (
     pack_spread_kernel, padded_columns, panel_columns, plan_rows, reduce_args, reduce_kernel,
     run_columns, spread_args, spread_kernel, spread_size, weight_gradient_kernel,
 )
-from cnn_core._conv2d_spans cimport convolve_spans, takes_spans
 from cnn_core._conv2d_rows cimport conv_rows
 from cnn_core._conv2d_shape cimport CACHE_BYTES, conv_args, kernel_of_channel, packed_group
+from cnn_core._conv2d_spans cimport convolve_spans, takes_spans
 from cnn_core._images cimport MOST_IMAGES, Images, Layout, pixel
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport activate, activate_backward, lanes, max_columns

@@ -17,7 +17,7 @@ from libc.stdint cimport int32_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from cnn_core._conv2d_spans cimport Windows, convolve_spans, takes_spans
+from cnn_core._conv2d_spans cimport BITS, Windows, convolve_spans, takes_spans
 from cnn_core._conv2d_shape cimport conv_args
 from cnn_core._gemm cimport fetch_rows
 from cnn_core._images cimport MOST_IMAGES, fill_nan, pixel
@@ -26,9 +26,6 @@ from cnn_core._simd_images cimport (
     has_window_gradients, interleave, max_windows, nonzero_bits, split, window_gradients,
 )
 from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
-
-cdef enum:
-    BITS = 64    # columns of x, at most, of which zeros are noted
 
 
 cdef struct Room:

@@ -29,9 +29,9 @@ class SparseKernels:
         with self.memory() as m:
             return self.call("nonzero_bits", len(x), m.input(x).address)
 
-    def spread(self, x, w, sums):
+    def spread(self, x, w, sums, count=None):
         """sums (rows, pixels, n) + what x, of whole taps, gives to them, met by w (rows, taps, n);
-        pixels are those that x reaches."""
+        pixels are those that x reaches. count : what the kernel is told of the size of x."""
         (rows, taps, n), pixels = w.shape, sums.shape[1]
         least = self.call("least_lanes")
         step, w_tap = -(-n // least) * least, -(-n // self.lanes) * self.lanes
@@ -43,7 +43,7 @@ class SparseKernels:
             x_, w_ = m.input(x), m.input(weights.ravel())
             buffers = [m.inout(row.ravel()) for row in padded]
             places = m.input(np.array([b.address for b in buffers], np.uint64))
-            args = (len(x), x_.address, taps, rows, n, w_.address)
+            args = (count or len(x), x_.address, taps, rows, n, w_.address)
             self.call("spread", *args, taps * w_tap, w_tap, places.address, step)
         return np.array([b.array.reshape(pixels, step)[:, :n] for b in buffers])
 

@@ -45,8 +45,10 @@ def test_a_span_is_added_to_all_that_see_it(kernels, rng, taps):
             expected = sums.copy()
             for i, s in itertools.product(range(len(x)), range(taps)):
                 expected[:, i + taps - 1 - s] += x[i] * w[:, s]
-            actual = kernels.spread(x, w, sums)
-            assert np.array_equal(actual, expected), f"n={n} rows={rows} times={times}"
+            # Any size is taken for the next whole one.
+            for count in range(max(len(x) - taps + 1, 0), len(x) + 1):
+                actual = kernels.spread(x, w, sums, count)
+                assert np.array_equal(actual, expected), f"n={n} rows={rows} count={count}"
 
 
 @pytest.mark.parametrize("kernel", [*itertools.product((1, 2, 5, 7), range(2, 9))])
@@ -179,6 +181,26 @@ def test_beside_what_pixels_have_seen_stands_f_of_b(kernels, rng, name):
         x[1, 0, rows, columns] = 3
         for filters, padding in ((5, (0, 0, 0, 0)), (16, (1, 2, 2, 1))):
             check_images(kernels, rng, x, filters, (3, 3), padding, name)
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (1, 3), (3, 1)])
+def test_dw_of_spans_is_that_of_all_pixels(kernels, rng, share, stride):
+    """Kernels of all kinds, more rows than are taken at once, more columns than bits, a blank."""
+    cases = ((3, 5), (5, 5), 1), ((1, 2), (7, 3), 2), ((2, 8), (9, 4), 3)
+    for kernel, more, down in cases:
+        for height, width in ((9, 12), (70, 7), (5, 70)):
+            sizes = height + kernel[0] * down, width + kernel[1]
+            x = images(rng, (3, 1, *sizes), SHARES[share], kernels.dtype)
+            x[1] = 0
+            W = np.zeros((30, 1, *kernel), kernels.dtype)
+            options = {"stride": stride, "dilation": (down, 1), "padding": (1, 0, *more)}
+            convolution = Convolution(x.shape, W.shape, kernels.dtype, **options)
+            dout = rng.integers(-3, 4, convolution.y_shape).astype(kernels.dtype)
+            dW, db = convolution.weight_gradient(x, dout, W.shape)
+            _, *expected = reference_images.conv2d_backward(dout, x, W, **options)
+            assert np.array_equal(dW, expected[0]), f"{options} {kernel} {sizes}"
+            assert np.array_equal(db, expected[1])
 
 
 def test_nan_and_infinite_pixels_come_through(kernels, rng):
