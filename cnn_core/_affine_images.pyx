@@ -11,67 +11,32 @@ same pixels in each step.
 Saito, Deep Learning from Scratch, sections 5.6 and 7.5.
 """
 
+from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memset
 
+from cnn_core._affine_images_shape cimport (
+    IMAGES, MOST_COLUMNS, TERMS, images_args, pack_panel,
+)
+from cnn_core._affine_seen cimport (
+    forward_pixel, input_gradient_pixel, pays_at, weight_gradient_pixel,
+)
 from cnn_core._bounds cimport expect
 from cnn_core._gemm cimport MOST_AHEAD, fetch_rows
-from cnn_core._images cimport Images, Layout, pixel
+from cnn_core._images cimport Images, pixel
 from cnn_core._parallel cimport kernel_t, new_task
 from cnn_core._simd cimport (
     ACTIVATION_NONE, activate_backward, lanes, max_columns, multiply_add_taps,
-    multiply_add_tile, transpose,
+    multiply_add_tile,
 )
 from cnn_core._simd_images cimport copy_rows
 from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 
 cdef enum:
-    TERMS = 128          # of a sum at once: a panel of so many rows stays in the nearest cache
-    MOST_COLUMNS = 64    # of a panel, at least max_columns
-    IMAGES = 24          # whose elements stay there until they have gone through f'
     INPUTS = 512         # elements of an image at once: their weights stay in the next cache
-    PIXELS_AHEAD = 2     # whose weights are fetched
+    LEAST_CHANNELS = 16  # terms of a sum that is added to an output
 
 
 MOST_IN_PLACE = TERMS    # columns of W, up to which dx may be y
-
-
-cdef struct images_args:
-    Layout at            # of x, or of dx
-    Layout before        # of the images whose activation dx goes through
-    Py_ssize_t n_images
-    Py_ssize_t n_pixels
-    Py_ssize_t run       # pixels that lie without a gap
-    Py_ssize_t n_out
-    const void* dout
-    const void* images   # x, or f's images, which may be NULL
-    const void* W
-    const void* b        # may be NULL
-    void* gradient       # or the outputs
-    void* sums           # [n_strips - 1, n_images, n_out]: of all strips but the first
-    Py_ssize_t n_strips  # of pixels
-    int activation
-    double slope
-    bint is_float
-
-
-cdef inline void pack_panel(const images_args* a, Py_ssize_t first, Py_ssize_t width,
-                            Py_ssize_t terms, const real* W, real* panel) noexcept nogil:
-    """panel[terms, max_columns]: the transpose of the rows of W for `width` elements of an image
-    from element `first` on, a pixel's channels one after the other."""
-    cdef Py_ssize_t widest = max_columns(W), channels = a.at.channels, p, c, count
-    cdef Py_ssize_t plane = a.n_pixels * a.n_out
-    if width < widest:
-        memset(panel, 0, terms * widest * sizeof(real))
-    while width > 0:
-        p = first // channels
-        c = first - p * channels
-        count = min(width, channels - c)
-        if p + PIXELS_AHEAD < a.n_pixels:
-            fetch_rows(count, terms, W + c * plane + (p + PIXELS_AHEAD) * a.n_out, plane)
-        transpose(count, terms, W + c * plane + p * a.n_out, plane, panel, widest)
-        panel += count
-        first += count
-        width -= count
 
 
 cdef inline void multiply_panel(
@@ -83,6 +48,7 @@ cdef inline void multiply_panel(
     cdef bint last = begin + terms == a.n_out and a.activation != ACTIVATION_NONE
     cdef bint whole = last and begin == 0
     cdef Py_ssize_t n = 0, count, i, row = MOST_COLUMNS if whole else a.at.image
+    cdef Py_ssize_t panel_row = round_up(width, lanes(panel))
     cdef real zeros[MOST_COLUMNS]
     cdef real room[IMAGES * MOST_COLUMNS + LINE_BYTES]
     cdef real* sums = <real*>next_line(room)
@@ -96,7 +62,7 @@ cdef inline void multiply_panel(
         if not whole:
             sums = dx + n * a.at.image
         multiply_add_tile(count, width, terms, dout + n * a.n_out + begin, a.n_out, 1, panel,
-                          max_columns(panel), &zeros[0] if begin == 0 else NULL, sums, row)
+                          panel_row, &zeros[0] if begin == 0 else NULL, sums, row)
         for i in range(count if last else 0):
             activate_backward(a.activation, a.slope, width, y + (n + i) * a.before.image,
                               sums + i * row, dx + (n + i) * a.at.image)
@@ -116,7 +82,7 @@ cdef inline void input_gradient_run(
         width, k = min(widest, size - j), 0
         while k < a.n_out:
             terms = min(<Py_ssize_t>TERMS, a.n_out - k)
-            pack_panel(a, first + j, width, terms, W + k, panel)
+            pack_panel(a, first + j, width, terms, W + k, panel, round_up(width, lanes(W)))
             multiply_panel(a, width, k, terms, dout, panel, y + j if y != NULL else y, dx + j)
             k += terms
         j += width
@@ -158,17 +124,33 @@ cdef inline Py_ssize_t run_from(const images_args* a, Py_ssize_t begin, Py_ssize
     return min(end - begin, a.run - column[0])
 
 
+cdef inline Py_ssize_t common_from(const images_args* a, Py_ssize_t begin,
+                                   Py_ssize_t count) noexcept nogil:
+    """How many of these pixels, from the first on, are taken as all images have them."""
+    cdef Py_ssize_t p
+    for p in range(begin, begin + count if a.seen != NULL else begin):
+        if pays_at(a, p):
+            return p - begin
+    return count
+
+
 cdef inline void input_gradient_range(
     const images_args* a, Py_ssize_t begin, Py_ssize_t end, const real* dout, const real* W,
     const real* y, real* dx,
 ) noexcept nogil:
     cdef Py_ssize_t row, column, count
+    cdef const real* values = y
+    cdef real* to
     while begin < end:
-        count = run_from(a, begin, end, &row, &column)
-        input_gradient_run(a, begin * a.at.channels, count * a.at.channels, dout, W,
-                           pixel(y, &a.before, 0, row, column) if y != NULL else y,
-                           <real*>pixel(dx, &a.at, 0, row, column))
-        begin += count
+        count = common_from(a, begin, run_from(a, begin, end, &row, &column))
+        to = <real*>pixel(dx, &a.at, 0, row, column)
+        if y != NULL:
+            values = pixel(y, &a.before, 0, row, column)
+        if count > 0:
+            input_gradient_run(a, begin * a.at.channels, count * a.at.channels, dout, W, values, to)
+        else:
+            input_gradient_pixel(a, begin, dout, W, values, to)
+        begin += max(count, 1)
 
 
 cdef inline void weight_gradient_range(
@@ -177,9 +159,12 @@ cdef inline void weight_gradient_range(
 ) noexcept nogil:
     cdef Py_ssize_t row, column, count
     while begin < end:
-        count = run_from(a, begin, end, &row, &column)
-        weight_gradient_run(a, begin, count, dout, pixel(x, &a.at, 0, row, column), dW)
-        begin += count
+        count = common_from(a, begin, run_from(a, begin, end, &row, &column))
+        if count > 0:
+            weight_gradient_run(a, begin, count, dout, pixel(x, &a.at, 0, row, column), dW)
+        else:
+            weight_gradient_pixel(a, begin, dout, pixel(x, &a.at, 0, row, column), dW)
+        begin += max(count, 1)
 
 
 cdef inline Py_ssize_t taps_of(Py_ssize_t terms, Py_ssize_t line) noexcept nogil:
@@ -254,7 +239,11 @@ cdef inline void forward_strip(const images_args* a, Py_ssize_t strip, const rea
         else:
             memcpy(out + i * a.n_out, b, a.n_out * sizeof(real))
     while begin < end:
-        count = min(run_from(a, begin, end, &row, &column), most)
+        count = common_from(a, begin, min(run_from(a, begin, end, &row, &column), most))
+        if count == 0:
+            forward_pixel(a, begin, pixel(x, &a.at, 0, row, column), W, out)
+            begin += 1
+            continue
         c = 0
         while c < a.at.channels:    # several pixels, or one with several parts of its channels
             forward_run(a, begin, count, c, min(channels, a.at.channels - c),
@@ -327,10 +316,26 @@ cdef object pixels_task(kernel_t kernel, images_args* args, tuple arrays):
                     max(INPUTS // args.at.channels, 1), work, arrays)
 
 
+def shares(Py_ssize_t channels, Py_ssize_t n_out, bint is_float):
+    """Whether the tasks below take `seen` for images with so many channels, and it pays."""
+    cdef Py_ssize_t vector = lanes(<float*>NULL) if is_float else lanes(<double*>NULL)
+    return (n_out <= TERMS and channels >= LEAST_CHANNELS
+            and 4 * channels >= 3 * round_up(channels, vector))
+
+
+cdef note_seen(images_args* args, uint8_t[:, ::1] seen):
+    if seen is not None:
+        expect(seen.shape[0] == args.n_images and seen.shape[1] == args.n_pixels
+               and args.n_out <= TERMS, "seen")
+        args.seen = &seen[0, 0]
+
+
 def forward_strips(Images x, const real[:, ::1] W, const real[::1] b, real[:, ::1] out,
-                   real[:, :, ::1] sums):
+                   real[:, :, ::1] sums, uint8_t[:, ::1] seen=None):
     """Task over strips of pixels: their products. The first begins with b, which may be None, and
     goes to `out`, the others to sums[n_strips - 1, N, O], which `_affine.add_strips_of` adds.
+
+    seen : [N, P], not 0 where x[n, p] is not what all others with 0 have at this pixel, too.
     """
     cdef images_args args = gradient_args(x, out, W.shape[0], W.shape[1])
     args.n_strips = sums.shape[0] + 1
@@ -343,15 +348,19 @@ def forward_strips(Images x, const real[:, ::1] W, const real[::1] b, real[:, ::
     args.gradient, args.sums = &out[0, 0], NULL
     if args.n_strips > 1:
         args.sums = &sums[0, 0, 0]
+    note_seen(&args, seen)
     cdef double work = <double>W.shape[0] * W.shape[1] * x.n / args.n_strips
     return new_task(forward_kernel, &args, sizeof(args), args.n_strips, 1, 1, work,
-                    (x, W.base, None if b is None else b.base, out.base, sums.base))
+                    (x, W.base, None if b is None else b.base, out.base, sums.base,
+                     None if seen is None else seen.base))
 
 
 def input_gradient(const real[:, ::1] dout, const real[:, ::1] W, Images dx, Images y=None,
-                   int activation=ACTIVATION_NONE, double slope=0.0):
+                   int activation=ACTIVATION_NONE, double slope=0.0, uint8_t[:, ::1] seen=None):
     """Task over pixels: dx = (dout W^T) f'(y), the rows of W in the order of NCHW. dx may be y
     where W has no more columns than MOST_IN_PLACE.
+
+    seen : of y as above: of dx of those with 0 at a pixel only the sum is right.
     """
     cdef images_args args = gradient_args(dx, dout, W.shape[0], W.shape[1])
     expect(activation == ACTIVATION_NONE if y is None
@@ -364,12 +373,17 @@ def input_gradient(const real[:, ::1] dout, const real[:, ::1] W, Images dx, Ima
         args.activation, args.slope = activation, slope
         if not without_gaps(y):
             args.run = dx.width
-    return pixels_task(input_gradient_kernel, &args, (dout.base, W.base, dx, y))
+    note_seen(&args, seen)
+    return pixels_task(input_gradient_kernel, &args,
+                       (dout.base, W.base, dx, y, None if seen is None else seen.base))
 
 
-def weight_gradient(Images x, const real[:, ::1] dout, real[:, ::1] dW):
-    """Task over pixels: dW = x^T dout, the rows of dW in the order of NCHW."""
+def weight_gradient(Images x, const real[:, ::1] dout, real[:, ::1] dW,
+                    uint8_t[:, ::1] seen=None):
+    """Task over pixels: dW = x^T dout, the rows of dW in the order of NCHW. seen : as above."""
     cdef images_args args = gradient_args(x, dout, dW.shape[0], dW.shape[1])
     args.images = x.data
     args.gradient = &dW[0, 0]
-    return pixels_task(weight_gradient_kernel, &args, (x, dout.base, dW.base))
+    note_seen(&args, seen)
+    return pixels_task(weight_gradient_kernel, &args,
+                       (x, dout.base, dW.base, None if seen is None else seen.base))

@@ -1,6 +1,6 @@
 """Maxima of a convolution of one channel, for the other modules of convolutions."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 
 from cnn_core._conv2d_spans cimport Windows
 from cnn_core._conv2d_shape cimport conv_args
@@ -26,12 +26,6 @@ cdef void forward_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noe
 
 cdef bint takes_windows(const conv_args* a, const Windows* windows, const real* like) noexcept nogil
 
-cdef void find_seen(
-    Py_ssize_t out_height, Py_ssize_t out_width, Py_ssize_t sy, Py_ssize_t sx, Py_ssize_t rows,
-    Py_ssize_t columns, const real* x, Py_ssize_t x_row, const int32_t* places,
-    uint64_t* nonzeros, int32_t* seen,
-) noexcept nogil
-
 cdef bint takes_window_gradients(
     const conv_args* a, Py_ssize_t area, Py_ssize_t columns, Py_ssize_t sy, Py_ssize_t sx,
     const real* like,
@@ -41,7 +35,7 @@ cdef Py_ssize_t window_gradients_room(const conv_args* a, Py_ssize_t height, Py_
                                       const real* like) noexcept nogil
 
 cdef void window_gradients_image(
-    const conv_args* a, Py_ssize_t n_windows, const int32_t* seen, const real* x,
-    Py_ssize_t height, Py_ssize_t width, const real* dy, const uint8_t* which, real* sums,
-    real* room, int32_t* windows, int32_t* at,
+    const conv_args* a, Py_ssize_t n_windows, const int32_t* places, const uint8_t* seen,
+    const real* x, Py_ssize_t height, Py_ssize_t width, const real* dy, const uint8_t* which,
+    real* sums, real* room, int32_t* windows, int32_t* at,
 ) noexcept nogil

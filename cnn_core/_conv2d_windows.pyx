@@ -13,17 +13,17 @@ of its sums, to the last bit.
 Saito, Deep Learning from Scratch, sections 7.2 and 7.3.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from cnn_core._conv2d_spans cimport BITS, Windows, convolve_spans, takes_spans
+from cnn_core._conv2d_spans cimport Windows, convolve_spans, takes_spans
 from cnn_core._conv2d_shape cimport conv_args
 from cnn_core._gemm cimport fetch_rows
 from cnn_core._images cimport MOST_IMAGES, fill_nan, pixel
 from cnn_core._simd cimport ACTIVATION_NONE, ACTIVATION_RELU, lanes, least_lanes, transpose
 from cnn_core._simd_images cimport (
-    has_window_gradients, interleave, max_windows, nonzero_bits, split, window_gradients,
+    has_window_gradients, interleave, max_windows, split, window_gradients,
 )
 from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 
@@ -152,31 +152,6 @@ cdef void forward_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noe
 # ------------------------------------------------------------------------------ the gradient of W
 
 
-cdef void find_seen(
-    Py_ssize_t out_height, Py_ssize_t out_width, Py_ssize_t sy, Py_ssize_t sx, Py_ssize_t rows,
-    Py_ssize_t columns, const real* x, Py_ssize_t x_row, const int32_t* places,
-    uint64_t* nonzeros, int32_t* seen,
-) noexcept nogil:
-    """seen[w] = places[w], or -1 of windows that have seen nothing but zeros, of rows x columns
-    pixels of one channel each, sy and sx apart; all have seen something if x is wider than BITS.
-
-    nonzeros : room for a number per row of x.
-    """
-    cdef Py_ssize_t y, oy, ox, w = 0, width = (out_width - 1) * sx + columns
-    cdef uint64_t bits, window = ~<uint64_t>0 >> (BITS - min(columns, <Py_ssize_t>BITS))
-    if width > BITS:
-        return
-    for y in range((out_height - 1) * sy + rows):
-        nonzeros[y] = nonzero_bits(width, x + y * x_row)
-    for oy in range(out_height):
-        bits = 0
-        for y in range(oy * sy, oy * sy + rows):
-            bits |= nonzeros[y]
-        for ox in range(out_width):
-            seen[w] = places[w] if bits >> (ox * sx) & window else -1
-            w += 1
-
-
 cdef bint takes_window_gradients(
     const conv_args* a, Py_ssize_t area, Py_ssize_t columns, Py_ssize_t sy, Py_ssize_t sx,
     const real* like,
@@ -194,22 +169,23 @@ cdef Py_ssize_t window_gradients_room(const conv_args* a, Py_ssize_t height, Py_
 
 
 cdef void window_gradients_image(
-    const conv_args* a, Py_ssize_t n_windows, const int32_t* seen, const real* x,
-    Py_ssize_t height, Py_ssize_t width, const real* dy, const uint8_t* which, real* sums,
-    real* room, int32_t* windows, int32_t* at,
+    const conv_args* a, Py_ssize_t n_windows, const int32_t* places, const uint8_t* seen,
+    const real* x, Py_ssize_t height, Py_ssize_t width, const real* dy, const uint8_t* which,
+    real* sums, real* room, int32_t* windows, int32_t* at,
 ) noexcept nogil:
     """sums[f, r, s] += sum over windows w of dy[w, f] x[pixel which[w, f] of w][r, s]
 
     The filters are in the lanes, of each of which a window has another pixel. Of the pixels of
     neighbouring rows, side by side, it is one of 4 that follow each other.
-    seen[w] : the first pixel of a window in x[height, width], or -1 where it has seen only zeros.
+    places[w], seen[w] : the first pixel of a window in x[height, width], and whether it has seen
+        anything but zeros.
     windows, at : room for numbers of windows.
     """
     cdef Py_ssize_t w, count = 0, y, taps = a.kh * a.kw, step = round_up(a.outer, lanes(x))
     cdef real* tap_sums = room + 2 * height * width + lanes(x)
     for w in range(n_windows):
-        windows[count], at[count] = <int32_t>w, 2 * seen[w]
-        count += seen[w] >= 0
+        windows[count], at[count] = <int32_t>w, 2 * places[w]
+        count += seen[w] != 0
     for y in range(height - 1):
         interleave(width, x + y * a.x.row, x + (y + 1) * a.x.row, room + 2 * y * width)
     transpose(a.outer, taps, sums, taps, tap_sums, step)

@@ -99,6 +99,8 @@ cdef extern from "simd/simd.h" nogil:
                             Py_ssize_t) noexcept nogil
         void (*copy_rows)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*,
                           Py_ssize_t) noexcept nogil
+        void (*move_rows)(int, Py_ssize_t, Py_ssize_t, const float*, const int32_t*,
+                          Py_ssize_t, float*, const int32_t*, Py_ssize_t, int) noexcept nogil
         void (*winograd_input)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t,
                                Py_ssize_t, float*, Py_ssize_t) noexcept nogil
         void (*winograd_output)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const float*,
@@ -212,6 +214,8 @@ cdef extern from "simd/simd.h" nogil:
                             Py_ssize_t) noexcept nogil
         void (*copy_rows)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*,
                           Py_ssize_t) noexcept nogil
+        void (*move_rows)(int, Py_ssize_t, Py_ssize_t, const double*, const int32_t*,
+                          Py_ssize_t, double*, const int32_t*, Py_ssize_t, int) noexcept nogil
         void (*winograd_input)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t,
                                Py_ssize_t, double*, Py_ssize_t) noexcept nogil
         void (*winograd_output)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, const double*,

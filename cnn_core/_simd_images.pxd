@@ -153,6 +153,16 @@ cdef inline void copy_rows(Py_ssize_t m, Py_ssize_t n, const real* x, Py_ssize_t
         f64.copy_rows(m, n, x, x_row, y, y_row)
 
 
+cdef inline void move_rows(
+    bint add, Py_ssize_t m, Py_ssize_t n, const real* x, const int32_t* x_at, Py_ssize_t x_row,
+    real* y, const int32_t* y_at, Py_ssize_t y_row, bint fetches,
+) noexcept nogil:
+    if real is float:
+        f32.move_rows(add, m, n, x, x_at, x_row, y, y_at, y_row, fetches)
+    else:
+        f64.move_rows(add, m, n, x, x_at, x_row, y, y_at, y_row, fetches)
+
+
 cdef inline void dropout_row(
     Py_ssize_t n, const uint32_t* key, const uint32_t* stream, uint32_t threshold, double scale,
     const real* x, real* y, uint64_t* mask,

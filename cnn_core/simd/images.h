@@ -63,6 +63,40 @@ static void NAME(copy_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x
         FOR_VECTORS(n) NAME(store_n)(y + i, left_y - i, NAME(load_n)(x + i, left, 0));
 }
 
+/* One after the other: rows may go to the same place. */
+#define MOVED_PARAMETERS                                                                          \
+    ptrdiff_t m, ptrdiff_t n, const REAL *x, const int32_t *x_at, ptrdiff_t x_row, REAL *y,       \
+        const int32_t *y_at, ptrdiff_t y_row, int fetches
+#define DEFINE_MOVED(VECTORS, OP, OLD)                                                            \
+    static void NAME(OP##_rows_##VECTORS)(MOVED_PARAMETERS) {                                     \
+        const ptrdiff_t at_last = (VECTORS - 1) * LANES, last = n - at_last;                      \
+        for (ptrdiff_t k = 0; k < m; k++) {                                                       \
+            const REAL *from = x + x_at[k] * x_row;                                               \
+            REAL *to = y + y_at[k] * y_row;                                                       \
+            if (fetches)                                                                          \
+                UNROLL for (ptrdiff_t i = 0; i <= at_last; i += LANES)                            \
+                    __builtin_prefetch(from + n + i);                                             \
+            UNROLL for (ptrdiff_t i = 0; i < at_last; i += LANES)                                 \
+                NAME(store)(to + i, OLD(load, to + i) NAME(load)(from + i));                      \
+            NAME(store_n)(to + at_last, last, OLD(load_n, to + at_last, last, 0)                  \
+                          NAME(load_n)(from + at_last, last, 0));                                 \
+        }                                                                                         \
+    }
+#define WITHOUT_OLD(...)
+#define WITH_OLD(LOAD, ...) NAME(LOAD)(__VA_ARGS__) +
+UP_TO_8(DEFINE_MOVED, copy, WITHOUT_OLD)
+UP_TO_8(DEFINE_MOVED, add, WITH_OLD)
+#define MOVED_CASE(VECTORS, OP)                                                                   \
+    case VECTORS: NAME(OP##_rows_##VECTORS)(m, width, x + j, x_at, x_row, y + j, y_at, y_row, fetches); break;
+static void NAME(move_rows)(int add, MOVED_PARAMETERS) {
+    for (ptrdiff_t j = 0, width; j < n; j += width) {
+        width = n - j < 8 * LANES ? n - j : 8 * LANES;
+        const ptrdiff_t vectors = (width + LANES - 1) / LANES;
+        if (add) switch (vectors) { UP_TO_8(MOVED_CASE, add) }
+        else switch (vectors) { UP_TO_8(MOVED_CASE, copy) }
+    }
+}
+
 /* LARGER: the lanes in which v takes the place of `most`: it is larger, or the first NaN. */
 #if VECTOR_BYTES == 64
 #if REAL_IS_FLOAT

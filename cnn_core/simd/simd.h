@@ -206,6 +206,10 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
      * in its last vector is 0, or the next row. */                                               \
     void (*copy_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y,          \
                       ptrdiff_t y_row);                                                           \
+    /* y[y_at[i] y_row + j] = x[x_at[i] x_row + j], or += where `add`, j < n, for i = 0, 1 .. m - 1. */ \
+    void (*move_rows)(int add, ptrdiff_t m, ptrdiff_t n, const REAL *x, const int32_t *x_at,      \
+                      ptrdiff_t x_row, REAL *y, const int32_t *y_at, ptrdiff_t y_row,             \
+                      int fetches);                                                               \
     /* row[p row_step + j] += sum over s < taps of products[q x_row + s n + j], j < n, for the    \
      * window q < windows with q step + s = p, if there is one; p < pixels. */                    \
     void (*fold_row)(ptrdiff_t pixels, ptrdiff_t windows, ptrdiff_t taps, ptrdiff_t n,            \

@@ -5,11 +5,13 @@ from cnn_core._images import Images
 from cnn_core._parallel import Task
 
 _Real = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+_Seen = npt.NDArray[np.uint8]
 
 MOST_IN_PLACE: int
 
+def shares(channels: int, n_out: int, is_float: bool) -> bool: ...
 def forward_strips(
-    x: Images, W: _Real, b: _Real | None, out: _Real, sums: _Real
+    x: Images, W: _Real, b: _Real | None, out: _Real, sums: _Real, seen: _Seen | None = ...
 ) -> Task: ...
 def input_gradient(
     dout: _Real,
@@ -18,5 +20,6 @@ def input_gradient(
     y: Images | None = ...,
     activation: int = ...,
     slope: float = ...,
+    seen: _Seen | None = ...,
 ) -> Task: ...
-def weight_gradient(x: Images, dout: _Real, dW: _Real) -> Task: ...
+def weight_gradient(x: Images, dout: _Real, dW: _Real, seen: _Seen | None = ...) -> Task: ...

@@ -40,6 +40,8 @@ class ConvBlock(Block):
     pooled: Any = None
     #: the pool, where the gradient comes from its outputs
     pool: PoolBlock | None = None
+    #: whether each of its windows has seen anything but zeros, [N, P], where that is wanted
+    seen: npt.NDArray[np.uint8] | None = None
 
     def __init__(
         self, layer: Conv2D, input_shape: Shape, sample_shape: Shape, activation: Layer | None
@@ -80,7 +82,12 @@ class ConvBlock(Block):
         packed, pack = self.packed(False)
         options = self.layer.params["b"], self.y, self.code, self.slope, self.by_rows
         task = self.convolution.forward(self.x, packed, *options)
-        return Parts(packing=[pack], rows=[[[task]] if self.by_rows else task])
+        return Parts(packing=[pack], rows=[[[task]] if self.by_rows else task]) + self.finding()
+
+    def finding(self) -> Parts:
+        if self.seen is None:
+            return Parts()
+        return Parts(rows=[self.pooled.find_seen(self.x, self.seen)])
 
     def forward_with(self, behind: Block, *rows: Array) -> Parts | None:
         """rows : of x and, if not 0, the address of those that are read in their place, where x
@@ -96,10 +103,11 @@ class ConvBlock(Block):
         x, b = self.x, self.layer.params["b"]
         if self.pooled.takes_forward:
             options = packed, b, behind.y, behind.numbers(), self.code, self.slope, *rows
-            return Parts(packing=[pack], rows=[self.pooled.forward(x, *options)])
+            task = self.pooled.forward(x, *options)
+            return Parts(packing=[pack], rows=[task]) + self.finding()
         # The maximum of what a ReLU lets pass is the ReLU of the maximum.
         task = self.convolution.forward(x, packed, b, self.y, 0, 0.0)
-        return Parts(packing=[pack], rows=[task]) + behind.forward(relu=True)
+        return Parts(packing=[pack], rows=[task]) + self.finding() + behind.forward(relu=True)
 
     def backward(self, previous: Block | None) -> Parts:
         _, n_sums, size = self.convolution.sums(len(self.x))
@@ -123,7 +131,7 @@ class ConvBlock(Block):
         """The same from the gradient by the outputs of the pool behind."""
         W, grads, gradients = self.layer.params["W"], self.layer.grads, self.pooled
         parts = Parts(
-            rows=[gradients.weight_gradient(self.x, pool.dy, pool.which, partial)],
+            rows=[gradients.weight_gradient(self.x, pool.dy, pool.which, partial, self.seen)],
             reduce=[[self.convolution.reduce(partial, grads["W"], grads["b"], True)]],
         )
         if self.dx is not None:
@@ -266,6 +274,8 @@ class ImagesAffineBlock(AffineBlock):
     """
 
     takes = "images"
+    #: see ConvBlock.seen
+    seen: npt.NDArray[np.uint8] | None = None
 
     @classmethod
     def suits(cls, block: Block | None, shape: Shape, n: int) -> bool:
@@ -281,9 +291,18 @@ class ImagesAffineBlock(AffineBlock):
         while n_strips > 1 and self.y.size * n_strips > MOST_SUMS:
             n_strips //= 2
         sums = _memory.empty((n_strips - 1, *self.y.shape), self.y.dtype)
-        products = ops.native.affine_images.forward_strips(self.x, W, b, self.y, sums)
+        options = self.x, W, b, self.y, sums, self.seen
+        products = ops.native.affine_images.forward_strips(*options)
         total = ops.native.affine.add_strips_of(sums, self.y, self.code, self.slope)
         return Parts(rows=[[[products]], total])
+
+    def share(self, block: ConvBlock) -> None:
+        """Compute once what all images have in common where they have seen nothing, given the
+        first layer, whose pool is before this one: for its gradients the sum of theirs does."""
+        x, n_out = self.x, self.layer.params["W"].shape[1]
+        shares = ops.native.affine_images.shares(x.channels, n_out, x.dtype == np.float32)
+        if shares and block.x.channels == 1:
+            block.seen = self.seen = np.zeros((len(x), x.height * x.width), np.uint8)
 
     def overwrites(self, previous: Block | None) -> bool:
         """Whether dx may take the place of x, which nobody reads behind this lane."""
@@ -294,10 +313,10 @@ class ImagesAffineBlock(AffineBlock):
 
     def backward(self, previous: Block | None) -> Parts:
         affine, W, grads = ops.native.affine_images, self.layer.params["W"], self.layer.grads
-        lane: Lane = [affine.weight_gradient(self.x, self.dy, grads["W"])]
+        lane: Lane = [affine.weight_gradient(self.x, self.dy, grads["W"], self.seen)]
         db: Lane = [ops.native.affine_gradient.bias_gradient(self.dy, grads["b"])]
         if self.dx is not None:
-            options = activation_of(previous)
+            options = *activation_of(previous), self.seen
             lane.append(affine.input_gradient(self.dy, W, self.dx, *options))
         finished = [Finished(grads["W"], lane, planes=self.x.channels), Finished(grads["b"], db)]
         return Parts(rows=[[lane, db]], finished=finished)

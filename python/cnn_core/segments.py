@@ -102,6 +102,10 @@ class NativeSegment:
                 border = self.blocks[index - 1].dy_border if index else NO_BORDER
                 block.dx = dy = block.input_gradient(border)
         self.dx = self.blocks[0].dx
+        match [b for b in self.blocks[self.lowest :] if not isinstance(b, FlattenBlock)]:
+            case [ConvBlock() as first, PoolBlock(joined=True), ImagesAffineBlock() as dense, *_]:
+                if first.dx is None:
+                    dense.share(first)
 
     @property
     def dense(self) -> AffineBlock | None:

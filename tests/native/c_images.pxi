@@ -80,6 +80,16 @@ def copy_rows(bint single, Py_ssize_t m, Py_ssize_t n, address x, Py_ssize_t x_r
         f64.copy_rows(m, n, <double*>x, x_row, <double*>y, y_row)
 
 
+def move_rows(bint single, bint add, Py_ssize_t m, Py_ssize_t n, address x, address x_at,
+              Py_ssize_t x_row, address y, address y_at, Py_ssize_t y_row, bint fetches):
+    if single:
+        f32.move_rows(add, m, n, <float*>x, <int32_t*>x_at, x_row, <float*>y, <int32_t*>y_at,
+                      y_row, fetches)
+    else:
+        f64.move_rows(add, m, n, <double*>x, <int32_t*>x_at, x_row, <double*>y, <int32_t*>y_at,
+                      y_row, fetches)
+
+
 def least_lanes(bint single):
     return f32.least_lanes if single else f64.least_lanes
 

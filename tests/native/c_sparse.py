@@ -94,6 +94,15 @@ class SparseKernels:
             self.call("copy_rows", *x.shape, x_.address, x_.row, y.address, y_row)
         return y.array.reshape(len(x), y_row)
 
+    def move_rows(self, x, x_at, y, y_at, *, add=False, fetches=False, gap=0):
+        """y with rows y_at[i] = or += x[x_at[i]]."""
+        with self.memory() as m:
+            x_, y_ = m.input(x, gap), m.inout(y, 2 * gap)
+            places = [m.input(np.array(at, np.int32)).address for at in (x_at, y_at)]
+            args = (x_.address, places[0], x_.row, y_.address, places[1], y_.row, fetches)
+            self.call("move_rows", add, len(x_at), x.shape[1], *args)
+        return y_.array
+
     def pick_any(self, x, *, gap=0):
         room = x.shape[1] + self.lanes
         with self.memory() as m:

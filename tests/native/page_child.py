@@ -88,6 +88,9 @@ def images(k, n):
     yield "gradient_spans", k.gradient_spans, args
     yield "copy_rows", k.copy_rows, (np.ones((3, n), k.dtype),)
     yield "copy_rows", partial(k.copy_rows, y_row=n + 3), (np.ones((3, n), k.dtype),)
+    for options in ({}, {"add": True}, {"fetches": True}):
+        rows = np.ones((3, n), k.dtype)
+        yield "move_rows", partial(k.move_rows, **options), (rows, [2, 0, 2], rows, [1, 2, 2])
 
 
 def matrices(k, n):

@@ -128,6 +128,19 @@ def test_rows_are_copied_together(kernels, rng):
             assert same_bits(y[:, :n], x) and (y[:, whole:] == 7).all(), f"m={m} n={n}"
 
 
+def test_rows_move_one_after_the_other(kernels, rng):
+    """Some twice, some to the same place."""
+    for n in kernels.sizes():
+        x, y = (random_array(rng, (6, n), kernels.dtype) for _ in range(2))
+        for x_at, y_at in (([], []), ([3], [0]), ([5, 0, 5, 2, 1], [4, 1, 2, 4, 0])):
+            for add, fetches, gap in itertools.product((False, True), (False, True), (0, 5)):
+                expected = y.copy()
+                for i, j in zip(x_at, y_at, strict=True):
+                    expected[j] = expected[j] + x[i] if add else x[i]
+                options = {"add": add, "fetches": fetches, "gap": gap}
+                assert same_bits(kernels.move_rows(x, x_at, y, y_at, **options), expected), n
+
+
 def check(kernels, rng, sizes, filters, kernel, padding, share, name="none", n=2):
     """By images and by rows, amid wider borders, against the sum of all terms."""
     x = images(rng, (n, 1, *sizes), share, kernels.dtype)

@@ -95,9 +95,9 @@ class Watch(cc.Callback):
         assert all(np.isfinite(grad).all() for grad in trainer.network.grads.values())
 
 
-@pytest.mark.parametrize("units", [7, 130])
+@pytest.mark.parametrize(("units", "empty"), [(7, False), (7, True), (130, False)])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_what_nobody_looks_at_changes_no_bit(monkeypatch, optimizer, units):
+def test_what_nobody_looks_at_changes_no_bit(monkeypatch, optimizer, units, empty):
     """Gradients that take the place of outputs, or a few places per thread in turns."""
     monkeypatch.setattr(parts, "NEAR_BYTES", 0)
     results = []
@@ -112,6 +112,7 @@ def test_what_nobody_looks_at_changes_no_bit(monkeypatch, optimizer, units):
         assert block.overwrites(pool) == (units == 7), "else this looks at nothing"
         trainer = cc.Trainer(net, OPTIMIZERS[optimizer](), callbacks=callbacks)
         x, t = make_batch(net, 45, "sum_squared_error")
+        x[:, :, : 10 * empty] = 0
         trainer.optimizer.lr *= 0.01  # no ReLU is to die
         history = trainer.fit(x, t, epochs=3, batch_size=15, verbose=False)
         results.append((net.flat_params.copy(), np.array(history["loss"])))
@@ -137,6 +138,76 @@ def test_bits_do_not_depend_on_the_number_of_threads(threads):
     finally:
         cc.set_num_threads(before)
     assert results[0][0] == results[1][0] and same_bits(results[0][1], results[1][1])
+
+
+def digits(net, n):
+    """A batch of images that are mostly empty."""
+    x, t = make_batch(net, n, "sum_squared_error")
+    x[:, :, :, :6] = x[:, :, 11:] = 0
+    x[::3, :, 4:] = 0
+    return x, t
+
+
+def digits_net(*, activation="relu", weights=None, between=(), units=7, dtype="float64"):
+    layers = [cc.Conv2D(30, 5, weights=weights or cc.HeNormal(), biases=cc.Uniform(-0.5, 0.5))]
+    layers += [cc.models.activation_layer(activation), cc.MaxPool2D(2), *between, cc.Flatten()]
+    layers += [cc.Affine(units, cc.Normal(0.05)), cc.ReLU(), cc.Affine(7)]
+    return cc.Sequential(layers, input_shape=(1, 17, 17), loss=cc.SumSquaredError(), dtype=dtype)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "leaky_relu"])
+@pytest.mark.parametrize("weights", [cc.HeNormal(), cc.Zeros()])
+def test_what_empty_windows_share_changes_nothing(monkeypatch, activation, weights):
+    """With weights of 0 all windows hold the same, but only empty ones need no gradient apart."""
+    results = []
+    for shares in (True, False):
+        if not shares:
+            monkeypatch.setattr(ImagesAffineBlock, "share", lambda *_: None)
+        net = digits_net(activation=activation, weights=weights)
+        (block,) = found(net, 25)
+        assert (block.seen is not None) == shares
+        x, t = digits(net, 25)
+        gradient = net.gradient(x, t)
+        if shares:
+            plan = net.plan(25, "rows", True, True)
+            plan.x[...], plan.target[...] = x, t
+            plan.gradient()
+            assert 0.3 < found(net, 25)[0].seen.mean() < 0.7
+        trainer = cc.Trainer(net, cc.SGD(0.001))
+        losses = [trainer.step(x, t) for _ in range(3)]
+        results.append((losses, net.flat_params.copy(), *gradient.values()))
+    for one, other in zip(*results, strict=True):
+        assert np.allclose(one, other, rtol=1e-9, atol=1e-10 * np.abs(other).max())
+    assert np.abs(results[0][2]).max() > 0
+
+
+def test_the_numerical_gradient_of_mostly_empty_images():
+    net = digits_net(activation="tanh", units=3)
+    x, t = digits(net, 5)
+    assert found(net, 5)[0].seen is not None
+    result, expected = net.numerical_gradient(x, t), net.gradient(x, t)
+    for name, value in expected.items():
+        far = np.abs(result[name] - value) > 1e-6
+        assert far.mean() <= 0.02 * (name == "W1"), "but for another pixel as the maximum"
+
+
+def test_where_nothing_is_shared():
+    """More than one channel, layers between, few filters, a layer before with parameters."""
+    assert found(digits_net(), 25)[0].seen is not None
+    for first, size in (
+        ([], (2, 17, 17)),
+        ([cc.BatchNorm()], (1, 17, 17)),
+        ([cc.Conv2D(1, 2)], (1, 18, 18)),
+        ([cc.MaxPool2D(2)], (1, 34, 34)),
+    ):
+        layers = [*first, cc.Conv2D(30, 5), cc.ReLU(), cc.MaxPool2D(2), cc.Flatten(), cc.Affine(3)]
+        net = cc.Sequential(layers, input_shape=size, loss=cc.SumSquaredError())
+        shares = bool(first) and isinstance(first[0], cc.MaxPool2D)
+        assert (found(net, 25)[0].seen is not None) == shares, first
+    for between in ([cc.BatchNorm()], [cc.Tanh()], [cc.Dropout(0.5)]):
+        for block in found(digits_net(between=between), 25):
+            assert block.seen is None, between
+    assert found(digits_net(units=129), 25)[0].seen is None
 
 
 def test_the_numerical_gradient_starts_from_its_inputs():

@@ -1,0 +1,13 @@
+"""The affine map behind images of which many pixels are alike, for _affine_images.pyx."""
+
+from cnn_core._affine_images_shape cimport images_args
+from cnn_core._types cimport real
+
+
+cdef bint pays_at(const images_args* a, Py_ssize_t p) noexcept nogil
+cdef void forward_pixel(const images_args* a, Py_ssize_t p, const real* x, const real* W,
+                        real* out) noexcept nogil
+cdef void input_gradient_pixel(const images_args* a, Py_ssize_t p, const real* dout, const real* W,
+                               const real* y, real* dx) noexcept nogil
+cdef void weight_gradient_pixel(const images_args* a, Py_ssize_t p, const real* dout,
+                                const real* x, real* dW) noexcept nogil

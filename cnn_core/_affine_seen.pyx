@@ -1,0 +1,256 @@
+"""The affine map behind images, at pixels where many images have seen nothing, and its gradients.
+
+What such images hold at a pixel is the same for all of them, x0[p]. They share a row:
+
+    out[n, o]       += sum over c of x0[p, c] W[c P + p, o]           for all of them the same sum
+    dW[c P + p, o]   = sum over the others of x[n, p, c] dout[n, o] + x0[p, c] d0[o]
+    d0[o]            = sum over them of dout[n, o]
+    sum of dx[n, p]  = (sum over o of d0[o] W[c P + p, o]) f'(x0[p, c])
+
+Who reads dx takes no more of them than this sum: it is written for one of them, 0 for the others.
+Rows that are used are gathered before they are multiplied.
+"""
+
+from libc.stdint cimport int32_t, uint8_t
+from libc.string cimport memcpy, memset
+
+from cnn_core._affine_images_shape cimport (
+    IMAGES, MOST_COLUMNS, TERMS, images_args, pack_panel,
+)
+from cnn_core._gemm cimport fetch_rows
+from cnn_core._simd cimport (
+    ACTIVATION_NONE, activate_backward, lanes, max_columns, multiply_add_tile, multiply_sparse_row,
+)
+from cnn_core._simd_images cimport copy_rows, move_rows
+from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
+
+cdef enum:
+    LEAST_SHARE = 5    # one image in so many, that has seen nothing, pays
+    CHANNELS = 64      # at once, a multiple of any vector's lanes
+
+cdef int32_t ORDER[TERMS]    # 0, 1, 2, ...
+cdef int32_t SAME[TERMS]     # 0
+cdef float F32_ONES[TERMS]
+cdef double F64_ONES[TERMS]
+
+
+cdef inline const real* ones(const real* like) noexcept nogil:
+    if real is float:
+        return F32_ONES
+    else:
+        return F64_ONES
+
+
+cdef struct Group:
+    # of images, at one pixel
+    Py_ssize_t first         # image
+    Py_ssize_t count         # images, at most TERMS
+    Py_ssize_t seen          # of them have seen something there: a row each, the others share one
+    int32_t at[TERMS]        # those, then the others, counted from the first one
+
+
+cdef bint pays_at(const images_args* a, Py_ssize_t p) noexcept nogil:
+    """Whether enough images have seen nothing at pixel p."""
+    cdef Py_ssize_t n, count = 0
+    if a.seen == NULL:
+        return False
+    for n in range(a.n_images):
+        count += a.seen[n * a.n_pixels + p] != 0
+    return LEAST_SHARE * (a.n_images - count) >= a.n_images
+
+
+cdef inline Py_ssize_t next_group(const images_args* a, Py_ssize_t p, Py_ssize_t first,
+                                  Group* group) noexcept nogil:
+    """The images from `first` on, and where the next ones begin."""
+    cdef Py_ssize_t i, seen = 0, count = min(<Py_ssize_t>TERMS, a.n_images - first)
+    cdef const uint8_t* at = a.seen + first * a.n_pixels + p
+    cdef int32_t others[TERMS]
+    for i in range(count):    # without branches, which nobody could foresee
+        group.at[seen], others[i - seen] = <int32_t>i, <int32_t>i
+        seen += at[i * a.n_pixels] != 0
+    memcpy(group.at + seen, others, (count - seen) * sizeof(int32_t))
+    group.first, group.count, group.seen = first, count, seen
+    return first + count
+
+
+cdef inline Py_ssize_t rows_of(const Group* group) noexcept nogil:
+    return min(group.seen + 1, group.count)
+
+
+cdef inline void gather(const Group* group, Py_ssize_t begin, Py_ssize_t count, Py_ssize_t n,
+                        const real* x, Py_ssize_t x_row, real* rows, Py_ssize_t row,
+                        bint total) noexcept nogil:
+    """Some of the rows, from x, which points at the first of all images. The one that is shared is
+    the total of its images', as it must be of dout, or else that of the first of them; then what
+    stands behind the rows, the next pixel, is fetched."""
+    cdef bint shared = total and group.seen < group.count and begin + count > group.seen
+    x += group.first * x_row
+    move_rows(False, count - shared, n, x, group.at + begin, x_row, rows, ORDER, row,
+              not total)
+    if shared:
+        multiply_sparse_row(n, group.count - group.seen, ones(x), group.at + group.seen, x, x_row,
+                            <const real*>NULL, rows + (group.seen - begin) * row)
+
+
+cdef inline void add_outputs(const Group* group, Py_ssize_t begin, Py_ssize_t count, Py_ssize_t n,
+                             const real* sums, Py_ssize_t row, real* out) noexcept nogil:
+    """Add some of the rows to what belongs to their images."""
+    out += group.first * n
+    move_rows(True, count, n, sums, ORDER, row, out, group.at + begin, n, False)
+    if begin <= group.seen < begin + count:
+        move_rows(True, group.count - group.seen - 1, n, sums + (group.seen - begin) * row, SAME,
+                  row, out, group.at + group.seen + 1, n, False)
+
+
+cdef inline void copy_panels(const images_args* a, Py_ssize_t p, Py_ssize_t c, Py_ssize_t terms,
+                             const real* W, real* panels) noexcept nogil:
+    """The rows of W for some channels of pixel p, a panel of columns after the other."""
+    cdef Py_ssize_t plane = a.n_pixels * a.n_out, j = 0, width
+    W += c * plane + p * a.n_out
+    while j < a.n_out:
+        width = min(max_columns(W), a.n_out - j)
+        copy_rows(terms, width, W + j, plane, panels + j * terms, round_up(width, lanes(W)))
+        if p + 1 < a.n_pixels:
+            fetch_rows(terms, width, W + j + a.n_out, plane)
+        j += width
+
+
+cdef void forward_pixel(const images_args* a, Py_ssize_t p, const real* x, const real* W,
+                        real* out) noexcept nogil:
+    """out += the products of pixel p; x points at it in the first image."""
+    cdef Py_ssize_t n = 0, c, j, i, terms, width, count, row, out_row = round_up(a.n_out, lanes(x))
+    cdef Group group
+    cdef real zeros[MOST_COLUMNS]
+    cdef real panels_room[CHANNELS * TERMS + LINE_BYTES]
+    cdef real rows_room[IMAGES * CHANNELS + LINE_BYTES]
+    cdef real sums_room[IMAGES * TERMS + LINE_BYTES]
+    cdef real* panels = <real*>next_line(panels_room)
+    cdef real* rows = <real*>next_line(rows_room)
+    cdef real* sums = <real*>next_line(sums_room)
+    memset(zeros, 0, sizeof(zeros))
+    while n < a.n_images:
+        n = next_group(a, p, n, &group)
+        c = 0
+        while c < a.at.channels:
+            terms, i = min(<Py_ssize_t>CHANNELS, a.at.channels - c), 0
+            row = round_up(terms, lanes(x))
+            copy_panels(a, p, c, terms, W, panels)
+            while i < rows_of(&group):
+                count, j = min(<Py_ssize_t>IMAGES, rows_of(&group) - i), 0
+                gather(&group, i, count, terms, x + c, a.at.image, rows, row, False)
+                while j < a.n_out:
+                    width = min(max_columns(x), a.n_out - j)
+                    multiply_add_tile(count, width, terms, rows, row, 1, panels + j * terms,
+                                      round_up(width, lanes(x)), zeros, sums + j, out_row)
+                    j += width
+                add_outputs(&group, i, count, a.n_out, sums, out_row, out)
+                i += count
+            c += terms
+
+
+cdef inline void through_activation(const images_args* a, const Group* group, Py_ssize_t begin,
+                                    Py_ssize_t count, Py_ssize_t width, const real* y, real* sums,
+                                    Py_ssize_t row) noexcept nogil:
+    """Some rows of sums of gradients by y before they have gone through f'(y)."""
+    cdef real room[IMAGES * CHANNELS + LINE_BYTES]
+    cdef real* rows = <real*>next_line(room)
+    if width < row:    # nothing strange behind a row
+        memset(rows, 0, count * row * sizeof(real))
+    gather(group, begin, count, width, y, a.before.image, rows, row, False)
+    activate_backward(a.activation, a.slope, count * row, rows, sums, sums)
+
+
+cdef inline void store_gradients(const Group* group, Py_ssize_t begin, Py_ssize_t count,
+                                 Py_ssize_t n, const real* sums, Py_ssize_t row, real* dx,
+                                 Py_ssize_t dx_row) noexcept nogil:
+    """Some of the rows; of the images that share one the first gets it."""
+    cdef real zeros[CHANNELS]
+    dx += group.first * dx_row
+    move_rows(False, count, n, sums, ORDER, row, dx, group.at + begin, dx_row, False)
+    if begin <= group.seen < begin + count:
+        memset(zeros, 0, sizeof(zeros))
+        move_rows(False, group.count - group.seen - 1, n, zeros, SAME, 0, dx,
+                  group.at + group.seen + 1, dx_row, False)
+
+
+cdef inline void pack_panels(const images_args* a, Py_ssize_t p, Py_ssize_t c, Py_ssize_t width,
+                             const real* W, real* panels) noexcept nogil:
+    """The transpose of the rows of W for some channels of pixel p, a panel of them after the
+    other."""
+    cdef Py_ssize_t j = 0, columns
+    while j < width:
+        columns = min(max_columns(W), width - j)
+        pack_panel(a, p * a.at.channels + c + j, columns, a.n_out, W, panels + j * a.n_out,
+                   round_up(columns, lanes(W)))
+        j += columns
+
+
+cdef void input_gradient_pixel(const images_args* a, Py_ssize_t p, const real* dout, const real* W,
+                               const real* y, real* dx) noexcept nogil:
+    """dx of pixel p; y and dx point at it in the first image."""
+    cdef Py_ssize_t n = 0, c, j, i, width, columns, count, row = round_up(a.n_out, lanes(W)), whole
+    cdef Group group
+    cdef real zeros[MOST_COLUMNS]
+    cdef real panels_room[TERMS * CHANNELS + LINE_BYTES]
+    cdef real rows_room[IMAGES * TERMS + LINE_BYTES]
+    cdef real sums_room[IMAGES * CHANNELS + LINE_BYTES]
+    cdef real* panels = <real*>next_line(panels_room)
+    cdef real* rows = <real*>next_line(rows_room)
+    cdef real* sums = <real*>next_line(sums_room)
+    memset(zeros, 0, sizeof(zeros))
+    while n < a.n_images:
+        n = next_group(a, p, n, &group)
+        c = 0
+        while c < a.at.channels:
+            width, i = min(<Py_ssize_t>CHANNELS, a.at.channels - c), 0
+            whole = round_up(width, lanes(W))
+            pack_panels(a, p, c, width, W, panels)
+            while i < rows_of(&group):
+                count, j = min(<Py_ssize_t>IMAGES, rows_of(&group) - i), 0
+                gather(&group, i, count, a.n_out, dout, a.n_out, rows, row, True)
+                while j < width:
+                    columns = min(max_columns(W), width - j)
+                    multiply_add_tile(count, columns, a.n_out, rows, row, 1, panels + j * a.n_out,
+                                      round_up(columns, lanes(W)), zeros, sums + j, whole)
+                    j += columns
+                if a.activation != ACTIVATION_NONE:
+                    through_activation(a, &group, i, count, width, y + c, sums, whole)
+                store_gradients(&group, i, count, width, sums, whole, dx + c, a.at.image)
+                i += count
+            c += width
+
+
+cdef void weight_gradient_pixel(const images_args* a, Py_ssize_t p, const real* dout,
+                                const real* x, real* dW) noexcept nogil:
+    """The rows of dW of pixel p; x points at it in the first image."""
+    cdef Py_ssize_t channels = a.at.channels, plane = a.n_pixels * a.n_out, n = 0, first, c, j
+    cdef Py_ssize_t height, width, whole, row
+    cdef Group group
+    cdef real zeros[MOST_COLUMNS]
+    cdef real rows_room[TERMS * CHANNELS + LINE_BYTES]
+    cdef real panel_room[TERMS * MOST_COLUMNS + LINE_BYTES]
+    cdef real* rows = <real*>next_line(rows_room)
+    cdef real* panel = <real*>next_line(panel_room)
+    cdef real* to
+    memset(zeros, 0, sizeof(zeros))
+    while n < a.n_images:
+        first, c = n, 0
+        n = next_group(a, p, first, &group)
+        while c < channels:
+            height, j = min(<Py_ssize_t>CHANNELS, channels - c), 0
+            row = round_up(height, lanes(x))
+            gather(&group, 0, rows_of(&group), height, x + c, a.at.image, rows, row, False)
+            while j < a.n_out:
+                width = min(max_columns(x), a.n_out - j)
+                whole = round_up(width, lanes(x))
+                gather(&group, 0, rows_of(&group), width, dout + j, a.n_out, panel, whole, True)
+                to = dW + c * plane + p * a.n_out + j
+                fetch_rows(height, width, to, plane)
+                multiply_add_tile(height, width, rows_of(&group), rows, 1, row, panel, whole,
+                                  &zeros[0] if first == 0 else NULL, to, plane)
+                j += width
+            c += height
+
+
+for place in range(TERMS):
+    ORDER[place], F32_ONES[place], F64_ONES[place] = place, 1, 1
