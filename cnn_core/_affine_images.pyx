@@ -11,14 +11,15 @@ same pixels in each step.
 Saito, Deep Learning from Scratch, sections 5.6 and 7.5.
 """
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int32_t, uint8_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from cnn_core._affine_images_shape cimport (
     IMAGES, MOST_COLUMNS, TERMS, images_args, pack_panel,
 )
 from cnn_core._affine_seen cimport (
-    forward_pixel, input_gradient_pixel, pays_at, weight_gradient_pixel,
+    GROUP_ROW, forward_pixel, group_images, input_gradient_pixel, is_shared, weight_gradient_pixel,
 )
 from cnn_core._bounds cimport expect
 from cnn_core._gemm cimport MOST_AHEAD, fetch_rows
@@ -33,6 +34,7 @@ from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 
 cdef enum:
     INPUTS = 512         # elements of an image at once: their weights stay in the next cache
+    PIXELS_AT_ONCE = 64
     LEAST_CHANNELS = 16  # terms of a sum that is added to an output
 
 
@@ -128,8 +130,8 @@ cdef inline Py_ssize_t common_from(const images_args* a, Py_ssize_t begin,
                                    Py_ssize_t count) noexcept nogil:
     """How many of these pixels, from the first on, are taken as all images have them."""
     cdef Py_ssize_t p
-    for p in range(begin, begin + count if a.seen != NULL else begin):
-        if pays_at(a, p):
+    for p in range(begin, begin + count if a.groups != NULL else begin):
+        if is_shared(a, p):
             return p - begin
     return count
 
@@ -194,7 +196,7 @@ cdef inline void multiply_fetching(
         for i in range(count):
             ahead[i] = x + (n + i) * a.at.image + terms
         multiply_add_taps(count, width, terms // taps, taps, x + n * a.at.image, a_at, a.at.image,
-                          1, panel, b_at, whole, <const real*>NULL, out + n * a.n_out, a.n_out,
+                          1, panel, b_at, whole, <const real*>NULL, out + n * a.out_row, a.out_row,
                           ahead)
         n += count
 
@@ -221,23 +223,15 @@ cdef inline void forward_run(
             multiply_fetching(a, width, pixels * channels, x, panel, whole, out)
         else:
             multiply_add_tile(a.n_images, width, pixels * channels, x, a.at.image, 1, panel, whole,
-                              <const real*>NULL, out + j, a.n_out)
+                              <const real*>NULL, out + j, a.out_row)
         j += width
 
 
-cdef inline void forward_strip(const images_args* a, Py_ssize_t strip, const real* x,
-                               const real* W, const real* b, real* out) noexcept nogil:
-    """The products of a strip; the first one begins with b, which may be NULL."""
-    cdef Py_ssize_t begin = strip * a.n_pixels // a.n_strips, row, column, count, i
-    cdef Py_ssize_t end = (strip + 1) * a.n_pixels // a.n_strips
-    cdef Py_ssize_t channels = min(a.at.channels, <Py_ssize_t>TERMS), most = TERMS // channels, c
-    if strip > 0:
-        out, b = <real*>a.sums + (strip - 1) * a.n_images * a.n_out, NULL
-    for i in range(a.n_images):
-        if b == NULL:
-            memset(out + i * a.n_out, 0, a.n_out * sizeof(real))
-        else:
-            memcpy(out + i * a.n_out, b, a.n_out * sizeof(real))
+cdef inline void forward_pixels(const images_args* a, Py_ssize_t begin, Py_ssize_t end,
+                                const real* x, const real* W, real* out) noexcept nogil:
+    """out += the products of pixels begin..end."""
+    cdef Py_ssize_t row, column, count, c
+    cdef Py_ssize_t channels = min(a.at.channels, <Py_ssize_t>TERMS), most = TERMS // channels
     while begin < end:
         count = common_from(a, begin, min(run_from(a, begin, end, &row, &column), most))
         if count == 0:
@@ -250,6 +244,32 @@ cdef inline void forward_strip(const images_args* a, Py_ssize_t strip, const rea
                         pixel(x, &a.at, 0, row, column) + c, W, out)
             c += channels
         begin += count
+
+
+cdef inline void forward_strip(const images_args* a, Py_ssize_t strip, const real* x,
+                               const real* W, const real* b, real* out) noexcept nogil:
+    """The products of a strip; the first one begins with b, which may be NULL."""
+    cdef Py_ssize_t begin = strip * a.n_pixels // a.n_strips, i, size = a.n_out * sizeof(real)
+    cdef Py_ssize_t end = (strip + 1) * a.n_pixels // a.n_strips
+    cdef images_args args = a[0]
+    cdef real* sums
+    cdef void* room
+    if strip > 0:
+        out, b = <real*>a.sums + (strip - 1) * a.n_images * a.n_out, NULL
+    args.out_row = round_up(a.n_out, LINE_BYTES // sizeof(real))
+    room = malloc(LINE_BYTES + a.n_images * args.out_row * sizeof(real))
+    sums = <real*>next_line(room)
+    if room == NULL:    # then the rows lie across cache lines
+        sums, args.out_row = out, a.n_out
+    for i in range(a.n_images):
+        if b == NULL:
+            memset(sums + i * args.out_row, 0, size)
+        else:
+            memcpy(sums + i * args.out_row, b, size)
+    forward_pixels(&args, begin, end, x, W, sums)
+    for i in range(a.n_images if room != NULL else 0):
+        memcpy(out + i * a.n_out, sums + i * args.out_row, size)
+    free(room)
 
 
 cdef void forward_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
@@ -303,7 +323,7 @@ cdef images_args gradient_args(Images images, const real[:, ::1] dout, Py_ssize_
     args.n_images = images.n
     args.n_pixels = images.height * images.width
     args.run = args.n_pixels if without_gaps(images) else images.width
-    args.n_out = n_out
+    args.n_out = args.out_row = n_out
     args.dout = &dout[0, 0]
     args.activation = ACTIVATION_NONE
     args.is_float = images.is_float
@@ -317,25 +337,60 @@ cdef object pixels_task(kernel_t kernel, images_args* args, tuple arrays):
 
 
 def shares(Py_ssize_t channels, Py_ssize_t n_out, bint is_float):
-    """Whether the tasks below take `seen` for images with so many channels, and it pays."""
+    """Whether the tasks below take groups for images with so many channels, and it pays."""
     cdef Py_ssize_t vector = lanes(<float*>NULL) if is_float else lanes(<double*>NULL)
     return (n_out <= TERMS and channels >= LEAST_CHANNELS
             and 4 * channels >= 3 * round_up(channels, vector))
 
 
-cdef note_seen(images_args* args, uint8_t[:, ::1] seen):
-    if seen is not None:
-        expect(seen.shape[0] == args.n_images and seen.shape[1] == args.n_pixels
-               and args.n_out <= TERMS, "seen")
-        args.seen = &seen[0, 0]
+def groups_shape(Py_ssize_t n, Py_ssize_t n_pixels):
+    """Of the groups of n images at each pixel."""
+    return (n + TERMS - 1) // TERMS, n_pixels, GROUP_ROW
+
+
+cdef struct group_args:
+    Py_ssize_t n_images
+    Py_ssize_t n_pixels
+    const uint8_t* seen
+    int32_t* groups
+
+
+cdef void group_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef const group_args* a = <const group_args*>args
+    cdef Py_ssize_t p
+    for p in range(begin, end):
+        group_images(a.n_images, a.n_pixels, p, a.seen, a.groups)
+
+
+def group(const uint8_t[:, ::1] seen, int32_t[:, :, ::1] groups):
+    """Task over pixels: which images share what they have there.
+
+    seen : [N, P], 0 where x[n, p] is what all others with 0 have at this pixel, too.
+    groups : of `groups_shape`.
+    """
+    cdef group_args args
+    args.n_images, args.n_pixels = seen.shape[0], seen.shape[1]
+    expect(groups_shape(args.n_images, args.n_pixels)
+           == (groups.shape[0], groups.shape[1], groups.shape[2]), "seen, groups")
+    args.seen, args.groups = &seen[0, 0], &groups[0, 0, 0]
+    return new_task(group_kernel, &args, sizeof(args), args.n_pixels, 1, PIXELS_AT_ONCE,
+                    2 * args.n_images, (seen.base, groups.base))
+
+
+cdef note_groups(images_args* args, const int32_t[:, :, ::1] groups):
+    if groups is not None:
+        expect(groups_shape(args.n_images, args.n_pixels)
+               == (groups.shape[0], groups.shape[1], groups.shape[2])
+               and args.n_out <= TERMS, "groups")
+        args.groups = &groups[0, 0, 0]
 
 
 def forward_strips(Images x, const real[:, ::1] W, const real[::1] b, real[:, ::1] out,
-                   real[:, :, ::1] sums, uint8_t[:, ::1] seen=None):
+                   real[:, :, ::1] sums, const int32_t[:, :, ::1] groups=None):
     """Task over strips of pixels: their products. The first begins with b, which may be None, and
     goes to `out`, the others to sums[n_strips - 1, N, O], which `_affine.add_strips_of` adds.
 
-    seen : [N, P], not 0 where x[n, p] is not what all others with 0 have at this pixel, too.
+    groups : as `group` has left them.
     """
     cdef images_args args = gradient_args(x, out, W.shape[0], W.shape[1])
     args.n_strips = sums.shape[0] + 1
@@ -348,19 +403,20 @@ def forward_strips(Images x, const real[:, ::1] W, const real[::1] b, real[:, ::
     args.gradient, args.sums = &out[0, 0], NULL
     if args.n_strips > 1:
         args.sums = &sums[0, 0, 0]
-    note_seen(&args, seen)
+    note_groups(&args, groups)
     cdef double work = <double>W.shape[0] * W.shape[1] * x.n / args.n_strips
     return new_task(forward_kernel, &args, sizeof(args), args.n_strips, 1, 1, work,
                     (x, W.base, None if b is None else b.base, out.base, sums.base,
-                     None if seen is None else seen.base))
+                     None if groups is None else groups.base))
 
 
 def input_gradient(const real[:, ::1] dout, const real[:, ::1] W, Images dx, Images y=None,
-                   int activation=ACTIVATION_NONE, double slope=0.0, uint8_t[:, ::1] seen=None):
+                   int activation=ACTIVATION_NONE, double slope=0.0,
+                   const int32_t[:, :, ::1] groups=None):
     """Task over pixels: dx = (dout W^T) f'(y), the rows of W in the order of NCHW. dx may be y
     where W has no more columns than MOST_IN_PLACE.
 
-    seen : of y as above: of dx of those with 0 at a pixel only the sum is right.
+    groups : as above, for y: of dx of those that share a pixel, in a group, only the sum is right.
     """
     cdef images_args args = gradient_args(dx, dout, W.shape[0], W.shape[1])
     expect(activation == ACTIVATION_NONE if y is None
@@ -373,17 +429,20 @@ def input_gradient(const real[:, ::1] dout, const real[:, ::1] W, Images dx, Ima
         args.activation, args.slope = activation, slope
         if not without_gaps(y):
             args.run = dx.width
-    note_seen(&args, seen)
+    note_groups(&args, groups)
     return pixels_task(input_gradient_kernel, &args,
-                       (dout.base, W.base, dx, y, None if seen is None else seen.base))
+                       (dout.base, W.base, dx, y, None if groups is None else groups.base))
 
 
 def weight_gradient(Images x, const real[:, ::1] dout, real[:, ::1] dW,
-                    uint8_t[:, ::1] seen=None):
-    """Task over pixels: dW = x^T dout, the rows of dW in the order of NCHW. seen : as above."""
+                    const int32_t[:, :, ::1] groups=None):
+    """Task over pixels: dW = x^T dout, the rows of dW in the order of NCHW.
+
+    groups : as above.
+    """
     cdef images_args args = gradient_args(x, dout, dW.shape[0], dW.shape[1])
     args.images = x.data
     args.gradient = &dW[0, 0]
-    note_seen(&args, seen)
+    note_groups(&args, groups)
     return pixels_task(weight_gradient_kernel, &args,
-                       (x, dout.base, dW.base, None if seen is None else seen.base))
+                       (x, dout.base, dW.base, None if groups is None else groups.base))

@@ -1,6 +1,6 @@
 """What the kernels of the affine map behind images take, and panels of its weights."""
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int32_t
 from libc.string cimport memset
 
 from cnn_core._gemm cimport fetch_rows
@@ -22,6 +22,7 @@ cdef struct images_args:
     Py_ssize_t n_pixels
     Py_ssize_t run       # pixels that lie without a gap
     Py_ssize_t n_out
+    Py_ssize_t out_row   # from row to row of what outputs are added to
     const void* dout
     const void* images   # x, or f's images, which may be NULL
     const void* W
@@ -29,7 +30,7 @@ cdef struct images_args:
     void* gradient       # or the outputs
     void* sums           # [n_strips - 1, n_images, n_out]: of all strips but the first
     Py_ssize_t n_strips  # of pixels
-    const uint8_t* seen  # [n_images, n_pixels]; may be NULL
+    const int32_t* groups    # of images at each pixel, see _affine_seen.pyx; may be NULL
     int activation
     double slope
     bint is_float

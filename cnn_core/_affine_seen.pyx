@@ -46,31 +46,53 @@ cdef struct Group:
     Py_ssize_t first         # image
     Py_ssize_t count         # images, at most TERMS
     Py_ssize_t seen          # of them have seen something there: a row each, the others share one
-    int32_t at[TERMS]        # those, then the others, counted from the first one
+    const int32_t* at        # those, then the others, counted from the first one
 
 
-cdef bint pays_at(const images_args* a, Py_ssize_t p) noexcept nogil:
-    """Whether enough images have seen nothing at pixel p."""
-    cdef Py_ssize_t n, count = 0
-    if a.seen == NULL:
-        return False
-    for n in range(a.n_images):
-        count += a.seen[n * a.n_pixels + p] != 0
-    return LEAST_SHARE * (a.n_images - count) >= a.n_images
+cdef void group_images(Py_ssize_t n_images, Py_ssize_t n_pixels, Py_ssize_t p,
+                       const uint8_t* seen, int32_t* groups) noexcept nogil:
+    """groups[first // TERMS, p] = Group.seen, then Group.at; all are seen where too few are not.
+
+    seen : [n_images, n_pixels]
+    """
+    cdef Py_ssize_t i, first = 0, total = 0, known, count
+    cdef int32_t others[TERMS]
+    cdef int32_t* row
+    cdef int32_t* at
+    for i in range(n_images):
+        total += seen[i * n_pixels + p] != 0
+    while first < n_images:
+        count, known = min(<Py_ssize_t>TERMS, n_images - first), 0
+        row = groups + (first // TERMS * n_pixels + p) * GROUP_ROW
+        at = row + 1
+        for i in range(count):    # without branches, which nobody could foresee
+            at[known], others[i - known] = <int32_t>i, <int32_t>i
+            known += seen[(first + i) * n_pixels + p] != 0
+        memcpy(at + known, others, (count - known) * sizeof(int32_t))
+        row[0] = <int32_t>known
+        if LEAST_SHARE * (n_images - total) < n_images:
+            row[0] = <int32_t>count
+        first += count
 
 
 cdef inline Py_ssize_t next_group(const images_args* a, Py_ssize_t p, Py_ssize_t first,
                                   Group* group) noexcept nogil:
     """The images from `first` on, and where the next ones begin."""
-    cdef Py_ssize_t i, seen = 0, count = min(<Py_ssize_t>TERMS, a.n_images - first)
-    cdef const uint8_t* at = a.seen + first * a.n_pixels + p
-    cdef int32_t others[TERMS]
-    for i in range(count):    # without branches, which nobody could foresee
-        group.at[seen], others[i - seen] = <int32_t>i, <int32_t>i
-        seen += at[i * a.n_pixels] != 0
-    memcpy(group.at + seen, others, (count - seen) * sizeof(int32_t))
-    group.first, group.count, group.seen = first, count, seen
-    return first + count
+    cdef const int32_t* row = a.groups + (first // TERMS * a.n_pixels + p) * GROUP_ROW
+    group.first, group.count = first, min(<Py_ssize_t>TERMS, a.n_images - first)
+    group.seen, group.at = row[0], row + 1
+    return first + group.count
+
+
+cdef bint is_shared(const images_args* a, Py_ssize_t p) noexcept nogil:
+    """Whether some images share what they have at pixel p."""
+    cdef Py_ssize_t n = 0
+    cdef Group group
+    while n < a.n_images:
+        n = next_group(a, p, n, &group)
+        if group.seen < group.count:
+            return True
+    return False
 
 
 cdef inline Py_ssize_t rows_of(const Group* group) noexcept nogil:
@@ -93,13 +115,14 @@ cdef inline void gather(const Group* group, Py_ssize_t begin, Py_ssize_t count, 
 
 
 cdef inline void add_outputs(const Group* group, Py_ssize_t begin, Py_ssize_t count, Py_ssize_t n,
-                             const real* sums, Py_ssize_t row, real* out) noexcept nogil:
+                             const real* sums, Py_ssize_t row, real* out,
+                             Py_ssize_t out_row) noexcept nogil:
     """Add some of the rows to what belongs to their images."""
-    out += group.first * n
-    move_rows(True, count, n, sums, ORDER, row, out, group.at + begin, n, False)
+    out += group.first * out_row
+    move_rows(True, count, n, sums, ORDER, row, out, group.at + begin, out_row, False)
     if begin <= group.seen < begin + count:
         move_rows(True, group.count - group.seen - 1, n, sums + (group.seen - begin) * row, SAME,
-                  row, out, group.at + group.seen + 1, n, False)
+                  row, out, group.at + group.seen + 1, out_row, False)
 
 
 cdef inline void copy_panels(const images_args* a, Py_ssize_t p, Py_ssize_t c, Py_ssize_t terms,
@@ -143,7 +166,7 @@ cdef void forward_pixel(const images_args* a, Py_ssize_t p, const real* x, const
                     multiply_add_tile(count, width, terms, rows, row, 1, panels + j * terms,
                                       round_up(width, lanes(x)), zeros, sums + j, out_row)
                     j += width
-                add_outputs(&group, i, count, a.n_out, sums, out_row, out)
+                add_outputs(&group, i, count, a.n_out, sums, out_row, out, a.out_row)
                 i += count
             c += terms
 

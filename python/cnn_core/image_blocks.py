@@ -42,6 +42,8 @@ class ConvBlock(Block):
     pool: PoolBlock | None = None
     #: whether each of its windows has seen anything but zeros, [N, P], where that is wanted
     seen: npt.NDArray[np.uint8] | None = None
+    #: the images by that, at each window
+    groups: npt.NDArray[np.int32] | None = None
 
     def __init__(
         self, layer: Conv2D, input_shape: Shape, sample_shape: Shape, activation: Layer | None
@@ -87,7 +89,8 @@ class ConvBlock(Block):
     def finding(self) -> Parts:
         if self.seen is None:
             return Parts()
-        return Parts(rows=[self.pooled.find_seen(self.x, self.seen)])
+        groups = ops.native.affine_images.group(self.seen, self.groups)
+        return Parts(rows=[self.pooled.find_seen(self.x, self.seen), [[groups]]])
 
     def forward_with(self, behind: Block, *rows: Array) -> Parts | None:
         """rows : of x and, if not 0, the address of those that are read in their place, where x
@@ -107,7 +110,7 @@ class ConvBlock(Block):
             return Parts(packing=[pack], rows=[task]) + self.finding()
         # The maximum of what a ReLU lets pass is the ReLU of the maximum.
         task = self.convolution.forward(x, packed, b, self.y, 0, 0.0)
-        return Parts(packing=[pack], rows=[task]) + self.finding() + behind.forward(relu=True)
+        return Parts(packing=[pack], rows=[task]) + behind.forward(relu=True) + self.finding()
 
     def backward(self, previous: Block | None) -> Parts:
         _, n_sums, size = self.convolution.sums(len(self.x))
@@ -274,8 +277,8 @@ class ImagesAffineBlock(AffineBlock):
     """
 
     takes = "images"
-    #: see ConvBlock.seen
-    seen: npt.NDArray[np.uint8] | None = None
+    #: see ConvBlock
+    groups: npt.NDArray[np.int32] | None = None
 
     @classmethod
     def suits(cls, block: Block | None, shape: Shape, n: int) -> bool:
@@ -291,7 +294,7 @@ class ImagesAffineBlock(AffineBlock):
         while n_strips > 1 and self.y.size * n_strips > MOST_SUMS:
             n_strips //= 2
         sums = _memory.empty((n_strips - 1, *self.y.shape), self.y.dtype)
-        options = self.x, W, b, self.y, sums, self.seen
+        options = self.x, W, b, self.y, sums, self.groups
         products = ops.native.affine_images.forward_strips(*options)
         total = ops.native.affine.add_strips_of(sums, self.y, self.code, self.slope)
         return Parts(rows=[[[products]], total])
@@ -300,9 +303,10 @@ class ImagesAffineBlock(AffineBlock):
         """Compute once what all images have in common where they have seen nothing, given the
         first layer, whose pool is before this one: for its gradients the sum of theirs does."""
         x, n_out = self.x, self.layer.params["W"].shape[1]
-        shares = ops.native.affine_images.shares(x.channels, n_out, x.dtype == np.float32)
-        if shares and block.x.channels == 1:
-            block.seen = self.seen = np.zeros((len(x), x.height * x.width), np.uint8)
+        affine, n_pixels = ops.native.affine_images, x.height * x.width
+        if block.x.channels == 1 and affine.shares(x.channels, n_out, x.dtype == np.float32):
+            block.seen = np.zeros((len(x), n_pixels), np.uint8)
+            block.groups = self.groups = np.zeros(affine.groups_shape(len(x), n_pixels), np.int32)
 
     def overwrites(self, previous: Block | None) -> bool:
         """Whether dx may take the place of x, which nobody reads behind this lane."""
@@ -313,10 +317,10 @@ class ImagesAffineBlock(AffineBlock):
 
     def backward(self, previous: Block | None) -> Parts:
         affine, W, grads = ops.native.affine_images, self.layer.params["W"], self.layer.grads
-        lane: Lane = [affine.weight_gradient(self.x, self.dy, grads["W"], self.seen)]
+        lane: Lane = [affine.weight_gradient(self.x, self.dy, grads["W"], self.groups)]
         db: Lane = [ops.native.affine_gradient.bias_gradient(self.dy, grads["b"])]
         if self.dx is not None:
-            options = *activation_of(previous), self.seen
+            options = *activation_of(previous), self.groups
             lane.append(affine.input_gradient(self.dy, W, self.dx, *options))
         finished = [Finished(grads["W"], lane, planes=self.x.channels), Finished(grads["b"], db)]
         return Parts(rows=[[lane, db]], finished=finished)

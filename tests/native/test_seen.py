@@ -135,13 +135,18 @@ def run(x, W, b, dout, seen, code=0, slope=0.5, borders=(NONE, NONE), n_strips=1
     sums, check_sums = guarded_array((n_strips - 1, *out.shape), W.dtype)
     dW, check_dW = guarded_array(W.shape, W.dtype)
     behind = (x_.images, code, slope) if code else (None, 0, 0.0)
+    groups, check_groups = None, check
+    if seen is not None:
+        shape = _affine_images.groups_shape(*seen.shape)
+        groups, check_groups = guarded_array(shape, "int32")
+        _parallel.run(_affine_images.group(seen, groups))
     _parallel.run(
-        _affine_images.forward_strips(x_.images, W, b, out, sums, seen),
+        _affine_images.forward_strips(x_.images, W, b, out, sums, groups),
         _affine.add_strips_of(sums, out, 0, 0.0),
-        _affine_images.weight_gradient(x_.images, dout, dW, seen),
-        _affine_images.input_gradient(dout, W, dx.images, *behind, seen),
+        _affine_images.weight_gradient(x_.images, dout, dW, groups),
+        _affine_images.input_gradient(dout, W, dx.images, *behind, groups),
     )
-    for one in (x_.check, dx.check, check, check_sums, check_dW):
+    for one in (x_.check, dx.check, check, check_sums, check_dW, check_groups):
         one()
     assert in_place or same_bits(x_.values, x)
     return out, dW, dx.values
@@ -276,22 +281,23 @@ def test_what_is_shared():
         assert not _affine_images.shares(channels, n_out, True)
 
 
-def test_what_does_not_fit_is_refused(rng):
+def test_what_does_not_fit_is_refused():
     x = GuardedImages((4, 3, 2, 5), NONE, "float32").images
     W, dout = np.zeros((30, 6), "float32"), np.zeros((4, 6), "float32")
-    sums = np.zeros((0, 4, 6), "float32")
-    for bad in (np.zeros((3, 10), np.uint8), np.zeros((4, 11), np.uint8)):
+    sums, seen = np.zeros((0, 4, 6), "float32"), np.zeros((4, 10), np.uint8)
+    for shape in ((2, 10, 129), (1, 11, 129), (1, 10, 128)):
+        bad = np.zeros(shape, np.int32)
         for make in (
             lambda bad=bad: _affine_images.forward_strips(x, W, None, dout, sums, bad),
             lambda bad=bad: _affine_images.weight_gradient(x, dout, W, bad),
             lambda bad=bad: _affine_images.input_gradient(dout, W, x, None, 0, 0.0, bad),
+            lambda bad=bad: _affine_images.group(seen, bad),
         ):
-            with pytest.raises(ValueError, match="seen: sizes do not fit"):
+            with pytest.raises(ValueError, match="groups: sizes do not fit"):
                 make()
-    wide = np.zeros((30, 129), "float32")
-    args = np.zeros((4, 129), "float32"), wide, np.zeros((4, 10), np.uint8)
-    with pytest.raises(ValueError, match="seen: sizes do not fit"):
-        _affine_images.weight_gradient(x, *args)
+    args = np.zeros((4, 129), "float32"), np.zeros((30, 129), "float32")
+    with pytest.raises(ValueError, match="groups: sizes do not fit"):
+        _affine_images.weight_gradient(x, *args, np.zeros((1, 10, 129), np.int32))
     geometry = _conv2d.Convolution(3, 2, (2, 2), (1, 1), NONE, (1, 1), 1, np.empty)
     pooled = _conv2d_pooled.PooledConvolution(geometry, (1, 2), (1, 2))
     for channels, size in ((3, 2), (1, 3)):

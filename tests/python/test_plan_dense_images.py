@@ -165,14 +165,15 @@ def test_what_empty_windows_share_changes_nothing(monkeypatch, activation, weigh
             monkeypatch.setattr(ImagesAffineBlock, "share", lambda *_: None)
         net = digits_net(activation=activation, weights=weights)
         (block,) = found(net, 25)
-        assert (block.seen is not None) == shares
+        assert (block.groups is not None) == shares
         x, t = digits(net, 25)
         gradient = net.gradient(x, t)
         if shares:
             plan = net.plan(25, "rows", True, True)
             plan.x[...], plan.target[...] = x, t
             plan.gradient()
-            assert 0.3 < found(net, 25)[0].seen.mean() < 0.7
+            (block,) = found(net, 25)
+            assert 5 < block.groups[0, :, 0].mean() < 20, "of 25 images"
         trainer = cc.Trainer(net, cc.SGD(0.001))
         losses = [trainer.step(x, t) for _ in range(3)]
         results.append((losses, net.flat_params.copy(), *gradient.values()))
@@ -184,7 +185,7 @@ def test_what_empty_windows_share_changes_nothing(monkeypatch, activation, weigh
 def test_the_numerical_gradient_of_mostly_empty_images():
     net = digits_net(activation="tanh", units=3)
     x, t = digits(net, 5)
-    assert found(net, 5)[0].seen is not None
+    assert found(net, 5)[0].groups is not None
     result, expected = net.numerical_gradient(x, t), net.gradient(x, t)
     for name, value in expected.items():
         far = np.abs(result[name] - value) > 1e-6
@@ -193,7 +194,7 @@ def test_the_numerical_gradient_of_mostly_empty_images():
 
 def test_where_nothing_is_shared():
     """More than one channel, layers between, few filters, a layer before with parameters."""
-    assert found(digits_net(), 25)[0].seen is not None
+    assert found(digits_net(), 25)[0].groups is not None
     for first, size in (
         ([], (2, 17, 17)),
         ([cc.BatchNorm()], (1, 17, 17)),
@@ -203,11 +204,11 @@ def test_where_nothing_is_shared():
         layers = [*first, cc.Conv2D(30, 5), cc.ReLU(), cc.MaxPool2D(2), cc.Flatten(), cc.Affine(3)]
         net = cc.Sequential(layers, input_shape=size, loss=cc.SumSquaredError())
         shares = bool(first) and isinstance(first[0], cc.MaxPool2D)
-        assert (found(net, 25)[0].seen is not None) == shares, first
+        assert (found(net, 25)[0].groups is not None) == shares, first
     for between in ([cc.BatchNorm()], [cc.Tanh()], [cc.Dropout(0.5)]):
         for block in found(digits_net(between=between), 25):
-            assert block.seen is None, between
-    assert found(digits_net(units=129), 25)[0].seen is None
+            assert block.groups is None, between
+    assert found(digits_net(units=129), 25)[0].groups is None
 
 
 def test_the_numerical_gradient_starts_from_its_inputs():
