@@ -159,14 +159,24 @@ cdef inline void weight_gradient_range(
     const images_args* a, Py_ssize_t begin, Py_ssize_t end, const real* dout, const real* x,
     real* dW,
 ) noexcept nogil:
-    cdef Py_ssize_t row, column, count
+    cdef Py_ssize_t row, column, count, line = round_up(a.n_out, LINE_BYTES // sizeof(real))
+    cdef void* room = NULL
+    cdef real* lines = NULL
+    if a.groups != NULL:
+        room = malloc(LINE_BYTES + (a.n_images + 1) * line * sizeof(real))
+        lines = <real*>next_line(room)
+        if room != NULL:
+            copy_rows(a.n_images, a.n_out, dout, a.n_out, lines, line)
     while begin < end:
-        count = common_from(a, begin, run_from(a, begin, end, &row, &column))
+        count = run_from(a, begin, end, &row, &column)
+        if room != NULL:
+            count = common_from(a, begin, count)
         if count > 0:
             weight_gradient_run(a, begin, count, dout, pixel(x, &a.at, 0, row, column), dW)
         else:
-            weight_gradient_pixel(a, begin, dout, pixel(x, &a.at, 0, row, column), dW)
+            weight_gradient_pixel(a, begin, lines, line, pixel(x, &a.at, 0, row, column), dW)
         begin += max(count, 1)
+    free(room)
 
 
 cdef inline Py_ssize_t taps_of(Py_ssize_t terms, Py_ssize_t line) noexcept nogil:

@@ -17,5 +17,5 @@ cdef void forward_pixel(const images_args* a, Py_ssize_t p, const real* x, const
                         real* out) noexcept nogil
 cdef void input_gradient_pixel(const images_args* a, Py_ssize_t p, const real* dout, const real* W,
                                const real* y, real* dx) noexcept nogil
-cdef void weight_gradient_pixel(const images_args* a, Py_ssize_t p, const real* dout,
+cdef void weight_gradient_pixel(const images_args* a, Py_ssize_t p, real* dout, Py_ssize_t row,
                                 const real* x, real* dW) noexcept nogil

@@ -19,14 +19,15 @@ from cnn_core._affine_images_shape cimport (
 )
 from cnn_core._gemm cimport fetch_rows
 from cnn_core._simd cimport (
-    ACTIVATION_NONE, activate_backward, lanes, max_columns, multiply_add_tile, multiply_sparse_row,
+    ACTIVATION_NONE, activate_backward, lanes, max_columns, multiply_add_taps, multiply_add_tile,
+    multiply_sparse_row,
 )
 from cnn_core._simd_images cimport copy_rows, move_rows
 from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 
 cdef enum:
     LEAST_SHARE = 5    # one image in so many, that has seen nothing, pays
-    CHANNELS = 64      # at once, a multiple of any vector's lanes
+    CHANNELS = 32      # at once, a multiple of any vector's lanes
 
 cdef int32_t ORDER[TERMS]    # 0, 1, 2, ...
 cdef int32_t SAME[TERMS]     # 0
@@ -243,36 +244,47 @@ cdef void input_gradient_pixel(const images_args* a, Py_ssize_t p, const real* d
             c += width
 
 
-cdef void weight_gradient_pixel(const images_args* a, Py_ssize_t p, const real* dout,
+cdef inline Py_ssize_t find_terms(const images_args* a, const Group* group, const real* x,
+                                  real* dout, Py_ssize_t row, Py_ssize_t* x_at,
+                                  Py_ssize_t* dout_at) noexcept nogil:
+    """Where the rows of a group stand in x and dout, of which row n_images becomes the sum of
+    those that share one; returns how many there are."""
+    cdef Py_ssize_t i
+    for i in range(rows_of(group)):
+        x_at[i] = (group.first + group.at[i]) * a.at.image
+        dout_at[i] = (group.first + group.at[i]) * row
+        fetch_rows(1, a.at.channels, x + x_at[i] + a.at.channels, 1)    # of the next pixel
+    if group.seen < group.count:
+        dout_at[group.seen] = a.n_images * row
+        multiply_sparse_row(a.n_out, group.count - group.seen, ones(dout), group.at + group.seen,
+                            dout + group.first * row, row, <const real*>NULL,
+                            dout + a.n_images * row)
+    return rows_of(group)
+
+
+cdef void weight_gradient_pixel(const images_args* a, Py_ssize_t p, real* dout, Py_ssize_t row,
                                 const real* x, real* dW) noexcept nogil:
-    """The rows of dW of pixel p; x points at it in the first image."""
-    cdef Py_ssize_t channels = a.at.channels, plane = a.n_pixels * a.n_out, n = 0, first, c, j
-    cdef Py_ssize_t height, width, whole, row
+    """The rows of dW of pixel p; x points at it in the first image.
+
+    dout : [n_images + 1, row], zeros behind n_out.
+    """
+    cdef Py_ssize_t plane = a.n_pixels * a.n_out, n = 0, first, j, width, terms
     cdef Group group
+    cdef Py_ssize_t x_at[TERMS]
+    cdef Py_ssize_t dout_at[TERMS]
     cdef real zeros[MOST_COLUMNS]
-    cdef real rows_room[TERMS * CHANNELS + LINE_BYTES]
-    cdef real panel_room[TERMS * MOST_COLUMNS + LINE_BYTES]
-    cdef real* rows = <real*>next_line(rows_room)
-    cdef real* panel = <real*>next_line(panel_room)
-    cdef real* to
     memset(zeros, 0, sizeof(zeros))
+    dW += p * a.n_out
     while n < a.n_images:
-        first, c = n, 0
+        first, j = n, 0
         n = next_group(a, p, first, &group)
-        while c < channels:
-            height, j = min(<Py_ssize_t>CHANNELS, channels - c), 0
-            row = round_up(height, lanes(x))
-            gather(&group, 0, rows_of(&group), height, x + c, a.at.image, rows, row, False)
-            while j < a.n_out:
-                width = min(max_columns(x), a.n_out - j)
-                whole = round_up(width, lanes(x))
-                gather(&group, 0, rows_of(&group), width, dout + j, a.n_out, panel, whole, True)
-                to = dW + c * plane + p * a.n_out + j
-                fetch_rows(height, width, to, plane)
-                multiply_add_tile(height, width, rows_of(&group), rows, 1, row, panel, whole,
-                                  &zeros[0] if first == 0 else NULL, to, plane)
-                j += width
-            c += height
+        terms = find_terms(a, &group, x, dout, row, x_at, dout_at)
+        while j < a.n_out:
+            width = min(max_columns(x), a.n_out - j)
+            fetch_rows(a.at.channels, width, dW + j, plane)
+            multiply_add_taps(a.at.channels, width, 1, terms, x, x_at, 1, 0, dout + j, dout_at,
+                              row, &zeros[0] if first == 0 else NULL, dW + j, plane)
+            j += width
 
 
 for place in range(TERMS):
