@@ -112,7 +112,7 @@ def make(case, dtype):
     """The network and the optimizer of a case."""
     kind, _, name = case.partition(": ")
     optimizer, loss, (shape, layers) = cc.SGD(0.05, momentum=0.5), None, dense(cc.Tanh())
-    if kind == "model":
+    if kind in ("model", "empty windows"):
         return MODELS[name](dtype=dtype), optimizer
     if kind == "layer":
         shape, layers = LAYERS[name]()
@@ -133,6 +133,7 @@ TABLES = {
     "fit": FITS,
     "own code": ["a layer and a loss"],
     "sparse": ["steps"],
+    "empty windows": ["simple_conv_net", "lenet5"],
     "numerical gradient": ["compiled"],
 }
 CASES = [f"{kind}: {name}" for kind, table in TABLES.items() for name in table]
@@ -148,7 +149,9 @@ def targets(net, n, rng):
 
 
 def rows_of(case, x):
-    """x, or a fifth of its numbers as a sparse matrix."""
+    """x, or a fifth of its numbers as a sparse matrix, or images with an empty half."""
+    if case.startswith("empty windows"):
+        x[::2, ..., :14, :] = x[1::2, ..., :14] = 0
     return scipy.sparse.csr_array(x * (x < 0.2)) if case.startswith("sparse") else x
 
 
