@@ -34,8 +34,8 @@ from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 
 cdef enum:
     INPUTS = 512         # elements of an image at once: their weights stay in the next cache
-    PIXELS_AT_ONCE = 64
-    LEAST_CHANNELS = 16  # terms of a sum that is added to an output
+    PIXELS_AT_ONCE = 64  # whose images are grouped
+    LEAST_CHANNELS = 16  # of images that share: they are the terms of a sum that is added to others
 
 
 MOST_IN_PLACE = TERMS    # columns of W, up to which dx may be y
@@ -262,14 +262,15 @@ cdef inline void forward_strip(const images_args* a, Py_ssize_t strip, const rea
     cdef Py_ssize_t begin = strip * a.n_pixels // a.n_strips, i, size = a.n_out * sizeof(real)
     cdef Py_ssize_t end = (strip + 1) * a.n_pixels // a.n_strips
     cdef images_args args = a[0]
-    cdef real* sums
-    cdef void* room
+    cdef real* sums = out
+    cdef void* room = NULL
     if strip > 0:
         out, b = <real*>a.sums + (strip - 1) * a.n_images * a.n_out, NULL
-    args.out_row = round_up(a.n_out, LINE_BYTES // sizeof(real))
-    room = malloc(LINE_BYTES + a.n_images * args.out_row * sizeof(real))
-    sums = <real*>next_line(room)
-    if room == NULL:    # then the rows lie across cache lines
+    if size % LINE_BYTES or <size_t>out % LINE_BYTES:    # sums in rows that begin at cache lines
+        args.out_row = round_up(a.n_out, LINE_BYTES // sizeof(real))
+        room = malloc(LINE_BYTES + a.n_images * args.out_row * sizeof(real))
+        sums = <real*>next_line(room)
+    if room == NULL:
         sums, args.out_row = out, a.n_out
     for i in range(a.n_images):
         if b == NULL:

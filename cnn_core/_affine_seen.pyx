@@ -8,7 +8,7 @@ What such images hold at a pixel is the same for all of them, x0[p]. They share 
     sum of dx[n, p]  = (sum over o of d0[o] W[c P + p, o]) f'(x0[p, c])
 
 Who reads dx takes no more of them than this sum: it is written for one of them, 0 for the others.
-Rows that are used are gathered before they are multiplied.
+The rows of the other images are found by lists.
 """
 
 from libc.stdint cimport int32_t, uint8_t
@@ -26,7 +26,7 @@ from cnn_core._simd_images cimport copy_rows, move_rows
 from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 
 cdef enum:
-    LEAST_SHARE = 5    # one image in so many, that has seen nothing, pays
+    LEAST_SHARE = 5    # where one image in so many has seen nothing, sharing pays
     CHANNELS = 32      # at once, a multiple of any vector's lanes
 
 cdef int32_t ORDER[TERMS]    # 0, 1, 2, ...
@@ -103,9 +103,11 @@ cdef inline Py_ssize_t rows_of(const Group* group) noexcept nogil:
 cdef inline void gather(const Group* group, Py_ssize_t begin, Py_ssize_t count, Py_ssize_t n,
                         const real* x, Py_ssize_t x_row, real* rows, Py_ssize_t row,
                         bint total) noexcept nogil:
-    """Some of the rows, from x, which points at the first of all images. The one that is shared is
-    the total of its images', as it must be of dout, or else that of the first of them; then what
-    stands behind the rows, the next pixel, is fetched."""
+    """Some of the rows, from x, which points at the first of all images.
+
+    total : of dout: the row that is shared is the sum of its images'. Else it is that of the first
+        of them, and what stands behind each row, the next pixel, is fetched.
+    """
     cdef bint shared = total and group.seen < group.count and begin + count > group.seen
     x += group.first * x_row
     move_rows(False, count - shared, n, x, group.at + begin, x_row, rows, ORDER, row,

@@ -40,10 +40,9 @@ class ConvBlock(Block):
     pooled: Any = None
     #: the pool, where the gradient comes from its outputs
     pool: PoolBlock | None = None
-    #: whether each of its windows has seen anything but zeros, [N, P], where that is wanted
-    seen: npt.NDArray[np.uint8] | None = None
-    #: the images by that, at each window
-    groups: npt.NDArray[np.int32] | None = None
+    #: where they are wanted: whether each of its windows has seen anything but zeros, [N, P], and
+    #: the images by that, for each window
+    seen: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]] | None = None
 
     def __init__(
         self, layer: Conv2D, input_shape: Shape, sample_shape: Shape, activation: Layer | None
@@ -89,8 +88,8 @@ class ConvBlock(Block):
     def finding(self) -> Parts:
         if self.seen is None:
             return Parts()
-        groups = ops.native.affine_images.group(self.seen, self.groups)
-        return Parts(rows=[self.pooled.find_seen(self.x, self.seen), [[groups]]])
+        groups = ops.native.affine_images.group(*self.seen)
+        return Parts(rows=[self.pooled.find_seen(self.x, self.seen[0]), [[groups]]])
 
     def forward_with(self, behind: Block, *rows: Array) -> Parts | None:
         """rows : of x and, if not 0, the address of those that are read in their place, where x
@@ -133,8 +132,9 @@ class ConvBlock(Block):
     def pooled_backward(self, pool: PoolBlock, partial: Array, previous: Block | None) -> Parts:
         """The same from the gradient by the outputs of the pool behind."""
         W, grads, gradients = self.layer.params["W"], self.layer.grads, self.pooled
+        seen = self.seen[0] if self.seen is not None else None
         parts = Parts(
-            rows=[gradients.weight_gradient(self.x, pool.dy, pool.which, partial, self.seen)],
+            rows=[gradients.weight_gradient(self.x, pool.dy, pool.which, partial, seen)],
             reduce=[[self.convolution.reduce(partial, grads["W"], grads["b"], True)]],
         )
         if self.dx is not None:
@@ -277,7 +277,7 @@ class ImagesAffineBlock(AffineBlock):
     """
 
     takes = "images"
-    #: see ConvBlock
+    #: see ConvBlock.seen
     groups: npt.NDArray[np.int32] | None = None
 
     @classmethod
@@ -305,8 +305,8 @@ class ImagesAffineBlock(AffineBlock):
         x, n_out = self.x, self.layer.params["W"].shape[1]
         affine, n_pixels = ops.native.affine_images, x.height * x.width
         if block.x.channels == 1 and affine.shares(x.channels, n_out, x.dtype == np.float32):
-            block.seen = np.zeros((len(x), n_pixels), np.uint8)
-            block.groups = self.groups = np.zeros(affine.groups_shape(len(x), n_pixels), np.int32)
+            self.groups = np.zeros(affine.groups_shape(len(x), n_pixels), np.int32)
+            block.seen = np.zeros((len(x), n_pixels), np.uint8), self.groups
 
     def overwrites(self, previous: Block | None) -> bool:
         """Whether dx may take the place of x, which nobody reads behind this lane."""
