@@ -6,6 +6,7 @@ form that PyTorch uses; decay: Loshchilov and Hutter, Decoupled weight decay (20
 """
 
 from libc.math cimport sqrt
+from libc.string cimport memset
 
 from cnn_core._bounds cimport expect
 from cnn_core._parallel cimport new_task
@@ -59,6 +60,7 @@ def sgd(real[::1] params, const real[::1] grads, real[::1] velocity, const doubl
     velocity may be None where momentum is 0. lr is read at each run, so that it may change.
     """
     cdef sgd_args args
+    memset(&args, 0, sizeof(args))    # the gaps, too: a program looks for addresses in all of it
     expect(grads.shape[0] == params.shape[0] and lr.shape[0] == 1
            and (momentum == 0 if velocity is None else velocity.shape[0] == params.shape[0]),
            "params, grads, velocity")
@@ -182,6 +184,7 @@ def adam(real[::1] params, const real[::1] grads, real[::1] m, real[::1] v, cons
     Kingma and Ba, Adam (2015); decay: Loshchilov and Hutter, Decoupled weight decay (2019).
     """
     cdef adam_args args
+    memset(&args, 0, sizeof(args))
     expect(grads.shape[0] == m.shape[0] == v.shape[0] == params.shape[0] and lr.shape[0] == 1
            and corrections.shape[0] == 2, "params, grads, m, v")
     args.params, args.grads, args.m, args.v = &params[0], &grads[0], &m[0], &v[0]
@@ -254,6 +257,7 @@ def adagrad(real[::1] params, const real[::1] grads, real[::1] total, const doub
     Duchi, Hazan and Singer, Adaptive subgradient methods (2011).
     """
     cdef adagrad_args args
+    memset(&args, 0, sizeof(args))
     expect(grads.shape[0] == total.shape[0] == params.shape[0] and lr.shape[0] == 1,
            "params, grads, total")
     args.params, args.grads, args.total = &params[0], &grads[0], &total[0]
@@ -310,6 +314,7 @@ def rmsprop(real[::1] params, const real[::1] grads, real[::1] square, real[::1]
     Tieleman and Hinton, Lecture 6.5 of Neural networks for machine learning (2012).
     """
     cdef rmsprop_args args
+    memset(&args, 0, sizeof(args))
     expect(grads.shape[0] == square.shape[0] == params.shape[0] and lr.shape[0] == 1
            and (momentum == 0 if velocity is None else velocity.shape[0] == params.shape[0]),
            "params, grads, square, velocity")
@@ -358,6 +363,7 @@ def clip(real[::1] grads, const double[::1] factor, double limit, Py_ssize_t row
     moved into -limit..limit.
     """
     cdef clip_args args
+    memset(&args, 0, sizeof(args))
     expect(factor is None or factor.shape[0] == 1, "factor")
     args.grads = &grads[0]
     args.factor = NULL
