@@ -201,6 +201,7 @@ cdef void bias_gradient_kernel(const void* args, Py_ssize_t begin, Py_ssize_t en
 cdef gradient_args input_gradient_args(const real[:, ::1] dout, const real[:, ::1] y,
                                        real[:, ::1] dx, int activation, double slope) except *:
     cdef gradient_args args
+    memset(&args, 0, sizeof(args))
     expect(dx.shape[0] == dout.shape[0], "dout, dx")
     expect(activation == ACTIVATION_NONE if y is None
            else y.shape[0] == dx.shape[0] and y.shape[1] == dx.shape[1], "y")
@@ -247,6 +248,7 @@ def weight_gradient(const real[:, ::1] x, const real[:, ::1] dout, real[:, ::1] 
                     bint zeros=False):
     """Task over rows of dW: dW = x^T dout. zeros : whether x may be mostly zeros."""
     cdef gradient_args args
+    memset(&args, 0, sizeof(args))
     args.zeros = zeros
     cdef Py_ssize_t most = MOST_ROWS_OF_DW
     expect(x.shape[0] == dout.shape[0] and dW.shape[0] == x.shape[1]
@@ -267,6 +269,7 @@ def weight_gradient(const real[:, ::1] x, const real[:, ::1] dout, real[:, ::1] 
 def bias_gradient(const real[:, ::1] dout, real[::1] db):
     """Task over columns: db = sum over the rows of dout."""
     cdef gradient_args args
+    memset(&args, 0, sizeof(args))
     expect(db.shape[0] == dout.shape[1], "dout, db")
     args.n_rows = dout.shape[0]
     args.n_out = dout.shape[1]

@@ -60,7 +60,7 @@ def sgd(real[::1] params, const real[::1] grads, real[::1] velocity, const doubl
     velocity may be None where momentum is 0. lr is read at each run, so that it may change.
     """
     cdef sgd_args args
-    memset(&args, 0, sizeof(args))    # the gaps, too: a program looks for addresses in all of it
+    memset(&args, 0, sizeof(args))
     expect(grads.shape[0] == params.shape[0] and lr.shape[0] == 1
            and (momentum == 0 if velocity is None else velocity.shape[0] == params.shape[0]),
            "params, grads, velocity")

@@ -315,7 +315,7 @@ cdef bint uses(Task task, array):
 
 
 cdef list places_of(Task task, size_t address):
-    """Where in the words of its arguments the address stands."""
+    """Where in the words of its arguments the address stands; gaps among them must be 0, too."""
     cdef const size_t* args = <const size_t*>task.args
     cdef size_t at
     return [at for at in range(task.args_size // sizeof(size_t)) if args[at] == address]
