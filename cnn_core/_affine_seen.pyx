@@ -17,12 +17,11 @@ from libc.string cimport memcpy, memset
 from cnn_core._affine_images_shape cimport (
     IMAGES, MOST_COLUMNS, TERMS, images_args, pack_panel,
 )
-from cnn_core._gemm cimport fetch_rows
+from cnn_core._gemm cimport copy_panels, fetch_rows, multiply_add_copies
 from cnn_core._simd cimport (
-    ACTIVATION_NONE, activate_backward, lanes, max_columns, multiply_add_taps, multiply_add_tile,
-    multiply_sparse_row,
+    ACTIVATION_NONE, activate_backward, lanes, max_columns, multiply_add_taps, multiply_sparse_row,
 )
-from cnn_core._simd_images cimport copy_rows, move_rows
+from cnn_core._simd_images cimport move_rows
 from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 
 cdef enum:
@@ -128,48 +127,33 @@ cdef inline void add_outputs(const Group* group, Py_ssize_t begin, Py_ssize_t co
                   row, out, group.at + group.seen + 1, out_row, False)
 
 
-cdef inline void copy_panels(const images_args* a, Py_ssize_t p, Py_ssize_t c, Py_ssize_t terms,
-                             const real* W, real* panels) noexcept nogil:
-    """The rows of W for some channels of pixel p, a panel of columns after the other."""
-    cdef Py_ssize_t plane = a.n_pixels * a.n_out, j = 0, width
-    W += c * plane + p * a.n_out
-    while j < a.n_out:
-        width = min(max_columns(W), a.n_out - j)
-        copy_rows(terms, width, W + j, plane, panels + j * terms, round_up(width, lanes(W)))
-        if p + 1 < a.n_pixels:
-            fetch_rows(terms, width, W + j + a.n_out, plane)
-        j += width
-
-
 cdef void forward_pixel(const images_args* a, Py_ssize_t p, const real* x, const real* W,
                         real* out) noexcept nogil:
     """out += the products of pixel p; x points at it in the first image."""
-    cdef Py_ssize_t n = 0, c, j, i, terms, width, count, row, out_row = round_up(a.n_out, lanes(x))
+    cdef Py_ssize_t n = 0, c, i, terms, count, row = round_up(a.n_out, lanes(x))
+    cdef Py_ssize_t plane = a.n_pixels * a.n_out
     cdef Group group
-    cdef real zeros[MOST_COLUMNS]
     cdef real panels_room[CHANNELS * TERMS + LINE_BYTES]
     cdef real rows_room[IMAGES * CHANNELS + LINE_BYTES]
     cdef real sums_room[IMAGES * TERMS + LINE_BYTES]
     cdef real* panels = <real*>next_line(panels_room)
     cdef real* rows = <real*>next_line(rows_room)
     cdef real* sums = <real*>next_line(sums_room)
-    memset(zeros, 0, sizeof(zeros))
+    W += p * a.n_out
     while n < a.n_images:
         n = next_group(a, p, n, &group)
         c = 0
         while c < a.at.channels:
             terms, i = min(<Py_ssize_t>CHANNELS, a.at.channels - c), 0
-            row = round_up(terms, lanes(x))
-            copy_panels(a, p, c, terms, W, panels)
+            copy_panels(a.n_out, terms, W + c * plane, plane, panels)
+            if p + 1 < a.n_pixels:
+                fetch_rows(terms, a.n_out, W + c * plane + a.n_out, plane)
             while i < rows_of(&group):
-                count, j = min(<Py_ssize_t>IMAGES, rows_of(&group) - i), 0
-                gather(&group, i, count, terms, x + c, a.at.image, rows, row, False)
-                while j < a.n_out:
-                    width = min(max_columns(x), a.n_out - j)
-                    multiply_add_tile(count, width, terms, rows, row, 1, panels + j * terms,
-                                      round_up(width, lanes(x)), zeros, sums + j, out_row)
-                    j += width
-                add_outputs(&group, i, count, a.n_out, sums, out_row, out, a.out_row)
+                count = min(<Py_ssize_t>IMAGES, rows_of(&group) - i)
+                gather(&group, i, count, terms, x + c, a.at.image, rows, terms, False)
+                multiply_add_copies(count, a.n_out, terms, rows, False, panels, False,
+                                    <const real*>NULL, sums, row)
+                add_outputs(&group, i, count, a.n_out, sums, row, out, a.out_row)
                 i += count
             c += terms
 
@@ -214,34 +198,29 @@ cdef inline void pack_panels(const images_args* a, Py_ssize_t p, Py_ssize_t c, P
 cdef void input_gradient_pixel(const images_args* a, Py_ssize_t p, const real* dout, const real* W,
                                const real* y, real* dx) noexcept nogil:
     """dx of pixel p; y and dx point at it in the first image."""
-    cdef Py_ssize_t n = 0, c, j, i, width, columns, count, row = round_up(a.n_out, lanes(W)), whole
+    cdef Py_ssize_t n = 0, c, i, width, count, row
     cdef Group group
-    cdef real zeros[MOST_COLUMNS]
     cdef real panels_room[TERMS * CHANNELS + LINE_BYTES]
     cdef real rows_room[IMAGES * TERMS + LINE_BYTES]
     cdef real sums_room[IMAGES * CHANNELS + LINE_BYTES]
     cdef real* panels = <real*>next_line(panels_room)
     cdef real* rows = <real*>next_line(rows_room)
     cdef real* sums = <real*>next_line(sums_room)
-    memset(zeros, 0, sizeof(zeros))
     while n < a.n_images:
         n = next_group(a, p, n, &group)
         c = 0
         while c < a.at.channels:
             width, i = min(<Py_ssize_t>CHANNELS, a.at.channels - c), 0
-            whole = round_up(width, lanes(W))
+            row = round_up(width, lanes(W))
             pack_panels(a, p, c, width, W, panels)
             while i < rows_of(&group):
-                count, j = min(<Py_ssize_t>IMAGES, rows_of(&group) - i), 0
-                gather(&group, i, count, a.n_out, dout, a.n_out, rows, row, True)
-                while j < width:
-                    columns = min(max_columns(W), width - j)
-                    multiply_add_tile(count, columns, a.n_out, rows, row, 1, panels + j * a.n_out,
-                                      round_up(columns, lanes(W)), zeros, sums + j, whole)
-                    j += columns
+                count = min(<Py_ssize_t>IMAGES, rows_of(&group) - i)
+                gather(&group, i, count, a.n_out, dout, a.n_out, rows, a.n_out, True)
+                multiply_add_copies(count, width, a.n_out, rows, False, panels, False,
+                                    <const real*>NULL, sums, row)
                 if a.activation != ACTIVATION_NONE:
-                    through_activation(a, &group, i, count, width, y + c, sums, whole)
-                store_gradients(&group, i, count, width, sums, whole, dx + c, a.at.image)
+                    through_activation(a, &group, i, count, width, y + c, sums, row)
+                store_gradients(&group, i, count, width, sums, row, dx + c, a.at.image)
                 i += count
             c += width
 

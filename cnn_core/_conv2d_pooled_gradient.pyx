@@ -85,7 +85,6 @@ cdef bint find_room(const pooled_args* a, Py_ssize_t rows, Py_ssize_t reals, con
         y = w // a.conv.out_width
         x = w - y * a.conv.out_width
         terms.places[w] = <int32_t>(y * a.sy * a.conv.sy * a.padded_width + x * a.sx * a.conv.sx)
-    memcpy(terms.used, terms.places, windows * sizeof(int32_t))
     memset(terms.seen, 1, windows)
     return True
 

@@ -45,6 +45,14 @@ cdef void multiply_add_fetching(
     const real** ahead,
 ) noexcept nogil
 
+cdef void copy_panels(Py_ssize_t n, Py_ssize_t k, const real* b, Py_ssize_t b_row,
+                      real* panels) noexcept nogil
+
+cdef void multiply_add_copies(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, bint a_by_columns, const real* panels,
+    bint add, const real* bias, real* c, Py_ssize_t c_row,
+) noexcept nogil
+
 cdef void multiply_add_packed(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
     const real* packed, bint add, const real* bias, real* c, Py_ssize_t c_row,

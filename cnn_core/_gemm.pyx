@@ -112,8 +112,8 @@ cdef bint multiply_add_copied(
     return True
 
 
-cdef inline void copy_panels(Py_ssize_t n, Py_ssize_t k, const real* b, Py_ssize_t b_row,
-                             real* panels) noexcept nogil:
+cdef void copy_panels(Py_ssize_t n, Py_ssize_t k, const real* b, Py_ssize_t b_row,
+                      real* panels) noexcept nogil:
     """Panels of B[k, n], rows padded to whole vectors."""
     cdef Py_ssize_t widest = max_columns(b), j0 = 0, width
     while j0 < n:
@@ -122,7 +122,7 @@ cdef inline void copy_panels(Py_ssize_t n, Py_ssize_t k, const real* b, Py_ssize
         j0 += widest
 
 
-cdef inline void multiply_add_copies(
+cdef void multiply_add_copies(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, bint a_by_columns, const real* panels,
     bint add, const real* bias, real* c, Py_ssize_t c_row,
 ) noexcept nogil:

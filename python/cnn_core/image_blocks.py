@@ -86,6 +86,7 @@ class ConvBlock(Block):
         return Parts(packing=[pack], rows=[[[task]] if self.by_rows else task]) + self.finding()
 
     def finding(self) -> Parts:
+        """What `seen` holds."""
         if self.seen is None:
             return Parts()
         groups = ops.native.affine_images.group(*self.seen)
@@ -96,7 +97,7 @@ class ConvBlock(Block):
         itself is not made."""
         if self.pooled is None or self.by_rows:
             return None
-        if rows and not self.pooled.takes_rows(self.x, self.code):
+        if rows and (self.seen is not None or not self.pooled.takes_rows(self.x, self.code)):
             return None
         assert isinstance(behind, PoolBlock)
         if not self.pooled.takes_forward and self.code != ops.ACTIVATIONS["relu"]:
@@ -300,8 +301,11 @@ class ImagesAffineBlock(AffineBlock):
         return Parts(rows=[[[products]], total])
 
     def share(self, block: ConvBlock) -> None:
-        """Compute once what all images have in common where they have seen nothing, given the
-        first layer, whose pool is before this one: for its gradients the sum of theirs does."""
+        """Compute once what images have in common where they have seen nothing.
+
+        block : the first layer, whose pool is before this one; it needs no more of their dx than
+            the sum.
+        """
         x, n_out = self.x, self.layer.params["W"].shape[1]
         affine, n_pixels = ops.native.affine_images, x.height * x.width
         if block.x.channels == 1 and affine.shares(x.channels, n_out, x.dtype == np.float32):
