@@ -166,12 +166,15 @@ def check_gradient(dx, expected, seen):
         assert (np.count_nonzero(rest[0].any(axis=1), axis=0)[many] <= 1).all()
 
 
-# N, C, H, W, O: groups of 24 and 128 images, parts of 64 channels, panels of columns
+# N, C, H, W, O: 24 and 128 images at once, parts of 32 channels, panels of columns; one more or less
 SHAPES = [
     (1, 16, 1, 1, 1),
     (24, 30, 2, 3, 100),
     (25, 16, 3, 2, 128),
     (30, 64, 1, 4, 33),
+    (47, 31, 2, 1, 127),
+    (49, 32, 1, 2, 99),
+    (127, 33, 1, 2, 63),
     (23, 65, 2, 1, 64),
     (48, 130, 1, 2, 7),
     (128, 17, 2, 2, 65),
