@@ -166,7 +166,7 @@ def check_gradient(dx, expected, seen):
         assert (np.count_nonzero(rest[0].any(axis=1), axis=0)[many] <= 1).all()
 
 
-# N, C, H, W, O: 24 and 128 images at once, parts of 32 channels, panels of columns; one more or less
+# N, C, H, W, O: 24 and 128 images at once, parts of 32 channels, panels of columns; and one more
 SHAPES = [
     (1, 16, 1, 1, 1),
     (24, 30, 2, 3, 100),
