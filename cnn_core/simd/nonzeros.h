@@ -49,13 +49,11 @@ static INLINE ptrdiff_t NAME(any_in_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *
     if (j < n) ANY_IN_VECTOR(load_part, j, , n - j, 0)
     j = n;
 #elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
-    __m128i places = _mm_setr_epi32(0, 1, 2, 3);
-    for (; j + 4 <= n; j += 4) {
-        __m128 any = _mm_loadu_ps(a + j);
-        for (ptrdiff_t i = 1; i < m; i++) any = _mm_or_ps(any, _mm_loadu_ps(a + i * a_row + j));
-        const int mask = _mm_movemask_ps(_mm_cmpneq_ps(any, _mm_setzero_ps()));
-        count += NAME(keep_lanes)(mask, (__m128i)any, places, NULL, at + count);
-        places = _mm_add_epi32(places, _mm_set1_epi32(4));
+    for (; j + LANES <= n; j += LANES) {
+        __m256 any = _mm256_loadu_ps(a + j);
+        for (ptrdiff_t i = 1; i < m; i++) any = _mm256_or_ps(any, _mm256_loadu_ps(a + i * a_row + j));
+        const __m256 taken = _mm256_cmp_ps(any, _mm256_setzero_ps(), _CMP_NEQ_UQ);
+        count += NAME(keep_lanes)(_mm256_movemask_ps(taken), any, (int32_t)j, NULL, at + count);
     }
 #endif
     for (; j < n; j++) {

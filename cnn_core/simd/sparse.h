@@ -47,25 +47,26 @@ static INLINE ptrdiff_t NAME(keep_lanes)(unsigned mask, vec v, PLACES places, RE
     return __builtin_popcount(mask);
 }
 #elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
-/* The same for four lanes: bytes of the lanes whose bit is set. */
-#define LANE(i) 4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3
-#define NONE 0, 0, 0, 0
-static const int8_t NAME(kept_lanes)[16][16] = {
-    {NONE, NONE, NONE, NONE},          {LANE(0), NONE, NONE, NONE},
-    {LANE(1), NONE, NONE, NONE},       {LANE(0), LANE(1), NONE, NONE},
-    {LANE(2), NONE, NONE, NONE},       {LANE(0), LANE(2), NONE, NONE},
-    {LANE(1), LANE(2), NONE, NONE},    {LANE(0), LANE(1), LANE(2), NONE},
-    {LANE(3), NONE, NONE, NONE},       {LANE(0), LANE(3), NONE, NONE},
-    {LANE(1), LANE(3), NONE, NONE},    {LANE(0), LANE(1), LANE(3), NONE},
-    {LANE(2), LANE(3), NONE, NONE},    {LANE(0), LANE(2), LANE(3), NONE},
-    {LANE(1), LANE(2), LANE(3), NONE}, {LANE(0), LANE(1), LANE(2), LANE(3)}};
-#undef LANE
-#undef NONE
-static INLINE ptrdiff_t NAME(keep_lanes)(int mask, __m128i v, __m128i places, REAL *values,
+/* The lanes of each mask whose bit is set, in order, a byte each. */
+#define KEPT(m, i) ((uint64_t)((m) >> i & 1) * i << 8 * __builtin_popcount((m) & ((1 << i) - 1)))
+#define KEPT_OF(m)                                                                                \
+    KEPT(m, 1) | KEPT(m, 2) | KEPT(m, 3) | KEPT(m, 4) | KEPT(m, 5) | KEPT(m, 6) | KEPT(m, 7)
+#define KEPT_4(m) KEPT_OF(m), KEPT_OF(m + 1), KEPT_OF(m + 2), KEPT_OF(m + 3)
+#define KEPT_16(m) KEPT_4(m), KEPT_4(m + 4), KEPT_4(m + 8), KEPT_4(m + 12)
+#define KEPT_64(m) KEPT_16(m), KEPT_16(m + 16), KEPT_16(m + 32), KEPT_16(m + 48)
+static const uint64_t NAME(kept_lanes)[256] = {KEPT_64(0), KEPT_64(64), KEPT_64(128), KEPT_64(192)};
+#undef KEPT
+#undef KEPT_OF
+#undef KEPT_4
+#undef KEPT_16
+#undef KEPT_64
+/* The same for the places from `first` on. */
+static INLINE ptrdiff_t NAME(keep_lanes)(int mask, __m256 v, int32_t first, REAL *values,
                                          int32_t *at) {
-    const __m128i order = _mm_loadu_si128((const __m128i *)NAME(kept_lanes)[mask]);
-    if (values) _mm_storeu_si128((__m128i *)values, _mm_shuffle_epi8(v, order));
-    _mm_storeu_si128((__m128i *)at, _mm_shuffle_epi8(places, order));
+    const __m128i bytes = _mm_loadl_epi64((const __m128i *)(NAME(kept_lanes) + mask));
+    const __m256i order = _mm256_cvtepu8_epi32(bytes);
+    if (values) _mm256_storeu_ps(values, _mm256_permutevar8x32_ps(v, order));
+    _mm256_storeu_si256((__m256i *)at, _mm256_add_epi32(order, _mm256_set1_epi32(first)));
     return __builtin_popcount((unsigned)mask);
 }
 #endif
@@ -88,20 +89,15 @@ static INLINE ptrdiff_t NAME(pick_as)(ptrdiff_t n, int32_t number, const uint8_t
         places = ADD_PLACES(places, ALL_PLACES((int)LANES));
     }
 #elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
-    __m128i places = _mm_setr_epi32(0, 1, 2, 3);
-    for (; j + 4 <= n; j += 4) {
-        const __m128 v = _mm_loadu_ps(g + j);
-        __m128 taken = _mm_cmpneq_ps(v, _mm_setzero_ps());
+    for (; j + LANES <= n; j += LANES) {
+        const __m256 v = _mm256_loadu_ps(g + j);
+        __m256 taken = _mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_NEQ_UQ);
         if (numbers) {
-            int32_t bytes;
-            memcpy(&bytes, numbers + j, sizeof bytes);
-            const __m128i of = _mm_cvtepu8_epi32(_mm_cvtsi32_si128(bytes));
-            taken = _mm_and_ps(taken, (__m128)_mm_cmpeq_epi32(of, _mm_set1_epi32(number)));
+            const __m256i of = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(numbers + j)));
+            taken = _mm256_and_ps(taken, (__m256)_mm256_cmpeq_epi32(of, _mm256_set1_epi32(number)));
         }
-        const int mask = _mm_movemask_ps(taken);
         REAL *to = values ? values + count : NULL;
-        count += NAME(keep_lanes)(mask, (__m128i)v, places, to, at + count);
-        places = _mm_add_epi32(places, _mm_set1_epi32(4));
+        count += NAME(keep_lanes)(_mm256_movemask_ps(taken), v, (int32_t)j, to, at + count);
     }
 #endif
     for (; j < n; j++) {
