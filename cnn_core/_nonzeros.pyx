@@ -35,7 +35,7 @@ cdef enum:
 
 cdef inline bint in_parts(Py_ssize_t n, const real* like) noexcept nogil:
     """Whether rows of A that share a list use rows of B in parts."""
-    return nonzero_rows(like) > 1 and n * <Py_ssize_t>sizeof(real) > WIDEST_BYTES
+    return n * <Py_ssize_t>sizeof(real) > WIDEST_BYTES
 
 
 cdef inline Py_ssize_t block_terms(Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Py_ssize_t b_row,
@@ -108,7 +108,7 @@ cdef inline void multiply_block(
     cdef Py_ssize_t i = 0, j, rows, most_rows = ROWS
     cdef const real* soon[MOST_AHEAD]
     if in_parts(n, a) and k <= round_up(NEAR_TERMS, MOST_LANES):
-        most_rows = min(<Py_ssize_t>ROOM // max(k, 1) * ROWS, <Py_ssize_t>MOST_AHEAD) - ROWS
+        most_rows = min((ROOM // max(k + 1, 1) - 1) * nonzero_rows(a), <Py_ssize_t>MOST_AHEAD)
     while i < m:
         rows = min(m - i, most_rows)
         for j in range(rows):
