@@ -31,8 +31,10 @@ static INLINE ptrdiff_t NAME(used_inputs)(ptrdiff_t m, ptrdiff_t k, const REAL *
     return count;
 }
 
-static void NAME(sgd_product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, ptrdiff_t x_row,
-                              const REAL *dout, REAL *w, REAL lr, REAL weight_decay) {
+/* With a constant m and weight_decay little remains of this for a vector. */
+static INLINE void NAME(sgd_product_with)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x,
+                                          ptrdiff_t x_row, const REAL *dout, REAL *w, REAL lr,
+                                          REAL weight_decay) {
     int32_t at[INPUTS_AT_ONCE + VECTOR_BYTES];
     for (ptrdiff_t begin = 0; begin < k; begin += INPUTS_AT_ONCE) {
         const ptrdiff_t left_k = k - begin < INPUTS_AT_ONCE ? k - begin : INPUTS_AT_ONCE;
@@ -41,9 +43,9 @@ static void NAME(sgd_product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL 
             const REAL *element = x + begin + at[q];
             REAL *row = w + (begin + at[q]) * n;
             const REAL *soon = w + (begin + at[q + 1 < count ? q + 1 : q]) * n;
+            for (ptrdiff_t i = 0; i < n; i += LINE) __builtin_prefetch(soon + i);
             FOR_VECTORS(n) {
                 vec value = NAME(load_n)(row + i, left, 0), g = {0};
-                __builtin_prefetch(soon + i);
                 for (ptrdiff_t r = 0; r < m; r++)
                     g += NAME(splat)(element[r * x_row]) * NAME(load_n)(dout + r * n + i, left, 0);
                 if (weight_decay != 0) g += weight_decay * value;
@@ -51,6 +53,14 @@ static void NAME(sgd_product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL 
             }
         }
     }
+}
+
+static void NAME(sgd_product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x, ptrdiff_t x_row,
+                              const REAL *dout, REAL *w, REAL lr, REAL weight_decay) {
+    if (m == 1 && weight_decay == 0)
+        NAME(sgd_product_with)(1, k, n, x, x_row, dout, w, lr, 0);
+    else
+        NAME(sgd_product_with)(m, k, n, x, x_row, dout, w, lr, weight_decay);
 }
 
 /* m += (1 - beta1) (g - m); v += (1 - beta2) (g^2 - v); p -= rate m / (sqrt(v) root + epsilon),
