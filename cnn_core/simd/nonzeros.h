@@ -48,12 +48,11 @@ static INLINE ptrdiff_t NAME(any_in_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *
     }
     if (j < n) ANY_IN_VECTOR(load_part, j, , n - j, 0)
     j = n;
-#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+#elif VECTOR_BYTES == 32
     for (; j + LANES <= n; j += LANES) {
-        __m256 any = _mm256_loadu_ps(a + j);
-        for (ptrdiff_t i = 1; i < m; i++) any = _mm256_or_ps(any, _mm256_loadu_ps(a + i * a_row + j));
-        const __m256 taken = _mm256_cmp_ps(any, _mm256_setzero_ps(), _CMP_NEQ_UQ);
-        count += NAME(keep_lanes)(_mm256_movemask_ps(taken), any, (int32_t)j, NULL, at + count);
+        ivec any = (ivec)NAME(load)(a + j);
+        for (ptrdiff_t i = 1; i < m; i++) any |= (ivec)NAME(load)(a + i * a_row + j);
+        count += NAME(keep_lanes)(NOT_ZERO(any), (vec)any, (int32_t)j, NULL, at + count);
     }
 #endif
     for (; j < n; j++) {
@@ -195,6 +194,6 @@ static int NAME(product_nonzeros)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const R
 #undef ALL_PLACES
 #undef SAME_PLACES
 #undef LOAD_PLACES
-#undef NOT_ZERO
 #undef ANY_BITS
 #endif
+#undef NOT_ZERO

@@ -46,7 +46,7 @@ static INLINE ptrdiff_t NAME(keep_lanes)(unsigned mask, vec v, PLACES places, RE
 #endif
     return __builtin_popcount(mask);
 }
-#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+#elif VECTOR_BYTES == 32
 /* The lanes of each mask whose bit is set, in order, a byte each. */
 #define KEPT(m, i) ((uint64_t)((m) >> i & 1) * i << 8 * __builtin_popcount((m) & ((1 << i) - 1)))
 #define KEPT_OF(m)                                                                                \
@@ -54,19 +54,43 @@ static INLINE ptrdiff_t NAME(keep_lanes)(unsigned mask, vec v, PLACES places, RE
 #define KEPT_4(m) KEPT_OF(m), KEPT_OF(m + 1), KEPT_OF(m + 2), KEPT_OF(m + 3)
 #define KEPT_16(m) KEPT_4(m), KEPT_4(m + 4), KEPT_4(m + 8), KEPT_4(m + 12)
 #define KEPT_64(m) KEPT_16(m), KEPT_16(m + 16), KEPT_16(m + 32), KEPT_16(m + 48)
+#if REAL_IS_FLOAT
 static const uint64_t NAME(kept_lanes)[256] = {KEPT_64(0), KEPT_64(64), KEPT_64(128), KEPT_64(192)};
+#define NOT_ZERO(v)                                                                               \
+    _mm256_movemask_ps(_mm256_cmp_ps((__m256)(v), _mm256_setzero_ps(), _CMP_NEQ_UQ))
+static INLINE vec NAME(in_order)(vec v, __m256i order) {
+    return (vec)_mm256_permutevar8x32_ps((__m256)v, order);
+}
+static INLINE void NAME(store_places)(int32_t *at, __m256i places) {
+    _mm256_storeu_si256((__m256i *)at, places);
+}
+#else
+static const uint64_t NAME(kept_lanes)[16] = {KEPT_16(0)};
+#define NOT_ZERO(v)                                                                               \
+    _mm256_movemask_pd(_mm256_cmp_pd((__m256d)(v), _mm256_setzero_pd(), _CMP_NEQ_UQ))
+static INLINE vec NAME(in_order)(vec v, __m256i order) {
+    const __m256i first = _mm256_slli_epi64(_mm256_cvtepi32_epi64(_mm256_castsi256_si128(order)), 1);
+    const __m256i second = _mm256_slli_epi64(_mm256_add_epi64(first, _mm256_set1_epi64x(1)), 32);
+    return (vec)_mm256_permutevar8x32_ps((__m256)v, _mm256_or_si256(first, second));
+}
+static INLINE void NAME(store_places)(int32_t *at, __m256i places) {
+    _mm_storeu_si128((__m128i *)at, _mm256_castsi256_si128(places));
+}
+#endif
 #undef KEPT
 #undef KEPT_OF
 #undef KEPT_4
 #undef KEPT_16
 #undef KEPT_64
+static INLINE __m256i NAME(kept_order)(int mask) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(NAME(kept_lanes) + mask)));
+}
 /* The same for the places from `first` on. */
-static INLINE ptrdiff_t NAME(keep_lanes)(int mask, __m256 v, int32_t first, REAL *values,
+static INLINE ptrdiff_t NAME(keep_lanes)(int mask, vec v, int32_t first, REAL *values,
                                          int32_t *at) {
-    const __m128i bytes = _mm_loadl_epi64((const __m128i *)(NAME(kept_lanes) + mask));
-    const __m256i order = _mm256_cvtepu8_epi32(bytes);
-    if (values) _mm256_storeu_ps(values, _mm256_permutevar8x32_ps(v, order));
-    _mm256_storeu_si256((__m256i *)at, _mm256_add_epi32(order, _mm256_set1_epi32(first)));
+    const __m256i order = NAME(kept_order)(mask);
+    if (values) NAME(store)(values, NAME(in_order)(v, order));
+    NAME(store_places)(at, _mm256_add_epi32(order, _mm256_set1_epi32(first)));
     return __builtin_popcount((unsigned)mask);
 }
 #endif
@@ -88,16 +112,18 @@ static INLINE ptrdiff_t NAME(pick_as)(ptrdiff_t n, int32_t number, const uint8_t
         count += NAME(keep_lanes)(mask, v, places, values ? values + count : NULL, at + count);
         places = ADD_PLACES(places, ALL_PLACES((int)LANES));
     }
-#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+#elif VECTOR_BYTES == 32
     for (; j + LANES <= n; j += LANES) {
-        const __m256 v = _mm256_loadu_ps(g + j);
-        __m256 taken = _mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_NEQ_UQ);
+        const vec v = NAME(load)(g + j);
+        int mask = NOT_ZERO(v);
         if (numbers) {
-            const __m256i of = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(numbers + j)));
-            taken = _mm256_and_ps(taken, (__m256)_mm256_cmpeq_epi32(of, _mm256_set1_epi32(number)));
+            int64_t bytes = 0;
+            memcpy(&bytes, numbers + j, LANES);
+            mask &= _mm_movemask_epi8(
+                _mm_cmpeq_epi8(_mm_cvtsi64_si128(bytes), _mm_set1_epi8((char)number)));
         }
         REAL *to = values ? values + count : NULL;
-        count += NAME(keep_lanes)(_mm256_movemask_ps(taken), v, (int32_t)j, to, at + count);
+        count += NAME(keep_lanes)(mask, v, (int32_t)j, to, at + count);
     }
 #endif
     for (; j < n; j++) {
@@ -119,11 +145,8 @@ static uint64_t NAME(nonzero_bits)(ptrdiff_t n, const REAL *x) {
     ptrdiff_t j = 0;
 #if VECTOR_BYTES == 64
     for (; j < n; j += LANES) bits |= (uint64_t)NOT_ZERO(NAME(load_n)(x + j, n - j, 0)) << j;
-#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
-    for (; j + LANES <= n; j += LANES) {
-        const __m256 v = _mm256_cmp_ps(_mm256_loadu_ps(x + j), _mm256_setzero_ps(), _CMP_NEQ_UQ);
-        bits |= (uint64_t)_mm256_movemask_ps(v) << j;
-    }
+#elif VECTOR_BYTES == 32
+    for (; j + LANES <= n; j += LANES) bits |= (uint64_t)NOT_ZERO(NAME(load)(x + j)) << j;
 #endif
     for (; j < n; j++) bits |= (uint64_t)(x[j] != 0) << j;
     return bits;
@@ -141,6 +164,22 @@ static ptrdiff_t NAME(pick_all)(ptrdiff_t n, const int32_t table[16], const int3
         const __m512i more = _mm512_permutexvar_epi32(of, _mm512_loadu_si512(table));
         const unsigned mask = NOT_ZERO(v) & (unsigned)_mm512_cmpge_epi32_mask(from, (__m512i){0});
         count += NAME(keep_lanes)(mask, v, ADD_PLACES(from, more), values + count, at + count);
+    }
+#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+    const __m256i low = _mm256_loadu_si256((const __m256i *)table);
+    const __m256i high = _mm256_loadu_si256((const __m256i *)(table + 8));
+    for (; j + LANES <= n; j += LANES) {
+        const vec v = NAME(load)(g + j);
+        const __m256i of = _mm256_loadu_si256((const __m256i *)(numbers + j));
+        const __m256i from = _mm256_loadu_si256((const __m256i *)(places + j));
+        const __m256 more = _mm256_blendv_ps((__m256)_mm256_permutevar8x32_epi32(low, of),
+                                             (__m256)_mm256_permutevar8x32_epi32(high, of),
+                                             (__m256)_mm256_slli_epi32(of, 28));
+        const int mask = NOT_ZERO(v) & ~_mm256_movemask_ps((__m256)from);
+        const __m256i order = NAME(kept_order)(mask), to = _mm256_add_epi32(from, (__m256i)more);
+        NAME(store)(values + count, NAME(in_order)(v, order));
+        NAME(store_places)(at + count, _mm256_permutevar8x32_epi32(to, order));
+        count += __builtin_popcount((unsigned)mask);
     }
 #endif
     for (; j < n; j++) {
