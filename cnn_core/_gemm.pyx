@@ -37,6 +37,7 @@ cdef enum:
     COPIED_K = 384       # of copied blocks: a panel of B and some rows of A in the nearer caches,
     COPIED_M = 256       # the block of A beside them,
     COPIED_N = 2048      # that of B in the farthest
+    ROWS_COPIED = 16     # of B at once: the processor sees the next lines of so many coming
     COMPARED = 1 << 14   # bytes at once
 
 
@@ -115,11 +116,15 @@ cdef bint multiply_add_copied(
 cdef void copy_panels(Py_ssize_t n, Py_ssize_t k, const real* b, Py_ssize_t b_row,
                       real* panels) noexcept nogil:
     """Panels of B[k, n], rows padded to whole vectors."""
-    cdef Py_ssize_t widest = max_columns(b), j0 = 0, width
-    while j0 < n:
-        width = min(widest, n - j0)
-        copy_rows(k, width, b + j0, b_row, panels + j0 * k, round_up(width, lanes(b)))
-        j0 += widest
+    cdef Py_ssize_t widest = max_columns(b), p0 = 0, j0, rows, row
+    while p0 < k:
+        rows, j0 = min(ROWS_COPIED, k - p0), 0
+        while j0 < n:
+            row = round_up(min(widest, n - j0), lanes(b))
+            copy_rows(rows, min(widest, n - j0), b + p0 * b_row + j0, b_row,
+                      panels + j0 * k + p0 * row, row)
+            j0 += widest
+        p0 += rows
 
 
 cdef void multiply_add_copies(

@@ -35,19 +35,28 @@ typedef struct {
 #define LINE ((ptrdiff_t)(64 / sizeof(REAL)))
 #define FAR (8 * LINE)
 
+/* Row i < 8 from p on, in what an address can hold beside p: 1, 2, 4 or 8 times one register. A pointer
+ * that is shared by more rows is one less to move with each term. */
+#define ROW_AT(p, i)                                                                              \
+    (*(const REAL *)((const char *)(p) + ((i) == 7   ? row7                                       \
+                                          : (i) == 5 ? row5                                       \
+                                          : (i) % 3  ? (i) * row1                                 \
+                                                     : (i) / 3 * row3)))
+#define POINTERS(ROWS) ((ROWS + 7) / 8)
+
+/* Without a counter: where two threads share a core, each instruction of this loop takes its time. */
 #define TERMS(ROWS, VECTORS, P, FETCH)                                                            \
-    for (ptrdiff_t p = 0; p < k; p++) {                                                           \
+    for (const REAL *behind = bt + k * b_row; bt != behind; bt += b_row) {                        \
         vec row[VECTORS];                                                                         \
         FETCH                                                                                     \
         UNROLL for (int v = 0; v < VECTORS - 1; v++) row[v] = NAME(load)(bt + v * LANES);         \
         const P##vec end = LOAD_PART(P, bt + (VECTORS - 1) * LANES, last);                        \
         UNROLL for (int i = 0; i < ROWS; i++) {                                                   \
-            const vec element = NAME(splat)(at[i / 4][i % 4 == 3 ? row3 : i % 4 * a_row]);        \
+            const vec element = NAME(splat)(ROW_AT(at[i / 8], i % 8));                            \
             UNROLL for (int v = 0; v < VECTORS - 1; v++) sum[i][v] += element * row[v];           \
             part[i] += NAME(P##low)(element) * end;                                               \
         }                                                                                         \
-        UNROLL for (int i = 0; i < (ROWS + 3) / 4; i++) at[i] += a_col;                           \
-        bt += b_row;                                                                              \
+        UNROLL for (int i = 0; i < POINTERS(ROWS); i++) at[i] += a_col;                           \
     }
 
 /* One row of A uses each row of B once: where these follow each other they are fetched in time. */
@@ -82,15 +91,19 @@ typedef struct {
                 FORGET(from);                                                                     \
             }                                                                                     \
         }                                                                                         \
-        ptrdiff_t row3 = 3 * a_row;                                                               \
+        ptrdiff_t row1 = a_row * (ptrdiff_t)sizeof(REAL), row3 = 3 * row1, row5 = 5 * row1;       \
+        ptrdiff_t row7 = 7 * row1;                                                                \
+        FORGET(row1);                                                                             \
         FORGET(row3);                                                                             \
+        FORGET(row5);                                                                             \
+        FORGET(row7);                                                                             \
         const ptrdiff_t soon_col = a_row == 1 && a_col > FAR ? a_col : 0;                         \
         for (ptrdiff_t t = 0; t < taps; t++) {                                                    \
-            const REAL *bt = shape->b + shape->b_at[t], *at[(ROWS + 3) / 4];                      \
+            const REAL *bt = shape->b + shape->b_at[t], *at[POINTERS(ROWS)];                      \
             const ptrdiff_t place = shape->a_at[t];                                               \
             const REAL *soon = a + place + LINE;                                                  \
-            UNROLL for (int i = 0; i < (ROWS + 3) / 4; i++) {                                     \
-                at[i] = a + place + 4 * i * a_row;                                                \
+            UNROLL for (int i = 0; i < POINTERS(ROWS); i++) {                                     \
+                at[i] = a + place + 8 * i * a_row;                                                \
                 FORGET(at[i]);                                                                    \
             }                                                                                     \
             if (ahead)                                                                            \
