@@ -44,7 +44,9 @@ MODULES = {
     "_batch_norm": [],
 }
 MOST_COMPILERS = 4  # at once: each takes up to half a gigabyte
-COMPILE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-g0", "-fvisibility=hidden"]
+# Where a loop lies in the lines of the instruction cache is worth up to a tenth of a product.
+ALIGN = ["-falign-functions=64"]
+COMPILE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-g0", "-fvisibility=hidden", *ALIGN]
 OPENMP = {"darwin": (["-Xpreprocessor", "-fopenmp"], ["-lomp"])}.get(
     sys.platform, (["-fopenmp"], ["-fopenmp"])
 )

@@ -35,13 +35,20 @@ typedef struct {
 #define LINE ((ptrdiff_t)(64 / sizeof(REAL)))
 #define FAR (8 * LINE)
 
-/* Row i < 8 from p on, in what an address can hold beside p: 1, 2, 4 or 8 times one register. A pointer
- * that is shared by more rows is one less to move with each term. */
-#define ROW_AT(p, i)                                                                              \
-    (*(const REAL *)((const char *)(p) + ((i) == 7   ? row7                                       \
-                                          : (i) == 5 ? row5                                       \
-                                          : (i) % 3  ? (i) * row1                                 \
-                                                     : (i) / 3 * row3)))
+/* What lies i < 8 steps behind p, in what an address can hold beside p: 1, 2, 4 or 8 times one register.
+ * A pointer that is shared by more rows is one less to move with each term. */
+#define STEPS(name, step)                                                                         \
+    ptrdiff_t name##1 = (step) * (ptrdiff_t)sizeof(REAL), name##3 = 3 * name##1;                  \
+    ptrdiff_t name##5 = 5 * name##1, name##7 = 7 * name##1;                                       \
+    FORGET(name##1);                                                                              \
+    FORGET(name##3);                                                                              \
+    FORGET(name##5);                                                                              \
+    FORGET(name##7);
+#define STEPS_BEHIND(p, i, name)                                                                  \
+    ((const REAL *)((const char *)(p) + ((i) == 7   ? name##7                                     \
+                                         : (i) == 5 ? name##5                                     \
+                                         : (i) % 3  ? (i) * name##1                               \
+                                                    : (i) / 3 * name##3)))
 #define POINTERS(ROWS) ((ROWS + 7) / 8)
 
 /* Without a counter: where two threads share a core, each instruction of this loop takes its time. */
@@ -52,7 +59,7 @@ typedef struct {
         UNROLL for (int v = 0; v < VECTORS - 1; v++) row[v] = NAME(load)(bt + v * LANES);         \
         const P##vec end = LOAD_PART(P, bt + (VECTORS - 1) * LANES, last);                        \
         UNROLL for (int i = 0; i < ROWS; i++) {                                                   \
-            const vec element = NAME(splat)(ROW_AT(at[i / 8], i % 8));                            \
+            const vec element = NAME(splat)(*STEPS_BEHIND(at[i / 8], i % 8, row));                \
             UNROLL for (int v = 0; v < VECTORS - 1; v++) sum[i][v] += element * row[v];           \
             part[i] += NAME(P##low)(element) * end;                                               \
         }                                                                                         \
@@ -91,12 +98,7 @@ typedef struct {
                 FORGET(from);                                                                     \
             }                                                                                     \
         }                                                                                         \
-        ptrdiff_t row1 = a_row * (ptrdiff_t)sizeof(REAL), row3 = 3 * row1, row5 = 5 * row1;       \
-        ptrdiff_t row7 = 7 * row1;                                                                \
-        FORGET(row1);                                                                             \
-        FORGET(row3);                                                                             \
-        FORGET(row5);                                                                             \
-        FORGET(row7);                                                                             \
+        STEPS(row, a_row)                                                                         \
         const ptrdiff_t soon_col = a_row == 1 && a_col > FAR ? a_col : 0;                         \
         for (ptrdiff_t t = 0; t < taps; t++) {                                                    \
             const REAL *bt = shape->b + shape->b_at[t], *at[POINTERS(ROWS)];                      \

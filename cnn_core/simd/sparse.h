@@ -204,6 +204,7 @@ static ptrdiff_t NAME(pick_all)(ptrdiff_t n, const int32_t table[16], const int3
 #define DEFINE_SPARSE(VECTORS, TAPS, P)                                                           \
     static void NAME(sparse_##P##TAPS##x##VECTORS)(ptrdiff_t m, SPARSE_PARAMETERS) {              \
         const ptrdiff_t at_last = (VECTORS - 1) * LANES, last = n - at_last;                      \
+        STEPS(tap, b_tap)                                                                         \
         for (ptrdiff_t i = 0; i < m; i++) {                                                       \
             if (ends[i] == ends[i + 1] && start == c) continue;                                   \
             const ptrdiff_t place = c_at[i];                                                      \
@@ -218,9 +219,10 @@ static ptrdiff_t NAME(pick_all)(ptrdiff_t n, const int32_t table[16], const int3
                 }                                                                                 \
             for (ptrdiff_t p = ends[i]; p < ends[i + 1]; p++) {                                   \
                 const REAL *row = b + rows[p] * b_row;                                            \
+                if (TAPS > 1) FORGET(row);                                                        \
                 const vec value = NAME(splat)(values[p]);                                         \
                 UNROLL for (int t = 0; t < TAPS; t++) {                                           \
-                    const REAL *at = row + t * b_tap;                                             \
+                    const REAL *at = STEPS_BEHIND(row, t, tap);                                   \
                     UNROLL for (int v = 0; v < VECTORS - 1; v++)                                  \
                         sum[t][v] += value * NAME(load)(at + v * LANES);                          \
                     part[t] += NAME(P##low)(value) * NAME(P##load_last)(at + at_last, last);      \
