@@ -51,9 +51,10 @@ typedef struct {
                                                     : (i) / 3 * name##3)))
 #define POINTERS(ROWS) ((ROWS + 7) / 8)
 
-/* Without a counter: where two threads share a core, each instruction of this loop takes its time. */
+/* Counted down, and left at the bottom: other forms take an instruction more for each term, which counts
+ * where two threads share a core. */
 #define TERMS(ROWS, VECTORS, P, FETCH)                                                            \
-    for (const REAL *behind = bt + k * b_row; bt != behind; bt += b_row) {                        \
+    if (k > 0) for (ptrdiff_t left = k;;) {                                                       \
         vec row[VECTORS];                                                                         \
         FETCH                                                                                     \
         UNROLL for (int v = 0; v < VECTORS - 1; v++) row[v] = NAME(load)(bt + v * LANES);         \
@@ -64,6 +65,9 @@ typedef struct {
             part[i] += NAME(P##low)(element) * end;                                               \
         }                                                                                         \
         UNROLL for (int i = 0; i < POINTERS(ROWS); i++) at[i] += a_col;                           \
+        bt += b_row;                                                                              \
+        if (--left == 0) break;                                                                   \
+        FORGET(left);                                                                             \
     }
 
 /* One row of A uses each row of B once: where these follow each other they are fetched in time. */

@@ -39,7 +39,7 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
      *      k |    B_t    |               C(i, j)   = c[i * c_row + j]                            \
      *        +-----------+               A may have any strides; columns of B and C are adjacent.\
      *    k   +-----------+               Each row of B is READ up to the next multiple of        \
-     *  +---+ |           |  m            `lanes` columns (the surplus may hold anything); b_row > 0; \
+     *  +---+ |           |  m            `lanes` columns (the surplus may hold anything);        \
      *  |A_t| |     C     |               C is read and written in its n columns only.            \
      *  +---+ +-----------+               Terms are added in the order of t, p, from C's value on.\
      *                                                                                            \
