@@ -34,7 +34,7 @@ cdef enum:
 
 
 cdef inline bint in_parts(Py_ssize_t n, const real* like) noexcept nogil:
-    """Whether rows of A that share a list use rows of B in parts."""
+    """Whether many rows of A use a part of the rows of B after each other, then the next part."""
     return n * <Py_ssize_t>sizeof(real) > WIDEST_BYTES
 
 
