@@ -44,9 +44,8 @@ MODULES = {
     "_batch_norm": [],
 }
 MOST_COMPILERS = 4  # at once: each takes up to half a gigabyte
-# Where a loop lies in the lines of the instruction cache is worth up to a tenth of a product.
-ALIGN = ["-falign-functions=64"]
-COMPILE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-g0", "-fvisibility=hidden", *ALIGN]
+COMPILE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-g0", "-fvisibility=hidden"]
+COMPILE += ["-falign-functions=64"]  # where a loop lies in cache lines is up to a tenth of a product
 OPENMP = {"darwin": (["-Xpreprocessor", "-fopenmp"], ["-lomp"])}.get(
     sys.platform, (["-fopenmp"], ["-fopenmp"])
 )

@@ -29,13 +29,18 @@ cdef enum:
     TURNED = 16          # columns of A that are turned to rows at once: a cache line or two;
     MORE_TURNED = 32     # where they use each row of B in parts, which stay in the nearest cache;
     TURNED_K = 256       # of so many terms
-    ROOM = 4 * 1024 + 64    # of lists: ROWS of BLOCK_K terms; TURNED of TURNED_K, or MORE, shared
+    ROOM = 4 * 1024 + 64    # of lists: ROWS of BLOCK_K terms, TURNED of TURNED_K
     MOST_LANES = 16
 
 
 cdef inline bint in_parts(Py_ssize_t n, const real* like) noexcept nogil:
     """Whether many rows of A use a part of the rows of B after each other, then the next part."""
     return n * <Py_ssize_t>sizeof(real) > WIDEST_BYTES
+
+
+cdef inline Py_ssize_t rows_with_room(Py_ssize_t k, const real* like) noexcept nogil:
+    """The rows whose lists and their ends have room, however many of k terms are not 0."""
+    return (ROOM - MOST_LANES - 1) // (k + 1) * nonzero_rows(like)
 
 
 cdef inline Py_ssize_t block_terms(Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Py_ssize_t b_row,
@@ -108,7 +113,7 @@ cdef inline void multiply_block(
     cdef Py_ssize_t i = 0, j, rows, most_rows = ROWS
     cdef const real* soon[MOST_AHEAD]
     if in_parts(n, a) and k <= round_up(NEAR_TERMS, MOST_LANES):
-        most_rows = min((ROOM // max(k + 1, 1) - 1) * nonzero_rows(a), <Py_ssize_t>MOST_AHEAD)
+        most_rows = min(rows_with_room(k, a), <Py_ssize_t>MOST_AHEAD)
     while i < m:
         rows = min(m - i, most_rows)
         for j in range(rows):
@@ -125,9 +130,8 @@ cdef inline void multiply_turned(
 ) noexcept nogil:
     """The same where the columns of A lie in memory as rows."""
     cdef real turned[MORE_TURNED * TURNED_K]
-    cdef Py_ssize_t i = 0, rows, most_rows = TURNED
-    if in_parts(n, a):
-        most_rows = MORE_TURNED
+    cdef Py_ssize_t i = 0, rows
+    cdef Py_ssize_t most_rows = min(MORE_TURNED if in_parts(n, a) else TURNED, rows_with_room(k, a))
     while i < m:
         rows = min(m - i, most_rows)
         transpose(k, rows, a + i, a_col, turned, TURNED_K)

@@ -60,6 +60,20 @@ def test_the_bits_of_the_dense_products(kernels, rng, shape, share):
     assert np.array_equal(run(weight_gradient(True), (n_in, n_out), x, dout), dense)
 
 
+@pytest.mark.parametrize("share", (0.45, 0.6, 0.75, 0.82, 0.9))
+def test_long_lists_of_many_rows(kernels, rng, share):
+    """Blocks of most terms, of most rows at once, whose lists fill their room."""
+    for n, n_out in itertools.product((256, 272, 1023), (576, 1200)):  # bytes of a row of B
+        n_out //= np.dtype(kernels.dtype).itemsize
+        x = random_array(rng, (n, 64), kernels.dtype) * (rng.random((n, 64)) < share)
+        x, dout = x.astype(kernels.dtype), random_array(rng, (n, n_out), kernels.dtype)
+        dense = run(weight_gradient(False), (64, n_out), x, dout)
+        assert np.array_equal(run(weight_gradient(True), (64, n_out), x, dout), dense)
+        x, W = np.ascontiguousarray(x.T), dout
+        dense = run(forward(False), (64, n_out), x, W, None)
+        assert same_bits(run(forward(True), (64, n_out), x, W, None), dense)
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_and_any_chunks(kernels, rng, threads, name):
     x = digits(rng, (331, 300), 0.2, kernels.dtype)
