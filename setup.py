@@ -45,7 +45,7 @@ MODULES = {
 }
 MOST_COMPILERS = 4  # at once: each takes up to half a gigabyte
 COMPILE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-g0", "-fvisibility=hidden"]
-COMPILE += ["-falign-functions=64"]  # where a loop lies in cache lines is up to a tenth of a product
+COMPILE += ["-falign-functions=64"]  # a product's speed varies by a tenth else
 OPENMP = {"darwin": (["-Xpreprocessor", "-fopenmp"], ["-lomp"])}.get(
     sys.platform, (["-fopenmp"], ["-fopenmp"])
 )

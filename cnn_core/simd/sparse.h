@@ -85,13 +85,18 @@ static INLINE void NAME(store_places)(int32_t *at, __m256i places) {
 static INLINE __m256i NAME(kept_order)(int mask) {
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(NAME(kept_lanes) + mask)));
 }
+/* The same, with v and the places already in the order of the mask. */
+static INLINE ptrdiff_t NAME(keep_first)(int mask, vec v, __m256i places, REAL *values, int32_t *at) {
+    if (values) NAME(store)(values, v);
+    NAME(store_places)(at, places);
+    return __builtin_popcount((unsigned)mask);
+}
 /* The same for the places from `first` on. */
 static INLINE ptrdiff_t NAME(keep_lanes)(int mask, vec v, int32_t first, REAL *values,
                                          int32_t *at) {
     const __m256i order = NAME(kept_order)(mask);
-    if (values) NAME(store)(values, NAME(in_order)(v, order));
-    NAME(store_places)(at, _mm256_add_epi32(order, _mm256_set1_epi32(first)));
-    return __builtin_popcount((unsigned)mask);
+    const __m256i places = _mm256_add_epi32(order, _mm256_set1_epi32(first));
+    return NAME(keep_first)(mask, NAME(in_order)(v, order), places, values, at);
 }
 #endif
 
@@ -177,9 +182,8 @@ static ptrdiff_t NAME(pick_all)(ptrdiff_t n, const int32_t table[16], const int3
                                              (__m256)_mm256_slli_epi32(of, 28));
         const int mask = NOT_ZERO(v) & ~_mm256_movemask_ps((__m256)from);
         const __m256i order = NAME(kept_order)(mask), to = _mm256_add_epi32(from, (__m256i)more);
-        NAME(store)(values + count, NAME(in_order)(v, order));
-        NAME(store_places)(at + count, _mm256_permutevar8x32_epi32(to, order));
-        count += __builtin_popcount((unsigned)mask);
+        count += NAME(keep_first)(mask, NAME(in_order)(v, order),
+                                  _mm256_permutevar8x32_epi32(to, order), values + count, at + count);
     }
 #endif
     for (; j < n; j++) {
