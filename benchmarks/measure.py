@@ -161,6 +161,16 @@ class Result:
         return [b / a for a, b in pairs]
 
 
+def _steps_in(child: Child, seconds: float) -> int:
+    """How often the child does its job in so many seconds, beside what it does once for all."""
+    n = 1
+    while True:
+        count = max(1, int(seconds * child.scale / child.run(n)))
+        if count <= 2 * n:
+            return count
+        n = min(count, 10 * n)
+
+
 def compare(children: dict[str, Child], rounds: int, seconds: float, **job: Any) -> Result:
     """All children do the job, in turns of about so many seconds."""
     counts, skipped = {}, {}
@@ -169,8 +179,7 @@ def compare(children: dict[str, Child], rounds: int, seconds: float, **job: Any)
             child.prepare(**job)
             child.run(1)
             time.sleep(PAUSE)
-            n = max(1, min(10, int(seconds * child.scale / child.run(1))))
-            counts[name] = max(1, int(seconds * child.scale / child.run(n)))
+            counts[name] = _steps_in(child, seconds)
         except Skipped as reason:
             skipped[name] = str(reason)
     result = Result(

@@ -67,11 +67,11 @@ cdef void affine_forward_rows(
         activate(activation, slope, (end - begin) * n_out, out, out)
 
 
-cdef inline void multiply(const affine_args* a, Py_ssize_t m, Py_ssize_t n, const real* x,
-                          const real* W, const real* b, real* out) noexcept nogil:
-    """out = x W + b for m rows and n columns."""
+cdef inline void multiply(const affine_args* a, Py_ssize_t m, Py_ssize_t first, Py_ssize_t n,
+                          const real* x, const real* W, const real* b, real* out) noexcept nogil:
+    """out = x W + b for m rows and n columns from `first` on, which is where W, b and out begin."""
     if a.zeros:
-        multiply_nonzeros(m, n, a.n_in, x, a.n_in, 1, W, a.w_row, b, out, a.n_out)
+        multiply_nonzeros(m, n, a.n_in, x, a.n_in, 1, W, a.w_row, a.w_row - first, b, out, a.n_out)
     else:
         multiply_add(m, n, a.n_in, x, a.n_in, 1, W, a.w_row, False, b, out, a.n_out)
 
@@ -83,7 +83,7 @@ cdef inline void forward_range(const affine_args* a, Py_ssize_t begin, Py_ssize_
     if a.place != NULL and a.place[0] != 0:
         x = <const real*><size_t>a.place[0]
     out += begin * a.n_out
-    multiply(a, end - begin, a.n_out, x + begin * a.n_in, W, b, out)
+    multiply(a, end - begin, 0, a.n_out, x + begin * a.n_in, W, b, out)
     if a.activation != ACTIVATION_NONE:
         activate(a.activation, a.slope, (end - begin) * a.n_out, out, out)
 
@@ -94,7 +94,7 @@ cdef inline void affine_forward_columns(const affine_args* a, Py_ssize_t begin, 
     """out = f(x W + b) for begin..end times LINE_BYTES of a row of it; b may be NULL."""
     cdef Py_ssize_t line = LINE_BYTES // sizeof(real), first = begin * line, i
     cdef Py_ssize_t n = min(end * line, a.n_out) - first
-    multiply(a, a.n_rows, n, x, W + first, b + first if b != NULL else b, out + first)
+    multiply(a, a.n_rows, first, n, x, W + first, b + first if b != NULL else b, out + first)
     if a.activation != ACTIVATION_NONE:
         for i in range(a.n_rows):
             activate(a.activation, a.slope, n, out + i * a.n_out + first,
@@ -125,8 +125,8 @@ cdef inline void affine_strip(const affine_args* a, Py_ssize_t item, const real*
             ahead[i] = source + a.indices[next_row + i] * a.n_in + p
     if strip > 0:
         b = NULL
-    multiply_nonzeros(m, a.n_out, k, x + row * a.n_in + p, a.n_in, 1, W + p * a.n_out, a.n_out, b,
-                      out + row * a.n_out, a.n_out, ahead if known else NULL)
+    multiply_nonzeros(m, a.n_out, k, x + row * a.n_in + p, a.n_in, 1, W + p * a.n_out, a.n_out, a.n_out,
+                      b, out + row * a.n_out, a.n_out, ahead if known else NULL)
 
 
 cdef void strips_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:

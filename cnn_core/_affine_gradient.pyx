@@ -92,9 +92,11 @@ cdef inline void some_dots(Py_ssize_t m, Py_ssize_t n, const real* W, const real
 
 
 cdef inline bint is_turned(Py_ssize_t n_out, const real* like) noexcept nogil:
-    """Whether a fifth of the vectors of rows of dW, or more, would be empty."""
+    """Whether so much of the vectors of rows of dW would be empty that it pays to turn them."""
+    cdef Py_ssize_t vector = lanes(like)
+    cdef Py_ssize_t parts = 5 if vector * sizeof(real) == LINE_BYTES else 10    # one of which is empty
     return (n_out <= FEW_COLUMNS
-            or n_out <= SOME_COLUMNS and 5 * n_out <= 4 * round_up(n_out, lanes(like)))
+            or n_out <= SOME_COLUMNS and parts * n_out <= (parts - 1) * round_up(n_out, vector))
 
 
 cdef void affine_weight_gradient_rows(
@@ -140,7 +142,7 @@ cdef inline void weight_gradient_range(const gradient_args* a, Py_ssize_t begin,
     """`affine_weight_gradient_rows`, of inputs that may be mostly zeros too."""
     if a.zeros and a.n_out > FEW_COLUMNS:
         multiply_nonzeros(end - begin, a.n_out, a.n_rows, x + begin, 1, a.n_in, dout, a.n_out,
-                          <const real*>NULL, dW + begin * a.n_out, a.n_out)
+                          a.n_out, <const real*>NULL, dW + begin * a.n_out, a.n_out)
     else:
         affine_weight_gradient_rows(begin, end, a.n_rows, a.n_in, a.n_out, x, dout, dW)
 

@@ -353,6 +353,11 @@ def align_rows(const real[:, ::1] source, real[:, ::1] aligned):
                     source.shape[1], (source.base, aligned.base))
 
 
+def aligned_row(Py_ssize_t n, bint is_float):
+    """Elements from row to row of a matrix of n columns whose vectors lie in one cache line each."""
+    return round_up(n, lanes(<float*>NULL) if is_float else lanes(<double*>NULL))
+
+
 def packed_size(Py_ssize_t n, Py_ssize_t k, bint is_float):
     """Elements that the packed panels of a matrix of k rows and n columns take."""
     if is_float:

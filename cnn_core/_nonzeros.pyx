@@ -25,7 +25,7 @@ cdef enum:
     NARROW_BLOCK_BYTES = 64 << 10    # stay near, also where rows of A share lists
     NEAR_TERMS = 136     # whose parts of rows of B stay in the nearest cache for many rows of A
     WIDEST_BYTES = 512   # of a row of B that is copied, or read at once
-    ROWS_THAT_PAY = 24   # for a copy of B whose rows begin at cache lines
+    ROWS_THAT_PAY = 24   # for a copy of B whose rows begin at vectors
     TURNED = 16          # columns of A that are turned to rows at once: a cache line or two;
     MORE_TURNED = 32     # where they use each row of B in parts, which stay in the nearest cache;
     TURNED_K = 256       # of so many terms
@@ -50,7 +50,7 @@ cdef inline Py_ssize_t block_terms(Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Py_
     cdef Py_ssize_t bytes = (NARROW_BLOCK_BYTES if row <= NARROW_BYTES and m > ROWS
                              else nonzero_rows(like) * BLOCK_BYTES)
     cdef Py_ssize_t most = min(max(bytes // row, 1), BLOCK_K if by_rows else TURNED_K), blocks
-    if in_parts(n, like) and m > ROWS and b_row * <Py_ssize_t>sizeof(real) % LINE_BYTES != 0:
+    if in_parts(n, like) and m > ROWS and b_row % lanes(like) != 0:
         most = NEAR_TERMS
     blocks = (k + most - 1) // most
     return round_up((k + blocks - 1) // blocks, MOST_LANES)
@@ -68,11 +68,10 @@ cdef inline double most_terms(Py_ssize_t n, const real* like) noexcept nogil:
 
 cdef inline bint copy_pays(Py_ssize_t m, Py_ssize_t n, Py_ssize_t b_row,
                            const real* like) noexcept nogil:
-    """Whether rows of B meet so many rows of A that they are copied to cache lines first: if rows
-    of A are by themselves, each row of B is loaded more often."""
+    """Whether rows of B meet so many rows of A that they are copied first, so that no vector lies in
+    two cache lines: if rows of A are by themselves, each row of B is loaded more often."""
     return (nonzero_rows(like) == 1 and m >= ROWS_THAT_PAY
-            and n * <Py_ssize_t>sizeof(real) <= WIDEST_BYTES
-            and b_row * <Py_ssize_t>sizeof(real) % LINE_BYTES != 0)
+            and n * <Py_ssize_t>sizeof(real) <= WIDEST_BYTES and b_row % lanes(like) != 0)
 
 
 cdef bint seems_sparse(Py_ssize_t m, Py_ssize_t k, const real* a, Py_ssize_t a_row,
@@ -90,13 +89,14 @@ cdef bint seems_sparse(Py_ssize_t m, Py_ssize_t k, const real* a, Py_ssize_t a_r
 
 cdef inline void multiply_rows(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, const real* b,
-    Py_ssize_t b_row, bint add, const real* bias, real* c, Py_ssize_t c_row, double most,
+    Py_ssize_t b_row, Py_ssize_t b_columns, bint add, const real* bias, real* c, Py_ssize_t c_row, double most,
     const real** ahead,
 ) noexcept nogil:
     """C = A B + bias, or C += A B where `add`, for a few rows and a block of terms."""
     cdef int32_t at[ROOM]
-    if multiply_nonzero_terms(m, n, k, a, a_row, b, b_row, <const real*>c if add else bias,
-                              c_row if add else 0, c, c_row, <Py_ssize_t>(most * k), at, ahead):
+    if multiply_nonzero_terms(m, n, k, a, a_row, b, b_row, b_columns,
+                              <const real*>c if add else bias, c_row if add else 0, c, c_row,
+                              <Py_ssize_t>(most * k), at, ahead):
         return
     if ahead == NULL:
         multiply_add(m, n, k, a, a_row, 1, b, b_row, add, bias, c, c_row)
@@ -106,8 +106,8 @@ cdef inline void multiply_rows(
 
 cdef inline void multiply_block(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, const real* b,
-    Py_ssize_t b_row, bint add, const real* bias, real* c, Py_ssize_t c_row, double most,
-    const real** ahead, Py_ssize_t p,
+    Py_ssize_t b_row, Py_ssize_t b_columns, bint add, const real* bias, real* c, Py_ssize_t c_row,
+    double most, const real** ahead, Py_ssize_t p,
 ) noexcept nogil:
     """The same for all rows and a block of terms, which begins with term p of `ahead`."""
     cdef Py_ssize_t i = 0, j, rows, most_rows = ROWS
@@ -119,14 +119,15 @@ cdef inline void multiply_block(
         for j in range(rows):
             soon[j] = (ahead[i + j] + p if ahead != NULL
                        else a + (i + j + max(rows, <Py_ssize_t>ROWS_AHEAD)) * a_row)
-        multiply_rows(rows, n, k, a + i * a_row, a_row, b, b_row, add, bias, c + i * c_row, c_row,
-                      most, soon)
+        multiply_rows(rows, n, k, a + i * a_row, a_row, b, b_row, b_columns, add, bias,
+                      c + i * c_row, c_row, most, soon)
         i += rows
 
 
 cdef inline void multiply_turned(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_col, const real* b,
-    Py_ssize_t b_row, bint add, const real* bias, real* c, Py_ssize_t c_row, double most,
+    Py_ssize_t b_row, Py_ssize_t b_columns, bint add, const real* bias, real* c, Py_ssize_t c_row,
+    double most,
 ) noexcept nogil:
     """The same where the columns of A lie in memory as rows."""
     cdef real turned[MORE_TURNED * TURNED_K]
@@ -135,18 +136,18 @@ cdef inline void multiply_turned(
     while i < m:
         rows = min(m - i, most_rows)
         transpose(k, rows, a + i, a_col, turned, TURNED_K)
-        multiply_rows(rows, n, k, turned, TURNED_K, b, b_row, add, bias, c + i * c_row, c_row,
-                      most, <const real**>NULL)
+        multiply_rows(rows, n, k, turned, TURNED_K, b, b_row, b_columns, add, bias, c + i * c_row,
+                      c_row, most, <const real**>NULL)
         i += rows
 
 
 cdef void multiply_nonzeros(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
-    const real* b, Py_ssize_t b_row, const real* bias, real* c, Py_ssize_t c_row,
-    const real** ahead=NULL,
+    const real* b, Py_ssize_t b_row, Py_ssize_t b_columns, const real* bias, real* c,
+    Py_ssize_t c_row, const real** ahead=NULL,
 ) noexcept nogil:
     """C = A B + bias; a_row or a_col is 1. bias[n] may be NULL, and so may ahead[m], see
-    `multiply_add_fetching`."""
+    `multiply_add_fetching`. b_columns : as many of each row of B may be read, n or more."""
     cdef double most = most_terms(n, a)
     cdef Py_ssize_t terms, block, row = b_row, p = 0, lead = 0
     cdef bint by_rows = a_col == 1
@@ -160,10 +161,13 @@ cdef void multiply_nonzeros(
             lead = <size_t>a % LINE_BYTES // sizeof(real)
         block = block_terms(m, n, k + lead, b_row, by_rows, a)
         if copy_pays(m, n, b_row, a):
-            row = round_up(n, LINE_BYTES // sizeof(real))
+            row = round_up(n, lanes(a))
             room = malloc(LINE_BYTES + min(block, k) * row * sizeof(real))
             copy = <real*>next_line(room)
-            row = row if room != NULL else b_row
+            if room == NULL:
+                row = b_row
+            else:
+                b_columns = row
         while p < k:
             terms, rows = min(block, k - p), b + p * b_row
             if p == 0:    # the other blocks begin at cache lines of A
@@ -172,11 +176,11 @@ cdef void multiply_nonzeros(
                 copy_rows(terms, n, rows, b_row, copy, row)
                 rows = copy
             if by_rows:
-                multiply_block(m, n, terms, a + p, a_row, rows, row, p > 0, bias, c, c_row, most,
-                               ahead, p)
+                multiply_block(m, n, terms, a + p, a_row, rows, row, b_columns, p > 0, bias, c,
+                               c_row, most, ahead, p)
             else:
-                multiply_turned(m, n, terms, a + p * a_col, a_col, rows, row, p > 0, bias, c,
-                                c_row, most)
+                multiply_turned(m, n, terms, a + p * a_col, a_col, rows, row, b_columns, p > 0,
+                                bias, c, c_row, most)
             p += terms
         free(room)
     elif ahead == NULL:

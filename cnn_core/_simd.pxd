@@ -34,8 +34,8 @@ cdef extern from "simd/simd.h" nogil:
                                const int32_t*, const float*, Py_ssize_t, Py_ssize_t, const float*,
                                float*, const int32_t*, Py_ssize_t) noexcept nogil
         bint (*product_nonzeros)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
-                                 const float*, Py_ssize_t, const float*, Py_ssize_t, float*,
-                                 Py_ssize_t, Py_ssize_t, int32_t*,
+                                 const float*, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
+                                 float*, Py_ssize_t, Py_ssize_t, int32_t*,
                                  const float*const*) noexcept nogil
         Py_ssize_t (*pick_any)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
                                int32_t*) noexcept nogil
@@ -148,8 +148,8 @@ cdef extern from "simd/simd.h" nogil:
                                const int32_t*, const double*, Py_ssize_t, Py_ssize_t, const double*,
                                double*, const int32_t*, Py_ssize_t) noexcept nogil
         bint (*product_nonzeros)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
-                                 const double*, Py_ssize_t, const double*, Py_ssize_t, double*,
-                                 Py_ssize_t, Py_ssize_t, int32_t*,
+                                 const double*, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
+                                 double*, Py_ssize_t, Py_ssize_t, int32_t*,
                                  const double*const*) noexcept nogil
         Py_ssize_t (*pick_any)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
                                int32_t*) noexcept nogil
@@ -344,15 +344,15 @@ cdef inline void multiply_sparse_taps(
 
 cdef inline bint multiply_nonzero_terms(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, const real* b,
-    Py_ssize_t b_row, const real* start, Py_ssize_t start_row, real* c, Py_ssize_t c_row,
-    Py_ssize_t most, int32_t* at, const void* ahead,
+    Py_ssize_t b_row, Py_ssize_t b_columns, const real* start, Py_ssize_t start_row, real* c,
+    Py_ssize_t c_row, Py_ssize_t most, int32_t* at, const void* ahead,
 ) noexcept nogil:
     if real is float:
-        return f32.product_nonzeros(m, n, k, a, a_row, b, b_row, start, start_row, c, c_row, most,
-                                    at, <const float*const*>ahead)
+        return f32.product_nonzeros(m, n, k, a, a_row, b, b_row, b_columns, start, start_row, c,
+                                    c_row, most, at, <const float*const*>ahead)
     else:
-        return f64.product_nonzeros(m, n, k, a, a_row, b, b_row, start, start_row, c, c_row, most,
-                                    at, <const double*const*>ahead)
+        return f64.product_nonzeros(m, n, k, a, a_row, b, b_row, b_columns, start, start_row, c,
+                                    c_row, most, at, <const double*const*>ahead)
 
 
 cdef inline void dots(Py_ssize_t m, Py_ssize_t n, const real* a, Py_ssize_t a_row,

@@ -49,6 +49,12 @@ static INLINE void NAME(store_numbers)(int bytes, void *which, ptrdiff_t i, ptrd
 #if VECTOR_BYTES == 64 && REAL_IS_FLOAT
     _mm512_mask_storeu_epi32(p, NUMBERS_MASK(n), (__m512i)v);
 #else
+#if VECTOR_BYTES == 32 && REAL_IS_FLOAT
+    if (bytes == 4) { /* only moved, whatever they are */
+        NAME(store_n)((REAL *)p, n, (vec)v);
+        return;
+    }
+#endif
     for (ptrdiff_t j = 0; j < LANES; j++) {
         if (j < n && bytes == 1) ((uint8_t *)which)[i + j] = (uint8_t)v[j];
         else if (j < n) p[j] = (int32_t)v[j];

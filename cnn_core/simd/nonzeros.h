@@ -49,10 +49,12 @@ static INLINE ptrdiff_t NAME(any_in_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *
     if (j < n) ANY_IN_VECTOR(load_part, j, , n - j, 0)
     j = n;
 #elif VECTOR_BYTES == 32
+    __m256i first = _mm256_setzero_si256();
     for (; j + LANES <= n; j += LANES) {
         ivec any = (ivec)NAME(load)(a + j);
         for (ptrdiff_t i = 1; i < m; i++) any |= (ivec)NAME(load)(a + i * a_row + j);
-        count += NAME(keep_lanes)(NOT_ZERO(any), (vec)any, (int32_t)j, NULL, at + count);
+        count += NAME(keep_lanes)(NOT_ZERO(any), (vec)any, first, NULL, at + count);
+        first = _mm256_add_epi32(first, _mm256_set1_epi32((int)LANES));
     }
 #endif
     for (; j < n; j++) {
@@ -88,17 +90,19 @@ static ptrdiff_t NAME(pick_any)(ptrdiff_t m, ptrdiff_t n, const REAL *a, ptrdiff
             const vec row = NAME(load)(bt + v * LANES);                                           \
             UNROLL for (int i = 0; i < ROWS; i++) sum[i][v] += value[i] * row;                    \
         }                                                                                         \
-        const P##vec end = NAME(P##load_last)(bt + (VECTORS - 1) * LANES, last);                  \
+        const P##vec end = NAME(P##load_last)(bt + (VECTORS - 1) * LANES, loaded);                \
         UNROLL for (int i = 0; i < ROWS; i++) part[i] += NAME(P##low)(value[i]) * end;            \
         p++;                                                                                      \
     }
 
-/* lines: of each row of `ahead`, fetched one with each term, so that they come in as fast as the sums
+/* loaded: columns in the last vector of B, `last` or what follows them, too. A whole one needs no mask.
+ * lines: of each row of `ahead`, fetched one with each term, so that they come in as fast as the sums
  * are made. The places stay in memory (volatile): there are not enough registers for them. */
 #define SHARED_PARAMETERS                                                                         \
     ptrdiff_t count, const int32_t *at, const REAL *a, ptrdiff_t a_row, const REAL *b,            \
-        ptrdiff_t b_row, ptrdiff_t last, const REAL *start, ptrdiff_t start_row, REAL *c,         \
-        ptrdiff_t c_row, const REAL *const volatile *ahead, ptrdiff_t lines
+        ptrdiff_t b_row, ptrdiff_t loaded, ptrdiff_t last, const REAL *start,                     \
+        ptrdiff_t start_row, REAL *c, ptrdiff_t c_row, const REAL *const volatile *ahead,         \
+        ptrdiff_t lines
 #define DEFINE_SHARED(VECTORS, ROWS, P)                                                           \
     static void NAME(shared_##P##ROWS##x##VECTORS)(SHARED_PARAMETERS) {                           \
         vec sum[ROWS][VECTORS] = {{{0}}};                                                         \
@@ -137,14 +141,16 @@ ALL_SHARED(DEFINE_SHARED, half_)
 #define SHARED_CASE(VECTORS, ROWS, P)                                                             \
     case 8 * ROWS + VECTORS - 1:                                                                  \
         NAME(shared_##P##ROWS##x##VECTORS)(ends[1] - ends[0], at + ends[0], a, a_row, b, b_row,   \
-                                           last, start, start_row, c, c_row, ahead, lines);       \
+                                           loaded, last, start, start_row, c, c_row, ahead,       \
+                                           lines);                                                \
         break;
 /* Some vectors of columns, for as many rows at a time as share a list. */
 static void NAME(shared_rows)(ptrdiff_t m, ptrdiff_t n, const int32_t *ends, const int32_t *at,
                               const REAL *a, ptrdiff_t a_row, const REAL *b, ptrdiff_t b_row,
-                              const REAL *start, ptrdiff_t start_row, REAL *c, ptrdiff_t c_row,
-                              const REAL *const *ahead, ptrdiff_t lines) {
+                              ptrdiff_t b_columns, const REAL *start, ptrdiff_t start_row, REAL *c,
+                              ptrdiff_t c_row, const REAL *const *ahead, ptrdiff_t lines) {
     const ptrdiff_t vectors = (n + LANES - 1) / LANES, last = n - (vectors - 1) * LANES;
+    const ptrdiff_t loaded = VECTOR_BYTES < 64 && b_columns >= vectors * LANES ? LANES : last;
     for (ptrdiff_t i = 0, rows; i < m; i += rows, ends++) {
         rows = m - i < NONZERO_ROWS ? m - i : NONZERO_ROWS;
 #if VECTOR_BYTES == 64
@@ -162,8 +168,8 @@ static void NAME(shared_rows)(ptrdiff_t m, ptrdiff_t n, const int32_t *ends, con
 
 static int NAME(product_nonzeros)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,
                                   ptrdiff_t a_row, const REAL *b, ptrdiff_t b_row,
-                                  const REAL *start, ptrdiff_t start_row, REAL *c,
-                                  ptrdiff_t c_row, ptrdiff_t most, int32_t *at,
+                                  ptrdiff_t b_columns, const REAL *start, ptrdiff_t start_row,
+                                  REAL *c, ptrdiff_t c_row, ptrdiff_t most, int32_t *at,
                                   const REAL *const *ahead) {
     const ptrdiff_t groups = (m + NONZERO_ROWS - 1) / NONZERO_ROWS;
     ptrdiff_t lines = ahead ? (k + LINE - 1) / LINE : 0;
@@ -179,8 +185,8 @@ static int NAME(product_nonzeros)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const R
         const ptrdiff_t left = (n - j + LANES - 1) / LANES;
         const ptrdiff_t vectors = NAME(part_of)(left, MOST_SHARED(m));
         width = vectors * LANES < n - j ? vectors * LANES : n - j;
-        NAME(shared_rows)(m, width, ends, at, a, a_row, b + j, b_row, start ? start + j : NULL,
-                          start_row, c + j, c_row, ahead, lines);
+        NAME(shared_rows)(m, width, ends, at, a, a_row, b + j, b_row, b_columns - j,
+                          start ? start + j : NULL, start_row, c + j, c_row, ahead, lines);
         lines = 0;
     }
     return 1;

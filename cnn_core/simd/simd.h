@@ -70,13 +70,14 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
     /* C[m, n] = start + A[m, k] B[k, n] without the terms for which all of nonzero_rows rows of A,\
      * taken together, are 0; start(i, j) = start[i start_row + j], or 0 where it is NULL. Returns 0,\
      * and leaves C, where they have more than `most` other terms on average. `at` is written to: m +\
-     * 1 + k + lanes numbers, and k more for each further group of rows. ahead[m], where it is not\
+     * 1 + k + lanes numbers, and k more for each further group of rows. b_columns >= n: as many of\
+     * each row of B may be read (the surplus may hold anything). ahead[m], where it is not       \
      * NULL: k elements at each are brought nearer meanwhile. They are not read, and need not be  \
      * there. */                                                                                  \
     int (*product_nonzeros)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,                 \
-                            ptrdiff_t a_row, const REAL *b, ptrdiff_t b_row, const REAL *start,   \
-                            ptrdiff_t start_row, REAL *c, ptrdiff_t c_row, ptrdiff_t most,        \
-                            int32_t *at, const REAL *const *ahead);                               \
+                            ptrdiff_t a_row, const REAL *b, ptrdiff_t b_row, ptrdiff_t b_columns, \
+                            const REAL *start, ptrdiff_t start_row, REAL *c, ptrdiff_t c_row,     \
+                            ptrdiff_t most, int32_t *at, const REAL *const *ahead);               \
     /* at[] = the j < n with an element that is not 0 in one of the m <= nonzero_rows rows of a, in\
      * order; returns how many. Room for n + lanes of them may be written to. */                  \
     ptrdiff_t (*pick_any)(ptrdiff_t m, ptrdiff_t n, const REAL *a, ptrdiff_t a_row, int32_t *at); \
@@ -181,11 +182,13 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
     void (*split)(ptrdiff_t rows, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *even,        \
                   REAL *odd, ptrdiff_t y_row, unsigned char *any);                                \
     /* Rows of windows of 2 x 2 pixels, 2 apart, of a convolution of one channel, for n filters:  \
-     * best[f plane + j], the rows one after the other, = the largest of the sums of window j, which (or NULL) = its number, as  \
-     * max_taps has them; where `relu`, best passes through it. The kh + 1 rows of x that they see lie\
-     * x_row apart, split, the odd columns `odd` behind the even ones; those with used[y] = 0 are left\
-     * out. Weight (r, s) of filter f is w[(r kw + s) w_tap + f]. Each sum begins with b[f], or 0 where\
-     * b is NULL; terms are added in the order of r, s. Of even and odd columns whole vectors are read. */\
+     * best[f plane + j], the rows one after the other, = the largest of the sums of window j, which\
+     * (or NULL) = its number, as max_taps has them; where `relu`, best passes through it. The kh + 1\
+     * rows of x that a row of windows sees lie x_row apart, split, the odd columns `odd` behind the\
+     * even ones, the first 2 x_row behind that of the windows before; rows with used[y] = 0 hold \
+     * zeros, and are left out. Weight (r, s) of filter f is w[(r kw + s) w_tap + f]. Each sum begins\
+     * with b[f], or 0 where b is NULL; terms are added in the order of r, s. Of even and odd columns\
+     * whole vectors are read. */                                                                 \
     void (*max_windows)(ptrdiff_t n, ptrdiff_t rows, ptrdiff_t windows, ptrdiff_t kh, ptrdiff_t kw,\
                         const REAL *x, ptrdiff_t x_row, ptrdiff_t odd, const unsigned char *used, \
                         const REAL *w, ptrdiff_t w_tap, const REAL *b, int relu, REAL *best,      \

@@ -91,11 +91,10 @@ static INLINE ptrdiff_t NAME(keep_first)(int mask, vec v, __m256i places, REAL *
     NAME(store_places)(at, places);
     return __builtin_popcount((unsigned)mask);
 }
-/* The same for the places from `first` on. */
-static INLINE ptrdiff_t NAME(keep_lanes)(int mask, vec v, int32_t first, REAL *values,
+/* The same for the places from that on which all lanes of `first` hold. */
+static INLINE ptrdiff_t NAME(keep_lanes)(int mask, vec v, __m256i first, REAL *values,
                                          int32_t *at) {
-    const __m256i order = NAME(kept_order)(mask);
-    const __m256i places = _mm256_add_epi32(order, _mm256_set1_epi32(first));
+    const __m256i order = NAME(kept_order)(mask), places = _mm256_add_epi32(order, first);
     return NAME(keep_first)(mask, NAME(in_order)(v, order), places, values, at);
 }
 #endif
@@ -118,6 +117,7 @@ static INLINE ptrdiff_t NAME(pick_as)(ptrdiff_t n, int32_t number, const uint8_t
         places = ADD_PLACES(places, ALL_PLACES((int)LANES));
     }
 #elif VECTOR_BYTES == 32
+    __m256i first = _mm256_setzero_si256();
     for (; j + LANES <= n; j += LANES) {
         const vec v = NAME(load)(g + j);
         int mask = NOT_ZERO(v);
@@ -128,7 +128,8 @@ static INLINE ptrdiff_t NAME(pick_as)(ptrdiff_t n, int32_t number, const uint8_t
                 _mm_cmpeq_epi8(_mm_cvtsi64_si128(bytes), _mm_set1_epi8((char)number)));
         }
         REAL *to = values ? values + count : NULL;
-        count += NAME(keep_lanes)(mask, v, (int32_t)j, to, at + count);
+        count += NAME(keep_lanes)(mask, v, first, to, at + count);
+        first = _mm256_add_epi32(first, _mm256_set1_epi32((int)LANES));
     }
 #endif
     for (; j < n; j++) {

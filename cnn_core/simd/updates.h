@@ -31,6 +31,36 @@ static INLINE ptrdiff_t NAME(used_inputs)(ptrdiff_t m, ptrdiff_t k, const REAL *
     return count;
 }
 
+/* LANES elements of a row of W after a step, `left` of them if these are fewer. */
+static INLINE vec NAME(stepped)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t left, const REAL *element,
+                                ptrdiff_t x_row, const REAL *dout, const REAL *w, REAL lr,
+                                REAL weight_decay) {
+    vec value = NAME(load_n)(w, left, 0), g = {0};
+    for (ptrdiff_t r = 0; r < m; r++)
+        g += NAME(splat)(element[r * x_row]) * NAME(load_n)(dout + r * n, left, 0);
+    if (weight_decay != 0) g += weight_decay * value;
+    return value - lr * g;
+}
+
+/* The vectors at both ends overlap the others. They are worked out before these are stored, each in a
+ * single cache line. `soon` is the row that comes next. */
+static INLINE void NAME(sgd_row)(ptrdiff_t m, ptrdiff_t n, const REAL *element, ptrdiff_t x_row,
+                                 const REAL *dout, REAL *row, const REAL *soon, REAL lr,
+                                 REAL weight_decay) {
+#define STEPPED(i, left) NAME(stepped)(m, n, left, element, x_row, dout + (i), row + (i), lr, weight_decay)
+    for (ptrdiff_t i = 0; i < n; i += LINE) __builtin_prefetch(soon + i);
+    if (n < LANES) {
+        NAME(store_part)(row, n, STEPPED(0, n));
+        return;
+    }
+    const vec first = STEPPED(0, LANES), last = STEPPED(n - LANES, LANES);
+    ptrdiff_t i = (ptrdiff_t)(-(uintptr_t)row % VECTOR_BYTES / sizeof(REAL));
+    for (; i + LANES <= n; i += LANES) NAME(store)(row + i, STEPPED(i, LANES));
+    NAME(store)(row, first);
+    NAME(store)(row + n - LANES, last);
+#undef STEPPED
+}
+
 /* With a constant m and weight_decay little remains of this for a vector. */
 static INLINE void NAME(sgd_product_with)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const REAL *x,
                                           ptrdiff_t x_row, const REAL *dout, REAL *w, REAL lr,
@@ -39,19 +69,9 @@ static INLINE void NAME(sgd_product_with)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n,
     for (ptrdiff_t begin = 0; begin < k; begin += INPUTS_AT_ONCE) {
         const ptrdiff_t left_k = k - begin < INPUTS_AT_ONCE ? k - begin : INPUTS_AT_ONCE;
         const ptrdiff_t count = NAME(used_inputs)(m, left_k, x + begin, x_row, weight_decay != 0, at);
-        for (ptrdiff_t q = 0; q < count; q++) {
-            const REAL *element = x + begin + at[q];
-            REAL *row = w + (begin + at[q]) * n;
-            const REAL *soon = w + (begin + at[q + 1 < count ? q + 1 : q]) * n;
-            for (ptrdiff_t i = 0; i < n; i += LINE) __builtin_prefetch(soon + i);
-            FOR_VECTORS(n) {
-                vec value = NAME(load_n)(row + i, left, 0), g = {0};
-                for (ptrdiff_t r = 0; r < m; r++)
-                    g += NAME(splat)(element[r * x_row]) * NAME(load_n)(dout + r * n + i, left, 0);
-                if (weight_decay != 0) g += weight_decay * value;
-                NAME(store_n)(row + i, left, value - lr * g);
-            }
-        }
+        for (ptrdiff_t q = 0; q < count; q++)
+            NAME(sgd_row)(m, n, x + begin + at[q], x_row, dout, w + (begin + at[q]) * n,
+                          w + (begin + at[q + 1 < count ? q + 1 : q]) * n, lr, weight_decay);
     }
 }
 

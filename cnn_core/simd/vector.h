@@ -49,7 +49,7 @@ static INLINE vec NAME(load_part)(const REAL *p, ptrdiff_t n, REAL fill) {
 #else
     vec v = (vec)_mm256_maskload_pd(p, (__m256i)wanted);
 #endif
-    return NAME(select)(wanted, v, NAME(splat)(fill));
+    return __builtin_constant_p(fill) && fill == 0 ? v : NAME(select)(wanted, v, NAME(splat)(fill));
 #else
     vec v = NAME(splat)(fill);
     for (ptrdiff_t i = 0; i < LANES; i++)
@@ -64,9 +64,27 @@ static INLINE void NAME(store_part)(REAL *p, ptrdiff_t n, vec v) {
 #elif VECTOR_BYTES == 64
     _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v);
 #elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
-    _mm256_maskstore_ps(p, (__m256i)NAME(first_lanes)(n), (__m256)v);
+    /* Piece by piece: a store by a mask takes AMD's processors twelve cycles. */
+    __m128 part = _mm256_castps256_ps128((__m256)v);
+    if (n & 4) {
+        _mm_storeu_ps(p, part);
+        part = _mm256_extractf128_ps((__m256)v, 1);
+        p += 4;
+    }
+    if (n & 2) {
+        _mm_storel_pi((__m64 *)p, part);
+        part = _mm_movehl_ps(part, part);
+        p += 2;
+    }
+    if (n & 1) _mm_store_ss(p, part);
 #elif VECTOR_BYTES == 32
-    _mm256_maskstore_pd(p, (__m256i)NAME(first_lanes)(n), (__m256d)v);
+    __m128d part = _mm256_castpd256_pd128((__m256d)v);
+    if (n & 2) {
+        _mm_storeu_pd(p, part);
+        part = _mm256_extractf128_pd((__m256d)v, 1);
+        p += 2;
+    }
+    if (n & 1) _mm_store_sd(p, part);
 #else
     for (ptrdiff_t i = 0; i < LANES; i++)
         if (i < n) p[i] = v[i];

@@ -10,25 +10,30 @@
                          _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, \
                                            30)),                                                  \
         (__m512)(high))
+#define ANY_BUT_0(low, high)                                                                      \
+    (_mm512_cmp_ps_mask((__m512)(low), _mm512_setzero_ps(), _CMP_NEQ_UQ)                          \
+     | _mm512_cmp_ps_mask((__m512)(high), _mm512_setzero_ps(), _CMP_NEQ_UQ))
+#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+#define EVERY_SECOND(low, high, from)                                                             \
+    _mm256_permute4x64_pd(                                                                        \
+        (__m256d)_mm256_shuffle_ps((__m256)(low), (__m256)(high), 0x88 + 0x55 * from), 0xD8)
+#define ANY_BUT_0(low, high) _mm256_movemask_ps((__m256)(((low) != 0) | ((high) != 0)))
 #endif
 
 /* even[j] = x[2 j], odd[j] = x[2 j + 1] of x[n]; behind an odd n is a 0. Whether one of them is not 0. */
 static INLINE unsigned char NAME(split_row)(ptrdiff_t n, const REAL *restrict x, REAL *restrict even,
                                             REAL *restrict odd) {
-#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
     int any = 0;
+#ifdef EVERY_SECOND
     for (ptrdiff_t j = 0; j < n; j += 2 * LANES) {
         const ptrdiff_t left = n - j;
         const vec low = NAME(load_n)(x + j, left, 0);
         const vec high = left > LANES ? NAME(load_n)(x + j + LANES, left - LANES, 0) : (vec){0};
-        any |= _mm512_cmp_ps_mask((__m512)low, _mm512_setzero_ps(), _CMP_NEQ_UQ)
-               | _mm512_cmp_ps_mask((__m512)high, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+        any |= ANY_BUT_0(low, high);
         NAME(store_n)(even + j / 2, (left + 1) / 2, (vec)EVERY_SECOND(low, high, 0));
         NAME(store_n)(odd + j / 2, (left + 1) / 2, (vec)EVERY_SECOND(low, high, 1));
     }
-    return any != 0;
 #else
-    int any = 0;
     for (ptrdiff_t j = 0; j < n / 2; j++) {
         even[j] = x[2 * j];
         odd[j] = x[2 * j + 1];
@@ -39,9 +44,11 @@ static INLINE unsigned char NAME(split_row)(ptrdiff_t n, const REAL *restrict x,
         odd[n / 2] = 0;
         any |= x[n - 1] != 0;
     }
-    return (unsigned char)any;
 #endif
+    return any != 0;
 }
+#undef EVERY_SECOND
+#undef ANY_BUT_0
 
 static void NAME(split)(ptrdiff_t rows, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *even,
                         REAL *odd, ptrdiff_t y_row, unsigned char *any) {
@@ -49,14 +56,31 @@ static void NAME(split)(ptrdiff_t rows, ptrdiff_t n, const REAL *x, ptrdiff_t x_
         any[r] = NAME(split_row)(n, x, even, odd);
 }
 
+/* The last windows of a row that fill half a vector or less share one with those of the row behind. */
+#if VECTOR_BYTES == 32
+#define ROWS_SHARE 1
+#if REAL_IS_FLOAT
+#define HALVES(low, high) _mm256_loadu2_m128(high, low)
+#define SECOND_HALF(v) (vec)_mm256_permute2f128_ps((__m256)(v), (__m256)(v), 1)
+#else
+#define HALVES(low, high) _mm256_loadu2_m128d(high, low)
+#define SECOND_HALF(v) (vec)_mm256_permute2f128_pd((__m256d)(v), (__m256d)(v), 1)
+#endif
+#else
+#define ROWS_SHARE 0
+#define HALVES(low, high) NAME(load)(low)
+#define SECOND_HALF(v) (v)
+#endif
+
 /* A row of x meets one row of the kernel for the upper pixels of the windows, and the one before it for the
- * lower ones. */
-static INLINE void NAME(window_row)(const int filters, const int upper, const int lower, ptrdiff_t kw,
-                                    const REAL *even, const REAL *odd, const REAL *w, ptrdiff_t w_tap,
-                                    vec sum[][4]) {
-    vec left = NAME(load)(even);
+ * lower ones. below: from its pixels to those of the row that has a share. */
+static INLINE void NAME(window_row)(const int filters, const int upper, const int lower,
+                                    const int shared, ptrdiff_t below, ptrdiff_t kw, const REAL *even,
+                                    const REAL *odd, const REAL *w, ptrdiff_t w_tap, vec sum[][4]) {
+    vec left = shared ? (vec)HALVES(even, even + below) : NAME(load)(even);
     for (ptrdiff_t s = 0; s < kw; s++) {
-        const vec right = NAME(load)((s % 2 ? even : odd) + (s + 1) / 2);
+        const REAL *next = (s % 2 ? even : odd) + (s + 1) / 2;
+        const vec right = shared ? (vec)HALVES(next, next + below) : NAME(load)(next);
         UNROLL for (int f = 0; f < filters; f++) {
             if (upper) {
                 const vec weight = NAME(splat)(w[s * w_tap + f]);
@@ -79,39 +103,59 @@ static INLINE void NAME(window_row)(const int filters, const int upper, const in
         REAL *best, int32_t *which, ptrdiff_t plane
 #define WINDOWS_ARGUMENTS                                                                         \
     windows, kh, kw, x, x_row, odd, used, w, w_tap, b, relu, best, which, plane
+/* The windows of a row from i on, or half a vector of them and as many of the row behind. */
 #define DEFINE_WINDOWS(FILTERS, ...)                                                              \
-    static INLINE void NAME(windows_row_##FILTERS)(WINDOWS_PARAMETERS) {                          \
-        for (ptrdiff_t i = 0; i < windows; i += LANES) {                                          \
-            vec sum[FILTERS][4];                                                                  \
-            UNROLL for (int f = 0; f < FILTERS; f++)                                              \
-                UNROLL for (int t = 0; t < 4; t++) sum[f][t] = NAME(splat)(b ? b[f] : 0);         \
-            for (ptrdiff_t y = 0; y <= kh; y++) {                                                 \
-                const REAL *even = x + y * x_row + i, *taps = w + y * kw * w_tap;                 \
-                if (!used[y]) continue;                                                           \
-                if (y == 0)                                                                       \
-                    NAME(window_row)(FILTERS, 1, 0, kw, even, even + odd, taps, w_tap, sum);      \
-                else if (y == kh)                                                                 \
-                    NAME(window_row)(FILTERS, 0, 1, kw, even, even + odd, taps, w_tap, sum);      \
-                else                                                                              \
-                    NAME(window_row)(FILTERS, 1, 1, kw, even, even + odd, taps, w_tap, sum);      \
+    static INLINE void NAME(windows_at_##FILTERS)(const int shared, ptrdiff_t i,                  \
+                                                  WINDOWS_PARAMETERS) {                           \
+        vec sum[FILTERS][4];                                                                      \
+        UNROLL for (int f = 0; f < FILTERS; f++)                                                  \
+            UNROLL for (int t = 0; t < 4; t++) sum[f][t] = NAME(splat)(b ? b[f] : 0);             \
+        for (ptrdiff_t y = 0; y <= kh; y++) {                                                     \
+            const REAL *even = x + y * x_row + i, *taps = w + y * kw * w_tap;                     \
+            if (!(used[y] || (shared && used[y + 2]))) continue;                                  \
+            if (y == 0)                                                                           \
+                NAME(window_row)(FILTERS, 1, 0, shared, 2 * x_row, kw, even, even + odd, taps,    \
+                                 w_tap, sum);                                                     \
+            else if (y == kh)                                                                     \
+                NAME(window_row)(FILTERS, 0, 1, shared, 2 * x_row, kw, even, even + odd, taps,    \
+                                 w_tap, sum);                                                     \
+            else                                                                                  \
+                NAME(window_row)(FILTERS, 1, 1, shared, 2 * x_row, kw, even, even + odd, taps,    \
+                                 w_tap, sum);                                                     \
+        }                                                                                         \
+        UNROLL for (int f = 0; f < FILTERS; f++) {                                                \
+            vec most = sum[f][0];                                                                 \
+            ivec number = {0};                                                                    \
+            const ptrdiff_t at = f * plane + i;                                                   \
+            UNROLL for (int t = 1; t < 4; t++) {                                                  \
+                const LANE_MASK larger = LARGER(sum[f][t], most);                                 \
+                most = CHOOSE(larger, sum[f][t], most);                                           \
+                if (which) number = CHOOSE_NUMBERS(larger, (ivec){0} + t, number);                \
             }                                                                                     \
-            UNROLL for (int f = 0; f < FILTERS; f++) {                                            \
-                vec most = sum[f][0];                                                             \
-                ivec number = {0};                                                                \
-                UNROLL for (int t = 1; t < 4; t++) {                                              \
-                    const LANE_MASK larger = LARGER(sum[f][t], most);                             \
-                    most = CHOOSE(larger, sum[f][t], most);                                       \
-                    if (which) number = CHOOSE_NUMBERS(larger, (ivec){0} + t, number);            \
-                }                                                                                 \
-                if (relu) most = NAME(activation)(ACTIVATION_RELU, most, most);                   \
-                NAME(store_n)(best + f * plane + i, windows - i, most);                           \
-                if (which) NAME(store_numbers)(4, which, f * plane + i, windows - i, number);     \
+            if (relu) most = NAME(activation)(ACTIVATION_RELU, most, most);                       \
+            NAME(store_n)(best + at, windows - i, most);                                          \
+            if (which) NAME(store_numbers)(4, which, at, windows - i, number);                    \
+            if (shared) {                                                                         \
+                NAME(store_n)(best + at + windows, windows - i, SECOND_HALF(most));               \
+                if (which)                                                                        \
+                    NAME(store_numbers)(4, which, at + windows, windows - i,                      \
+                                        (ivec)SECOND_HALF(number));                               \
             }                                                                                     \
         }                                                                                         \
     }                                                                                             \
     static void NAME(windows_##FILTERS)(ptrdiff_t rows, WINDOWS_PARAMETERS) {                     \
-        for (; rows > 0; rows--, x += 2 * x_row, used += 2, best += windows) {                    \
-            NAME(windows_row_##FILTERS)(WINDOWS_ARGUMENTS);                                       \
+        const ptrdiff_t some = windows % LANES, whole = windows - some;                           \
+        const int share = ROWS_SHARE && some > 0 && 2 * some <= LANES;                            \
+        for (int second = 0; rows > 0; rows--, second = !second) {                                \
+            for (ptrdiff_t i = 0; i < whole; i += LANES)                                          \
+                NAME(windows_at_##FILTERS)(0, i, WINDOWS_ARGUMENTS);                              \
+            if (share && !second && rows > 1)                                                     \
+                NAME(windows_at_##FILTERS)(ROWS_SHARE, whole, WINDOWS_ARGUMENTS);                 \
+            else if (some > 0 && !(share && second))                                              \
+                NAME(windows_at_##FILTERS)(0, whole, WINDOWS_ARGUMENTS);                          \
+            x += 2 * x_row;                                                                       \
+            used += 2;                                                                            \
+            best += windows;                                                                      \
             if (which) which += windows;                                                          \
         }                                                                                         \
     }
@@ -123,6 +167,9 @@ static INLINE void NAME(window_row)(const int filters, const int upper, const in
 #define MOST_WINDOW_FILTERS 3
 #endif
 ALL_WINDOWS(DEFINE_WINDOWS, )
+#undef ROWS_SHARE
+#undef HALVES
+#undef SECOND_HALF
 
 #define WINDOWS_CASE(FILTERS, ...)                                                                \
     case FILTERS:                                                                                 \

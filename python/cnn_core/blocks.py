@@ -31,7 +31,6 @@ GROUP = 64  # rows, at most, of a part of a strip;
 COPIED = 128  # twice as many up to so many outputs, whose rows of W each part copies
 MOST_SUMS = 1 << 17  # numbers that the strips' sums may have: they go from core to core
 WORK_TO_SHARE = 500_000  # multiply-adds of a sample; below, waiting for each other takes longer
-LINE_BYTES = 64
 ROWS_TO_ALIGN = 512  # that pay for a copy of W whose rows begin at cache lines
 MOST_IN_A_LANE = 1 << 17  # weights of a dense layer that are read for every few images
 
@@ -132,7 +131,7 @@ class AffineBlock(Block):
     layer: Affine
     #: whether x is data, of which much may be 0
     reads_data = False
-    #: W with rows that begin at cache lines, for many rows
+    #: W with rows that begin at vectors, for many rows
     aligned: Array | None = None
     #: strips of the inputs and groups of rows in which a training step computes the outputs
     strips: tuple[int, int] | None = None
@@ -150,11 +149,11 @@ class AffineBlock(Block):
         """The outputs of rows that lie elsewhere than in `x`: at the address place[0]."""
         W, b = self.layer.params["W"], self.layer.params["b"]
         options = self.y, self.code, self.slope, False, place, self.reads_data
-        line = LINE_BYTES // W.itemsize
+        row = ops.native.gemm.aligned_row(W.shape[1], W.dtype == np.float32)
         parts = Parts()
-        if W.shape[1] % line and len(self.y) >= ROWS_TO_ALIGN:
+        if W.shape[1] != row and len(self.y) >= ROWS_TO_ALIGN:
             if self.aligned is None:
-                self.aligned = _memory.zeros((len(W), -(-W.shape[1] // line) * line), W.dtype)
+                self.aligned = _memory.zeros((len(W), row), W.dtype)
             parts.packing = [Packing(W, [ops.native.gemm.align_rows(W, self.aligned)])]
             W = self.aligned
         parts.rows = [ops.native.affine.forward(self.x, W, b, *options)]

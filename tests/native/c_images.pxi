@@ -209,6 +209,18 @@ def split(bint single, Py_ssize_t rows, Py_ssize_t n, address x, Py_ssize_t x_ro
                   <unsigned char*>any_of_row)
 
 
+def max_windows(bint single, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t windows, Py_ssize_t kh,
+                Py_ssize_t kw, address x, Py_ssize_t x_row, Py_ssize_t odd, address used, address w,
+                Py_ssize_t w_tap, address b, int relu, address best, address which,
+                Py_ssize_t plane):
+    if single:
+        f32.max_windows(n, rows, windows, kh, kw, <float*>x, x_row, odd, <unsigned char*>used,
+                        <float*>w, w_tap, <float*>b, relu, <float*>best, <int32_t*>which, plane)
+    else:
+        f64.max_windows(n, rows, windows, kh, kw, <double*>x, x_row, odd, <unsigned char*>used,
+                        <double*>w, w_tap, <double*>b, relu, <double*>best, <int32_t*>which, plane)
+
+
 def interleave(bint single, Py_ssize_t n, address x, address below, address y):
     if single:
         f32.interleave(n, <float*>x, <float*>below, <float*>y)

@@ -73,6 +73,27 @@ class SparseKernels:
             self.call("split", *x.shape, x_.address, x_.row, *addresses)
         return even.array, odd.array, any_.array
 
+    def max_windows(self, x, w, windows, *, b=None, relu=False, which=True, more=0):
+        """Maxima (F, rows, windows) of windows of x convolved with w (KH, KW, F), and their
+        numbers; `more` elements lie between the planes of filters."""
+        kh, kw, n = w.shape
+        rows, odd = (len(x) - kh + 1) // 2, windows + kw // 2 + self.lanes
+        columns = np.full((len(x), 2, odd), np.nan, self.dtype)
+        for i in range(2):
+            columns[:, i, : (x.shape[1] + 1 - i) // 2] = x[:, i::2]
+        used, plane = (x != 0).any(axis=1).astype(np.uint8), rows * windows + more
+        with self.memory() as m:
+            places = [m.input(columns.ravel()).address, 2 * odd, odd, m.input(used).address]
+            places += [m.input(w.reshape(-1, n)).address, n]
+            best = m.inout(np.full((n, plane), 77, self.dtype))
+            numbers = m.inout(np.full((n, plane), 77, np.int32)) if which else None
+            results = best.address, address(numbers), plane
+            start = address(None if b is None else m.input(b))
+            self.call("max_windows", n, rows, windows, kh, kw, *places, start, relu, *results)
+        assert (best.array[:, rows * windows :] == 77).all()
+        of_windows = [one and one.array[:, : rows * windows] for one in (best, numbers)]
+        return [a if a is None else a.reshape(n, rows, windows) for a in of_windows]
+
     def window_gradients(self, windows, at, g, which, pairs, pair_row, sums):
         """sums (KH, KW, F) with what the windows give, of g and which (windows, F)."""
         (kh, kw, n), step = sums.shape, -(-sums.shape[2] // self.lanes) * self.lanes
@@ -111,18 +132,32 @@ class SparseKernels:
         return at.array[:count]
 
     def product_nonzeros(
-        self, a, b, c, most, *, bias=None, add=False, ahead=None, a_gap=0, b_gap=0, c_gap=0
+        self,
+        a,
+        b,
+        c,
+        most,
+        *,
+        bias=None,
+        add=False,
+        ahead=None,
+        a_gap=0,
+        b_gap=0,
+        c_gap=0,
+        surplus=False,
     ):
         """A B + bias, or c + A B where `add`; None where groups of rows have more than `most`
-        terms on average. ahead : an address per row."""
+        terms on average. ahead : an address per row. surplus : the gaps of B may be read."""
         (m_, k), n = a.shape, b.shape[1]
         groups = -(-m_ // self.nonzero_rows)
         with self.memory() as m:
+            if surplus:
+                b, b_gap = np.pad(b, ((0, 0), (0, b_gap)), constant_values=np.nan), 0
             a_, b_, c_ = m.input(a, a_gap), m.input(b, b_gap), m.inout(c, c_gap)
             at = m.inout(np.full(m_ + 1 + groups * k + self.lanes, -7, np.int32))
             start = c_.address if add else address(None if bias is None else m.input(bias))
             ahead_ = None if ahead is None else m.input(np.array(ahead, np.uint64))
-            args = a_.address, a_.row, b_.address, b_.row, start, c_.row if add else 0
+            args = a_.address, a_.row, b_.address, b_.row, b.shape[1], start, c_.row if add else 0
             made = self.call(
                 *("product_nonzeros", m_, n, k, *args, c_.address, c_.row, most),
                 *(at.address, address(ahead_)),

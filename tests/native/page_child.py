@@ -123,6 +123,8 @@ def sparse(k, x, W, dout):
     for add in (False, True):
         options = {"most": x.size, "add": add}
         yield "product_nonzeros", partial(k.product_nonzeros, **options), (x, W, dout)
+        options |= {"b_gap": k.lanes, "surplus": True}
+        yield "product_nonzeros", partial(k.product_nonzeros, **options), (x, W, dout)
     yield "pick_any", k.pick_any, (dout[: k.nonzero_rows],)
     b, c, n = W.ravel(), np.ones(3 * W.size, k.dtype), W.shape[1]
     rows = [0, 3, 3, 4], np.ones(4, k.dtype), [3, 0, 2, 1]

@@ -3,6 +3,8 @@
 On every table, amid guards, at edge sizes; see test_simd_product.py for the exact operands.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import as_strided
@@ -325,3 +327,30 @@ def test_nan_stays_in_its_channel(kernels):
             kernels.combine(None, None, x, one, one, one),
         ):
             assert np.flatnonzero(np.isnan(actual)).tolist() == [i]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 4])
+def test_maxima_of_windows(kernels, rng, rows):
+    """Around vectors of windows, halves of them that two rows may share, and groups of filters."""
+    half, whole = kernels.lanes // 2, kernels.lanes
+    counts = {1, 2, half, half + 1, whole, whole + 1, whole + half, 2 * whole}
+    kernel_sizes = [(1, 1), (2, 3), (5, 5), (3, 4)]
+    for turn, (windows, (kh, kw)) in enumerate(itertools.product(sorted(counts), kernel_sizes)):
+        filters = 1 + turn % 7
+        x = rng.integers(-4, 5, (2 * rows + kh - 1, 2 * windows + kw - 1)).astype(kernels.dtype)
+        x[rng.random(len(x)) < 0.4] = 0  # rows that are left out
+        w = rng.integers(-4, 5, (kh, kw, filters)).astype(kernels.dtype)
+        b = rng.integers(-9, 9, filters).astype(kernels.dtype) if turn % 2 else None
+        sums = np.zeros((filters, 2 * rows, 2 * windows), kernels.dtype)
+        sums += 0 if b is None else b[:, np.newaxis, np.newaxis]
+        for r, s in itertools.product(range(kh), range(kw)):
+            pixels = x[r : r + 2 * rows, s : s + 2 * windows]
+            sums += w[r, s][:, np.newaxis, np.newaxis] * pixels
+        parts = sums.reshape(filters, rows, 2, windows, 2).swapaxes(2, 3)
+        parts = parts.reshape(filters, rows, windows, 4)
+        relu, which = turn % 3 == 0, turn % 4 > 0
+        options = {"b": b, "relu": relu, "which": which, "more": turn % 3}
+        best, numbers = kernels.max_windows(x, w, windows, **options)
+        expected = np.maximum(parts.max(axis=-1), 0) if relu else parts.max(axis=-1)
+        assert np.array_equal(best, expected), f"windows={windows} kernel={kh}x{kw}"
+        assert numbers is None or np.array_equal(numbers, parts.argmax(axis=-1))

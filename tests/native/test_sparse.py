@@ -66,13 +66,14 @@ def test_rows_and_taps_that_overlap(kernels, rng, taps):
         assert same_bits(kernels.add_sparse_taps(*args), expected), f"n={n}"
 
 
+@pytest.mark.parametrize("surplus", [False, True])
 @pytest.mark.parametrize("gap", [0, 1, 70])
-def test_product_of_what_is_not_zero(kernels, rng, gap):
+def test_product_of_what_is_not_zero(kernels, rng, gap, surplus):
     """-0 is 0. Around every number of vectors of one pass and of two, and of groups of A's rows."""
     most, group = 17 * kernels.lanes + 1, kernels.nonzero_rows
     a, b, c = exact_operands(rng, 2 * group + 1, most, 60, kernels.dtype)
     a *= rng.choice([0.0, -0.0, 1.0], a.shape, p=[0.4, 0.4, 0.2])
-    gaps = {"a_gap": gap, "b_gap": gap, "c_gap": gap}
+    gaps = {"a_gap": gap, "b_gap": gap, "c_gap": gap, "surplus": surplus}
     sizes = [(0, 5), (1, 0), (1, 1), (2, 17), (3, kernels.lanes), (len(a), 2)]
     sizes += [(m, 60) for m in (1, group - 1, group, group + 1, len(a))]
     for n, (m, k) in itertools.product(kernels.sizes(vectors=17), sizes):
