@@ -125,8 +125,8 @@ cdef inline void affine_strip(const affine_args* a, Py_ssize_t item, const real*
             ahead[i] = source + a.indices[next_row + i] * a.n_in + p
     if strip > 0:
         b = NULL
-    multiply_nonzeros(m, a.n_out, k, x + row * a.n_in + p, a.n_in, 1, W + p * a.n_out, a.n_out, a.n_out,
-                      b, out + row * a.n_out, a.n_out, ahead if known else NULL)
+    multiply_nonzeros(m, a.n_out, k, x + row * a.n_in + p, a.n_in, 1, W + p * a.n_out, a.n_out,
+                      a.n_out, b, out + row * a.n_out, a.n_out, ahead if known else NULL)
 
 
 cdef void strips_kernel(const void* args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:

@@ -94,7 +94,7 @@ cdef inline void some_dots(Py_ssize_t m, Py_ssize_t n, const real* W, const real
 cdef inline bint is_turned(Py_ssize_t n_out, const real* like) noexcept nogil:
     """Whether so much of the vectors of rows of dW would be empty that it pays to turn them."""
     cdef Py_ssize_t vector = lanes(like)
-    cdef Py_ssize_t parts = 5 if vector * sizeof(real) == LINE_BYTES else 10    # one of which is empty
+    cdef Py_ssize_t parts = 5 if vector * sizeof(real) == LINE_BYTES else 10    # one is empty
     return (n_out <= FEW_COLUMNS
             or n_out <= SOME_COLUMNS and parts * n_out <= (parts - 1) * round_up(n_out, vector))
 

@@ -354,7 +354,7 @@ def align_rows(const real[:, ::1] source, real[:, ::1] aligned):
 
 
 def aligned_row(Py_ssize_t n, bint is_float):
-    """Elements from row to row of a matrix of n columns whose vectors lie in one cache line each."""
+    """Elements from row to row of n columns whose vectors lie in one cache line each."""
     return round_up(n, lanes(<float*>NULL) if is_float else lanes(<double*>NULL))
 
 

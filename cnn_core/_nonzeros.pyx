@@ -68,8 +68,8 @@ cdef inline double most_terms(Py_ssize_t n, const real* like) noexcept nogil:
 
 cdef inline bint copy_pays(Py_ssize_t m, Py_ssize_t n, Py_ssize_t b_row,
                            const real* like) noexcept nogil:
-    """Whether rows of B meet so many rows of A that they are copied first, so that no vector lies in
-    two cache lines: if rows of A are by themselves, each row of B is loaded more often."""
+    """Whether rows of B meet so many rows of A that they are copied first, so that no vector lies
+    in two cache lines: if rows of A are by themselves, each row of B is loaded more often."""
     return (nonzero_rows(like) == 1 and m >= ROWS_THAT_PAY
             and n * <Py_ssize_t>sizeof(real) <= WIDEST_BYTES and b_row % lanes(like) != 0)
 
@@ -89,8 +89,8 @@ cdef bint seems_sparse(Py_ssize_t m, Py_ssize_t k, const real* a, Py_ssize_t a_r
 
 cdef inline void multiply_rows(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, const real* b,
-    Py_ssize_t b_row, Py_ssize_t b_columns, bint add, const real* bias, real* c, Py_ssize_t c_row, double most,
-    const real** ahead,
+    Py_ssize_t b_row, Py_ssize_t b_columns, bint add, const real* bias, real* c, Py_ssize_t c_row,
+    double most, const real** ahead,
 ) noexcept nogil:
     """C = A B + bias, or C += A B where `add`, for a few rows and a block of terms."""
     cdef int32_t at[ROOM]

@@ -247,17 +247,36 @@ static INLINE void NAME(columns_8x8)(const __m256 r[8], __m256 columns[8]) {
     }
 }
 
-/* With m < 8 rows the last one stands for those that are missing. */
-static INLINE void NAME(transpose_8x8)(ptrdiff_t m, const REAL *x, ptrdiff_t x_row, REAL *y,
-                                       ptrdiff_t y_row) {
-    __m256 r[8], columns[8];
-    UNROLL for (int i = 0; i < 8; i++) {
-        const REAL *low = x + i / 4 * 4 + (i % 4 < m ? i % 4 : m - 1) * x_row;
-        const REAL *high = x + i / 4 * 4 + (i % 4 + 4 < m ? i % 4 + 4 : m - 1) * x_row;
-        r[i] = NAME(load_halves)(low, high);
-    }
+/* 8 columns of 8 rows, from column `first` on. */
+static INLINE void NAME(columns_of_rows)(const REAL *const rows[8], ptrdiff_t first,
+                                         __m256 columns[8]) {
+    __m256 r[8];
+    UNROLL for (int i = 0; i < 8; i++)
+        r[i] = NAME(load_halves)(rows[i % 4] + first + i / 4 * 4, rows[i % 4 + 4] + first + i / 4 * 4);
     NAME(columns_8x8)(r, columns);
+}
+
+static INLINE void NAME(transpose_8x8)(const REAL *x, ptrdiff_t x_row, REAL *y, ptrdiff_t y_row) {
+    const REAL *rows[8];
+    __m256 columns[8];
+    UNROLL for (int i = 0; i < 8; i++) rows[i] = x + i * x_row;
+    NAME(columns_of_rows)(rows, 0, columns);
     UNROLL for (int j = 0; j < 8; j++) _mm256_storeu_ps(y + j * y_row, columns[j]);
+}
+
+/* The first columns of m < 8 rows, side by side; returns how many. The last row stands for those that are
+ * missing: what is too much is overwritten by the next column, but for the last ones. */
+static INLINE ptrdiff_t NAME(transpose_few)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row,
+                                            REAL *y) {
+    const REAL *rows[8];
+    __m256 columns[8];
+    ptrdiff_t done = 0;
+    for (int i = 0; i < 8; i++) rows[i] = x + (i < m ? i : m - 1) * x_row;
+    for (; (done + 7) * m + 8 <= n * m; done += 8) {
+        NAME(columns_of_rows)(rows, done, columns);
+        UNROLL for (int j = 0; j < 8; j++) _mm256_storeu_ps(y + (done + j) * m, columns[j]);
+    }
+    return done;
 }
 #define TRANSPOSE_BLOCK 8
 #else
@@ -274,16 +293,13 @@ static void NAME(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x
             for (ptrdiff_t i = 0; i < m; i += TRANSPOSE_BLOCK)
                 for (ptrdiff_t j = at; j < at + 2 * TRANSPOSE_BLOCK && j < n; j += TRANSPOSE_BLOCK) {
                     const ptrdiff_t row = i < m_last ? i : m_last, column = j < n_last ? j : n_last;
-                    NAME(transpose_8x8)(TRANSPOSE_BLOCK, x + row * x_row + column, x_row,
-                                        y + column * y_row + row, y_row);
+                    NAME(transpose_8x8)(x + row * x_row + column, x_row, y + column * y_row + row,
+                                        y_row);
                 }
         return;
     }
-    if (m < TRANSPOSE_BLOCK && y_row == m) {
-        /* What is too much in a row of y is overwritten by the next one, but for the last rows. */
-        for (n_whole = 0; (n_whole + TRANSPOSE_BLOCK - 1) * m + TRANSPOSE_BLOCK <= n * m;
-             n_whole += TRANSPOSE_BLOCK)
-            NAME(transpose_8x8)(m, x + n_whole, x_row, y + n_whole * m, m);
+    if (m > 0 && m < TRANSPOSE_BLOCK && y_row == m) {
+        n_whole = NAME(transpose_few)(m, n, x, x_row, y);
         m_whole = m;
     }
 #endif
@@ -297,14 +313,6 @@ static void NAME(transpose)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x
  * not wait for each other. */
 #define GROUPS 4
 #if TRANSPOSE_BLOCK > 1
-static INLINE void NAME(columns_of_rows)(const REAL *const rows[8], ptrdiff_t first,
-                                         __m256 columns[8]) {
-    __m256 r[8];
-    UNROLL for (int i = 0; i < 8; i++)
-        r[i] = NAME(load_halves)(rows[i % 4] + first + i / 4 * 4, rows[i % 4 + 4] + first + i / 4 * 4);
-    NAME(columns_8x8)(r, columns);
-}
-
 static INLINE void NAME(dots_of_groups)(ptrdiff_t groups, ptrdiff_t n, const REAL *a, ptrdiff_t a_row,
                                         const int32_t *rows, const REAL *x, REAL *y) {
     const REAL *row[8 * GROUPS];

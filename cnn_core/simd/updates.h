@@ -47,7 +47,8 @@ static INLINE vec NAME(stepped)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t left, const 
 static INLINE void NAME(sgd_row)(ptrdiff_t m, ptrdiff_t n, const REAL *element, ptrdiff_t x_row,
                                  const REAL *dout, REAL *row, const REAL *soon, REAL lr,
                                  REAL weight_decay) {
-#define STEPPED(i, left) NAME(stepped)(m, n, left, element, x_row, dout + (i), row + (i), lr, weight_decay)
+#define STEPPED(i, left)                                                                          \
+    NAME(stepped)(m, n, left, element, x_row, dout + (i), row + (i), lr, weight_decay)
     for (ptrdiff_t i = 0; i < n; i += LINE) __builtin_prefetch(soon + i);
     if (n < LANES) {
         NAME(store_part)(row, n, STEPPED(0, n));
