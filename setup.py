@@ -8,6 +8,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+import Cython
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
@@ -70,6 +71,18 @@ def has_openmp() -> bool:
 BOUNDSCHECK = bool(os.environ.get("CNN_CORE_BOUNDSCHECK"))
 SANITIZE = os.environ.get("CNN_CORE_SANITIZE")
 
+GENERATED = Path("build/cython")
+STAMP, SETTINGS = GENERATED / "settings", f"Cython {Cython.__version__}, {BOUNDSCHECK=}"
+
+
+def is_generated() -> bool:
+    """Whether the C code is that of the sources. Cython compares it with its own files, too, which
+    are newer in each of pip's build environments: all would be compiled again."""
+    if not STAMP.exists() or STAMP.read_text() != SETTINGS:
+        return False
+    sources = [Path("setup.py"), *NATIVE.glob("*.p*"), *NATIVE.glob("**/*.h")]
+    return max(source.stat().st_mtime for source in sources) < STAMP.stat().st_mtime
+
 
 def extensions() -> list[Extension]:
     compile_args, link_args = list(COMPILE), ["-Wl,-s"] if sys.platform == "linux" else []
@@ -97,13 +110,18 @@ def extensions() -> list[Extension]:
         "define_macros": [("Py_LIMITED_API", "0x030B0000"), ("CYTHON_LIMITED_API", "1")],
         "depends": [str(path) for path in sorted(NATIVE.glob("**/*.h"))],
     }
+    fresh = is_generated()
+    folder, suffix = (GENERATED / NATIVE, "c") if fresh else (NATIVE, "pyx")
     modules = [
-        Extension(f"cnn_core.{name}", [str(NATIVE / f"{name}.pyx"), *sources], **common)
+        Extension(f"cnn_core.{name}", [str(folder / f"{name}.{suffix}"), *sources], **common)
         for name, sources in MODULES.items()
     ]
-    return cythonize(
-        [*modules, Extension(SHARED, sources=["cnn_core/_cython_shared.c"], **common)],
-        build_dir="build/cython",
+    modules.append(Extension(SHARED, [str(folder / "_cython_shared.c")], **common))
+    if fresh:
+        return modules
+    modules = cythonize(
+        modules,
+        build_dir=str(GENERATED),
         shared_utility_qualified_name=SHARED,
         compiler_directives={
             "language_level": 3,
@@ -113,6 +131,8 @@ def extensions() -> list[Extension]:
             "initializedcheck": BOUNDSCHECK,
         },
     )
+    STAMP.write_text(SETTINGS)
+    return modules
 
 
 class BuildPy(build_py):
