@@ -72,14 +72,22 @@ BOUNDSCHECK = bool(os.environ.get("CNN_CORE_BOUNDSCHECK"))
 SANITIZE = os.environ.get("CNN_CORE_SANITIZE")
 
 GENERATED = Path("build/cython")
-STAMP, SETTINGS = GENERATED / "settings", f"Cython {Cython.__version__}, {BOUNDSCHECK=}"
+STAMP = GENERATED / "settings"  # with which the C code was made, and when
+
+
+def keep_only(settings: str) -> None:
+    """Make all again where it was made with others."""
+    if not STAMP.exists() or STAMP.read_text() != settings:
+        shutil.rmtree(GENERATED, ignore_errors=True)
+        GENERATED.mkdir(parents=True)
+        STAMP.write_text(settings)
+        os.utime(STAMP, (0, 0))  # older than all sources
 
 
 def is_generated() -> bool:
     """Whether the C code is that of the sources. Cython compares it with its own files, too, which
-    are newer in each of pip's build environments: all would be compiled again."""
-    if not STAMP.exists() or STAMP.read_text() != SETTINGS:
-        return False
+    are newer in each of pip's build environments: all would be compiled for each of README's
+    commands."""
     sources = [Path("setup.py"), *NATIVE.glob("*.p*"), *NATIVE.glob("**/*.h")]
     return max(source.stat().st_mtime for source in sources) < STAMP.stat().st_mtime
 
@@ -110,6 +118,8 @@ def extensions() -> list[Extension]:
         "define_macros": [("Py_LIMITED_API", "0x030B0000"), ("CYTHON_LIMITED_API", "1")],
         "depends": [str(path) for path in sorted(NATIVE.glob("**/*.h"))],
     }
+    variables = [os.environ.get(name) for name in ("CC", "CFLAGS", "CPPFLAGS", "LDFLAGS")]
+    keep_only(f"{Cython.__version__}, {BOUNDSCHECK=}, {compile_args}, {link_args}, {variables}")
     fresh = is_generated()
     folder, suffix = (GENERATED / NATIVE, "c") if fresh else (NATIVE, "pyx")
     modules = [
@@ -131,7 +141,7 @@ def extensions() -> list[Extension]:
             "initializedcheck": BOUNDSCHECK,
         },
     )
-    STAMP.write_text(SETTINGS)
+    STAMP.touch()
     return modules
 
 

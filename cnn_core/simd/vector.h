@@ -64,7 +64,7 @@ static INLINE void NAME(store_part)(REAL *p, ptrdiff_t n, vec v) {
 #elif VECTOR_BYTES == 64
     _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v);
 #elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
-    /* Piece by piece: a store by a mask takes AMD's processors twelve cycles. */
+    /* Piece by piece: a store by a mask takes AMD's Zen 3 eleven cycles. */
     __m128 part = _mm256_castps256_ps128((__m256)v);
     if (n & 4) {
         _mm_storeu_ps(p, part);

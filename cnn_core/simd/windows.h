@@ -60,7 +60,7 @@ static void NAME(split)(ptrdiff_t rows, ptrdiff_t n, const REAL *x, ptrdiff_t x_
 #if VECTOR_BYTES == 32
 #define ROWS_SHARE 1
 #if REAL_IS_FLOAT
-#define HALVES(low, high) _mm256_loadu2_m128(high, low)
+#define HALVES(low, high) NAME(load_halves)(low, high)
 #define SECOND_HALF(v) (vec)_mm256_permute2f128_ps((__m256)(v), (__m256)(v), 1)
 #else
 #define HALVES(low, high) _mm256_loadu2_m128d(high, low)

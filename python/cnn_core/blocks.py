@@ -31,7 +31,7 @@ GROUP = 64  # rows, at most, of a part of a strip;
 COPIED = 128  # twice as many up to so many outputs, whose rows of W each part copies
 MOST_SUMS = 1 << 17  # numbers that the strips' sums may have: they go from core to core
 WORK_TO_SHARE = 500_000  # multiply-adds of a sample; below, waiting for each other takes longer
-ROWS_TO_ALIGN = 512  # that pay for a copy of W whose rows begin at cache lines
+ROWS_TO_ALIGN = 512  # that pay for a copy of W whose rows begin at vectors
 MOST_IN_A_LANE = 1 << 17  # weights of a dense layer that are read for every few images
 
 
