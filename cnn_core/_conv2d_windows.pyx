@@ -7,15 +7,15 @@ gradient of W from those of such maxima, with the filters in the lanes.
 Few filters would fill a part of a vector; here the windows of a row fill it. Of each row of x the
 even and the odd columns are taken apart: from them the pixels that the same pixel of all windows
 sees are loaded at once. The four sums of a window stay in registers for some filters at a time.
-Rows of x that are 0 are left out. Terms are added in the order of _conv2d.pyx: the maxima are those
-of its sums, to the last bit.
+Rows of x that are 0 are left out, and of each row the windows on both sides that see nothing but
+zeros: theirs is act(b). Terms are added in the order of _conv2d.pyx: the maxima are those of its
+sums, to the last bit, unless W holds infinite numbers or NaN, or they are sums of -0.
 
 Saito, Deep Learning from Scratch, sections 7.2 and 7.3.
 """
 
 from libc.stdint cimport int32_t, uint8_t
-from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.stdlib cimport calloc, free
 
 from cnn_core._conv2d_spans cimport Windows, convolve_spans, takes_spans
 from cnn_core._conv2d_shape cimport conv_args
@@ -25,20 +25,15 @@ from cnn_core._simd cimport ACTIVATION_NONE, ACTIVATION_RELU, lanes, least_lanes
 from cnn_core._simd_images cimport (
     has_window_gradients, interleave, max_windows, split, window_gradients,
 )
-from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
+from cnn_core._types cimport real, round_up
 
 
 cdef struct Room:
-    void* memory
-    void* columns        # of the rows of x: the even ones, then the odd ones
-    void* best           # the maxima, filter by filter
-    int32_t* which       # their numbers, [filters, windows]
-    int32_t* turned      # [windows, filters]
-    unsigned char* used  # whether a row of x is not 0
+    void* columns        # of the rows of x: the even ones, then the odd ones; to be freed
+    int32_t* seen        # of each row of x, as `split` has it
     Py_ssize_t rows      # of x
     Py_ssize_t width     # of x
     Py_ssize_t odd       # from the even columns to the odd ones
-    Py_ssize_t plane     # from filter to filter
 
 
 cdef bint takes_windows(const conv_args* a, const Windows* windows,
@@ -53,23 +48,14 @@ cdef bint takes_windows(const conv_args* a, const Windows* windows,
 cdef bint find_room(const conv_args* a, const Windows* windows, const real* like,
                     Room* room) noexcept nogil:
     """False without memory."""
-    cdef Py_ssize_t columns, width = round_up(windows.out_width, lanes(like))
+    cdef Py_ssize_t columns, size, width = round_up(windows.out_width, lanes(like))
     room.rows, room.width = a.out_height + a.kh - 1, a.out_width + a.kw - 1
     room.odd = round_up(max(width + a.kw // 2 + 1, (room.width + 1) // 2), lanes(like))
-    room.plane = windows.out_height * windows.out_width
     columns = 2 * room.rows * room.odd
-    room.memory = malloc(LINE_BYTES + (columns + a.outer * room.plane) * sizeof(real)
-                         + 2 * a.outer * room.plane * sizeof(int32_t) + room.rows)
-    if room.memory == NULL:
-        return False
-    room.columns = next_line(room.memory)
-    room.best = <real*>room.columns + columns
-    room.which = <int32_t*>(<real*>room.best + a.outer * room.plane)
-    room.turned = room.which + a.outer * room.plane
-    room.used = <unsigned char*>(room.turned + a.outer * room.plane)
-    memset(room.columns, 0, columns * sizeof(real))    # behind a row, too, vectors are read
-    memset(room.used, 0, room.rows)
-    return True
+    size = columns * sizeof(real) + 2 * room.rows * sizeof(int32_t)
+    room.columns = calloc(1, size)    # zeros: behind a row, too, vectors are read
+    room.seen = <int32_t*>(<real*>room.columns + columns)
+    return room.columns != NULL
 
 
 cdef inline void split_image(const Rows* rows, const real* x, const Room* room) noexcept nogil:
@@ -78,29 +64,17 @@ cdef inline void split_image(const Rows* rows, const real* x, const Room* room) 
     cdef real* odd = even + room.odd
     if rows.left % 2:
         even, odd = odd, even + 1
-    split(rows.height, rows.width, x, rows.width, even, odd, 2 * room.odd, room.used + rows.top)
+    split(rows.height, rows.width, x, rows.width, even, odd, 2 * room.odd, rows.left,
+          room.seen + 2 * rows.top)
 
 
-cdef void convolve_image(const conv_args* a, const Windows* windows, const real* weights,
-                         const real* b, real* y, uint8_t* which, const Room* room) noexcept nogil:
+cdef inline void convolve_image(const conv_args* a, const Windows* windows, const real* weights,
+                                const real* b, real* y, uint8_t* which,
+                                const Room* room) noexcept nogil:
     """The maxima of one image, which has been split."""
-    cdef Py_ssize_t i, row, width = windows.out_width, some = width
-    cdef real* columns = <real*>room.columns
-    cdef real* best = <real*>room.best
-    max_windows(a.outer, windows.out_height, width, a.kh, a.kw, columns, 2 * room.odd, room.odd,
-                room.used, weights, round_up(a.outer, lanes(weights)), b,
-                a.activation == ACTIVATION_RELU, best, room.which if which != NULL else NULL,
-                room.plane)
-    if a.y.row == width * a.outer:
-        some = room.plane    # no border: all rows at once
-    for row in range(room.plane // some):
-        transpose(a.outer, some, best + row * width, room.plane, y + row * a.y.row, a.outer)
-    if which != NULL:
-        # Only moved, whatever they are.
-        transpose(a.outer, room.plane, <const float*>room.which, room.plane, <float*>room.turned,
-                  a.outer)
-        for i in range(room.plane * a.outer):
-            which[i] = <uint8_t>room.turned[i]
+    max_windows(a.outer, windows.out_height, windows.out_width, a.kh, a.kw, <real*>room.columns,
+                2 * room.odd, room.odd, room.seen, weights, b, a.activation == ACTIVATION_RELU, y,
+                a.y.row, which)
 
 
 cdef bint convolve_windows(const conv_args* a, const Windows* windows, const Rows* rows,
@@ -122,14 +96,14 @@ cdef bint convolve_windows(const conv_args* a, const Windows* windows, const Row
     for n in range(begin, end):
         if rows == NULL:
             split(room.rows, room.width, pixel(x, &a.x, n, 0, 0), a.x.row, <real*>room.columns,
-                  <real*>room.columns + room.odd, 2 * room.odd, room.used)
+                  <real*>room.columns + room.odd, 2 * room.odd, 0, room.seen)
         else:
             plane = rows.height * rows.width
             fetch_rows(1, plane, x + (n + MOST_IMAGES) * plane, plane)    # of the next lane
             split_image(rows, x + n * plane, &room)
         convolve_image(a, windows, weights, b, <real*>pixel(y, &a.y, n, 0, 0),
                        windows.which + n * size if windows.which != NULL else NULL, &room)
-    free(room.memory)
+    free(room.columns)
     return True
 
 

@@ -87,16 +87,16 @@ cdef extern from "simd/simd.h" nogil:
                                Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t, const float*,
                                Py_ssize_t, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
         void (*split)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*, float*, Py_ssize_t,
-                      unsigned char*) noexcept nogil
+                      Py_ssize_t, int32_t*) noexcept nogil
         void (*interleave)(Py_ssize_t, const float*, const float*, float*) noexcept nogil
         Py_ssize_t window_sums
         void (*window_gradients)(Py_ssize_t, const int32_t*, const int32_t*, Py_ssize_t,
                                  const float*, const uint8_t*, const float*, Py_ssize_t, Py_ssize_t,
                                  Py_ssize_t, float*, Py_ssize_t) noexcept nogil
         void (*max_windows)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                            const float*, Py_ssize_t, Py_ssize_t, const unsigned char*,
-                            const float*, Py_ssize_t, const float*, bint, float*, int32_t*,
-                            Py_ssize_t) noexcept nogil
+                            const float*, Py_ssize_t, Py_ssize_t, const int32_t*,
+                            const float*, const float*, bint, float*, Py_ssize_t,
+                            uint8_t*) noexcept nogil
         void (*copy_rows)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*,
                           Py_ssize_t) noexcept nogil
         void (*move_rows)(int, Py_ssize_t, Py_ssize_t, const float*, const int32_t*,
@@ -202,16 +202,16 @@ cdef extern from "simd/simd.h" nogil:
                                Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t, const double*,
                                Py_ssize_t, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
         void (*split)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*, double*,
-                      Py_ssize_t, unsigned char*) noexcept nogil
+                      Py_ssize_t, Py_ssize_t, int32_t*) noexcept nogil
         void (*interleave)(Py_ssize_t, const double*, const double*, double*) noexcept nogil
         Py_ssize_t window_sums
         void (*window_gradients)(Py_ssize_t, const int32_t*, const int32_t*, Py_ssize_t,
                                  const double*, const uint8_t*, const double*, Py_ssize_t,
                                  Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) noexcept nogil
         void (*max_windows)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                            const double*, Py_ssize_t, Py_ssize_t, const unsigned char*,
-                            const double*, Py_ssize_t, const double*, bint, double*, int32_t*,
-                            Py_ssize_t) noexcept nogil
+                            const double*, Py_ssize_t, Py_ssize_t, const int32_t*,
+                            const double*, const double*, bint, double*, Py_ssize_t,
+                            uint8_t*) noexcept nogil
         void (*copy_rows)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*,
                           Py_ssize_t) noexcept nogil
         void (*move_rows)(int, Py_ssize_t, Py_ssize_t, const double*, const int32_t*,

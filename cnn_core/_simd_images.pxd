@@ -99,11 +99,12 @@ cdef inline void gradient_spans(
 
 
 cdef inline void split(Py_ssize_t rows, Py_ssize_t n, const real* x, Py_ssize_t x_row, real* even,
-                       real* odd, Py_ssize_t y_row, unsigned char* any) noexcept nogil:
+                       real* odd, Py_ssize_t y_row, Py_ssize_t left,
+                       int32_t* seen) noexcept nogil:
     if real is float:
-        f32.split(rows, n, x, x_row, even, odd, y_row, any)
+        f32.split(rows, n, x, x_row, even, odd, y_row, left, seen)
     else:
-        f64.split(rows, n, x, x_row, even, odd, y_row, any)
+        f64.split(rows, n, x, x_row, even, odd, y_row, left, seen)
 
 
 cdef inline bint has_window_gradients(const real* like) noexcept nogil:
@@ -134,15 +135,15 @@ cdef inline void window_gradients(
 
 cdef inline void max_windows(
     Py_ssize_t n, Py_ssize_t rows, Py_ssize_t windows, Py_ssize_t kh, Py_ssize_t kw,
-    const real* x, Py_ssize_t x_row, Py_ssize_t odd, const unsigned char* used, const real* w,
-    Py_ssize_t w_tap, const real* b, bint relu, real* best, int32_t* which, Py_ssize_t plane,
+    const real* x, Py_ssize_t x_row, Py_ssize_t odd, const int32_t* seen, const real* w,
+    const real* b, bint relu, real* y, Py_ssize_t y_row, uint8_t* which,
 ) noexcept nogil:
     if real is float:
-        f32.max_windows(n, rows, windows, kh, kw, x, x_row, odd, used, w, w_tap, b, relu, best,
-                        which, plane)
+        f32.max_windows(n, rows, windows, kh, kw, x, x_row, odd, seen, w, b, relu, y, y_row,
+                        which)
     else:
-        f64.max_windows(n, rows, windows, kh, kw, x, x_row, odd, used, w, w_tap, b, relu, best,
-                        which, plane)
+        f64.max_windows(n, rows, windows, kh, kw, x, x_row, odd, seen, w, b, relu, y, y_row,
+                        which)
 
 
 cdef inline void copy_rows(Py_ssize_t m, Py_ssize_t n, const real* x, Py_ssize_t x_row, real* y,

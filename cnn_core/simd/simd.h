@@ -178,21 +178,23 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
                            ptrdiff_t x_step, const REAL *g, ptrdiff_t g_step, ptrdiff_t kh,       \
                            ptrdiff_t taps, REAL *sums);                                           \
     /* even[r y_row + j] = x[r x_row + 2 j], odd[r y_row + j] = x[r x_row + 2 j + 1] of rows of n\
-     * elements; behind an odd n is a 0. any[r]: whether one of row r is not 0. */                \
+     * elements; behind an odd n is a 0. seen[2 r], seen[2 r + 1] = the first element of row r that\
+     * is not 0 and the one behind the last, counted from `left` on; 0 and 0 where there is none. */\
     void (*split)(ptrdiff_t rows, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *even,        \
-                  REAL *odd, ptrdiff_t y_row, unsigned char *any);                                \
-    /* Rows of windows of 2 x 2 pixels, 2 apart, of a convolution of one channel, for n filters:  \
-     * best[f plane + j], the rows one after the other, = the largest of the sums of window j, which\
-     * (or NULL) = its number, as max_taps has them; where `relu`, best passes through it. The kh + 1\
-     * rows of x that a row of windows sees lie x_row apart, split, the odd columns `odd` behind the\
-     * even ones, the first 2 x_row behind that of the windows before; rows with used[y] = 0 hold \
-     * zeros, and are left out. Weight (r, s) of filter f is w[(r kw + s) w_tap + f]. Each sum begins\
-     * with b[f], or 0 where b is NULL; terms are added in the order of r, s. Of even and odd columns\
-     * whole vectors are read. */                                                                 \
+                  REAL *odd, ptrdiff_t y_row, ptrdiff_t left, int32_t *seen);                     \
+    /* Rows of windows of 2 x 2 pixels, 2 apart, of a convolution of one channel, for n <= least_lanes\
+     * filters: y[i y_row + j n + f] = the largest of the sums of window j of row i,              \
+     * which[(i windows + j) n + f] (or NULL) = its number, as max_taps has them; where `relu`, y \
+     * passes through it. The kh + 1 rows of x that a row of windows sees lie x_row apart, split, the\
+     * odd columns `odd` behind the even ones, the first 2 x_row behind that of the windows before. \
+     * Columns of row r outside of seen[2 r] .. seen[2 r + 1] hold zeros, windows that see nothing\
+     * else are b alone. Weight (r, s) of filter f is w[(r kw + s) lanes + f], kh <= 31. Each sum \
+     * begins with b[f], or 0 where b is NULL; terms are added in the order of r, s. Of even and odd\
+     * columns whole vectors are read. */                                                         \
     void (*max_windows)(ptrdiff_t n, ptrdiff_t rows, ptrdiff_t windows, ptrdiff_t kh, ptrdiff_t kw,\
-                        const REAL *x, ptrdiff_t x_row, ptrdiff_t odd, const unsigned char *used, \
-                        const REAL *w, ptrdiff_t w_tap, const REAL *b, int relu, REAL *best,      \
-                        int32_t *which, ptrdiff_t plane);                                         \
+                        const REAL *x, ptrdiff_t x_row, ptrdiff_t odd, const int32_t *seen,       \
+                        const REAL *w, const REAL *b, int relu, REAL *y, ptrdiff_t y_row,         \
+                        uint8_t *which);                                                          \
     /* y[2 j] = x[j], y[2 j + 1] = below[j], j < n. */                                            \
     void (*interleave)(ptrdiff_t n, const REAL *x, const REAL *below, REAL *y);                   \
     /* The gradient of the kernel from those of the maxima of such windows, for n filters: sums[(r kw\

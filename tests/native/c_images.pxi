@@ -200,25 +200,24 @@ def winograd_rows_weights(bint single, Py_ssize_t n, address g, Py_ssize_t g_row
 
 
 def split(bint single, Py_ssize_t rows, Py_ssize_t n, address x, Py_ssize_t x_row, address even,
-          address odd, Py_ssize_t y_row, address any_of_row):
+          address odd, Py_ssize_t y_row, Py_ssize_t left, address seen):
     if single:
-        f32.split(rows, n, <float*>x, x_row, <float*>even, <float*>odd, y_row,
-                  <unsigned char*>any_of_row)
+        f32.split(rows, n, <float*>x, x_row, <float*>even, <float*>odd, y_row, left,
+                  <int32_t*>seen)
     else:
-        f64.split(rows, n, <double*>x, x_row, <double*>even, <double*>odd, y_row,
-                  <unsigned char*>any_of_row)
+        f64.split(rows, n, <double*>x, x_row, <double*>even, <double*>odd, y_row, left,
+                  <int32_t*>seen)
 
 
 def max_windows(bint single, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t windows, Py_ssize_t kh,
-                Py_ssize_t kw, address x, Py_ssize_t x_row, Py_ssize_t odd, address used, address w,
-                Py_ssize_t w_tap, address b, int relu, address best, address which,
-                Py_ssize_t plane):
+                Py_ssize_t kw, address x, Py_ssize_t x_row, Py_ssize_t odd, address seen, address w,
+                address b, int relu, address y, Py_ssize_t y_row, address which):
     if single:
-        f32.max_windows(n, rows, windows, kh, kw, <float*>x, x_row, odd, <unsigned char*>used,
-                        <float*>w, w_tap, <float*>b, relu, <float*>best, <int32_t*>which, plane)
+        f32.max_windows(n, rows, windows, kh, kw, <float*>x, x_row, odd, <int32_t*>seen,
+                        <float*>w, <float*>b, relu, <float*>y, y_row, <uint8_t*>which)
     else:
-        f64.max_windows(n, rows, windows, kh, kw, <double*>x, x_row, odd, <unsigned char*>used,
-                        <double*>w, w_tap, <double*>b, relu, <double*>best, <int32_t*>which, plane)
+        f64.max_windows(n, rows, windows, kh, kw, <double*>x, x_row, odd, <int32_t*>seen,
+                        <double*>w, <double*>b, relu, <double*>y, y_row, <uint8_t*>which)
 
 
 def interleave(bint single, Py_ssize_t n, address x, address below, address y):

@@ -62,37 +62,40 @@ class SparseKernels:
             self.call("interleave", len(x), x_.address, below_.address, y.address)
         return y.array
 
-    def split(self, x, *, gap=0):
-        """Even and odd columns of x (rows, n), and which rows hold what is not 0."""
+    def split(self, x, *, gap=0, left=0):
+        """Even and odd columns of x (rows, n), and of each row the first column that is not 0 and
+        the one behind the last, counted from `left` on."""
         size = (x.shape[1] + 1) // 2
         with self.memory() as m:
             x_ = m.input(x, gap)
             even, odd = (m.output((len(x), size), self.dtype, gap) for _ in range(2))
-            any_ = m.inout(np.full(len(x), 7, np.uint8))
-            addresses = even.address, odd.address, even.row, any_.address
+            seen = m.inout(np.full((len(x), 2), 7, np.int32))
+            addresses = even.address, odd.address, even.row, left, seen.address
             self.call("split", *x.shape, x_.address, x_.row, *addresses)
-        return even.array, odd.array, any_.array
+        return even.array, odd.array, seen.array
 
     def max_windows(self, x, w, windows, *, b=None, relu=False, which=True, more=0):
-        """Maxima (F, rows, windows) of windows of x convolved with w (KH, KW, F), and their
-        numbers; `more` elements lie between the planes of filters."""
+        """Maxima (rows, windows, F) of windows of x convolved with w (KH, KW, F), and their
+        numbers; `more` elements lie between the rows."""
         kh, kw, n = w.shape
         rows, odd = (len(x) - kh + 1) // 2, windows + kw // 2 + self.lanes
         columns = np.full((len(x), 2, odd), np.nan, self.dtype)
         for i in range(2):
             columns[:, i, : (x.shape[1] + 1 - i) // 2] = x[:, i::2]
-        used, plane = (x != 0).any(axis=1).astype(np.uint8), rows * windows + more
+        places = [np.flatnonzero(row) for row in x]
+        seen = [(p[0], p[-1] + 1) if len(p) else (0, 0) for p in places]
         with self.memory() as m:
-            places = [m.input(columns.ravel()).address, 2 * odd, odd, m.input(used).address]
-            places += [m.input(w.reshape(-1, n)).address, n]
-            best = m.inout(np.full((n, plane), 77, self.dtype))
-            numbers = m.inout(np.full((n, plane), 77, np.int32)) if which else None
-            results = best.address, address(numbers), plane
+            seen_ = m.input(np.array(seen, np.int32).reshape(-1, 2))
+            args = [m.input(columns.ravel()).address, 2 * odd, odd, seen_.address]
+            args.append(m.input(w.reshape(-1, n), self.lanes - n).address)
+            y = m.inout(np.full((rows, windows * n + more), 77, self.dtype))
+            numbers = m.inout(np.full(rows * windows * n, 77, np.uint8)) if which else None
             start = address(None if b is None else m.input(b))
-            self.call("max_windows", n, rows, windows, kh, kw, *places, start, relu, *results)
-        assert (best.array[:, rows * windows :] == 77).all()
-        of_windows = [one and one.array[:, : rows * windows] for one in (best, numbers)]
-        return [a if a is None else a.reshape(n, rows, windows) for a in of_windows]
+            results = start, relu, y.address, windows * n + more, address(numbers)
+            self.call("max_windows", n, rows, windows, kh, kw, *args, *results)
+        assert (y.array[:, windows * n :] == 77).all()
+        y_ = y.array[:, : windows * n].reshape(rows, windows, n)
+        return y_, numbers and numbers.array.reshape(y_.shape)
 
     def window_gradients(self, windows, at, g, which, pairs, pair_row, sums):
         """sums (KH, KW, F) with what the windows give, of g and which (windows, F)."""

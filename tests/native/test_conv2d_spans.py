@@ -74,14 +74,17 @@ def test_gradients_of_spans_are_added_to_those_of_the_kernel(kernels, rng, kerne
 def test_columns_are_taken_apart(kernels, rng):
     for n in (*kernels.sizes(), 2 * kernels.lanes + 5, 4 * kernels.lanes - 3):
         rows = np.full(n, -0.0), rng.integers(-1, 2, n), np.arange(n) // max(n - 1, 1), [np.nan] * n
+        rows = *rows, np.arange(n) == n // 2
         for count in range(len(rows) + 1):
             x = np.array(rows[:count]).reshape(count, n).astype(kernels.dtype)
+            places = [np.flatnonzero(row) for row in x]
             for gap in (0, 1, 5):
-                even, odd, any_ = kernels.split(x, gap=gap)
+                even, odd, seen = kernels.split(x, gap=gap, left=gap)
                 padded = np.pad(x, ((0, 0), (0, n % 2)))
                 assert same_bits(even, padded[:, ::2].copy()), f"n={n} gap={gap}"
                 assert same_bits(odd, padded[:, 1::2].copy()), f"n={n} gap={gap}"
-                assert np.array_equal(any_ != 0, x.any(axis=1)), f"n={n} gap={gap}"
+                wanted = [(gap + p[0], gap + p[-1] + 1) if len(p) else (0, 0) for p in places]
+                assert seen.tolist() == [list(w) for w in wanted], f"n={n} gap={gap}"
 
 
 def test_rows_are_interleaved(kernels, rng):

@@ -331,23 +331,26 @@ def test_nan_stays_in_its_channel(kernels):
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 4])
 def test_maxima_of_windows(kernels, rng, rows):
-    """Around vectors of windows, halves of them that two rows may share, and groups of filters."""
+    """Around vectors of windows and halves of them, of rows that begin and end with zeros."""
     half, whole = kernels.lanes // 2, kernels.lanes
-    counts = {1, 2, half, half + 1, whole, whole + 1, whole + half, 2 * whole}
+    counts = {1, 2, half, half + 1, whole, whole + 1, whole + half, whole + half + 1, 2 * whole}
     kernel_sizes = [(1, 1), (2, 3), (5, 5), (3, 4)]
     for turn, (windows, (kh, kw)) in enumerate(itertools.product(sorted(counts), kernel_sizes)):
-        filters = 1 + turn % 7
-        x = rng.integers(-4, 5, (2 * rows + kh - 1, 2 * windows + kw - 1)).astype(kernels.dtype)
+        filters = 1 + turn % kernels.call("least_lanes")
+        shape = 2 * rows + kh - 1, 2 * windows + kw - 1
+        x = rng.integers(-4, 5, shape).astype(kernels.dtype)
         x[rng.random(len(x)) < 0.4] = 0  # rows that are left out
+        if turn % 5:  # windows on both sides, too
+            first, last = rng.integers(0, shape[1], (2, len(x), 1))
+            x[(np.arange(shape[1]) < first) | (np.arange(shape[1]) > last)] = 0
         w = rng.integers(-4, 5, (kh, kw, filters)).astype(kernels.dtype)
         b = rng.integers(-9, 9, filters).astype(kernels.dtype) if turn % 2 else None
-        sums = np.zeros((filters, 2 * rows, 2 * windows), kernels.dtype)
-        sums += 0 if b is None else b[:, np.newaxis, np.newaxis]
+        sums = np.zeros((2 * rows, 2 * windows, filters), kernels.dtype)
+        sums += 0 if b is None else b
         for r, s in itertools.product(range(kh), range(kw)):
-            pixels = x[r : r + 2 * rows, s : s + 2 * windows]
-            sums += w[r, s][:, np.newaxis, np.newaxis] * pixels
-        parts = sums.reshape(filters, rows, 2, windows, 2).swapaxes(2, 3)
-        parts = parts.reshape(filters, rows, windows, 4)
+            sums += x[r : r + 2 * rows, s : s + 2 * windows, np.newaxis] * w[r, s]
+        parts = sums.reshape(rows, 2, windows, 2, filters).transpose(0, 2, 4, 1, 3)
+        parts = parts.reshape(rows, windows, filters, 4)
         relu, which = turn % 3 == 0, turn % 4 > 0
         options = {"b": b, "relu": relu, "which": which, "more": turn % 3}
         best, numbers = kernels.max_windows(x, w, windows, **options)
