@@ -68,6 +68,9 @@ def images(k, n):
         yield "winograd_rows_output", k.winograd_rows_output, (np.ones((8, n), k.dtype), rows - 4)
     yield "winograd_rows_weights", k.winograd_rows_weights, (np.ones((5, n), k.dtype),)
     yield "split", k.split, (np.ones((2, n), k.dtype),)
+    if n:
+        filters = np.ones((3, 5, k.call("least_lanes")), k.dtype)
+        yield "max_windows", k.max_windows, (np.ones((6, 2 * n + 4), k.dtype), filters, n)
     yield "interleave", k.interleave, (np.ones(n, k.dtype), np.ones(n, k.dtype))
     if n and k.call("window_sums"):
         g, last = np.ones((2, n), k.dtype), np.full((2, n), 3, np.uint8)
