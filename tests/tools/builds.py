@@ -3,6 +3,7 @@
     address   AddressSanitizer and UndefinedBehaviorSanitizer
     thread    ThreadSanitizer; the teams are plain POSIX threads (cnn_core/team.h)
     checked   Cython's checks of indices; what valgrind runs, too
+    avx512    AVX-512 emulated, see emulate_avx512.py
 
 A second build in the same folder compiles only what has changed.
 """
@@ -18,6 +19,7 @@ SETTINGS = {
     "address": {"CNN_CORE_SANITIZE": "address,undefined"},
     "thread": {"CNN_CORE_SANITIZE": "thread"},
     "checked": {"CNN_CORE_BOUNDSCHECK": "1"},
+    "avx512": {},
 }
 #: what a process that loads such a build needs besides
 RUNTIME = {
@@ -29,14 +31,17 @@ RUNTIME = {
     },
     "thread": {"TSAN_OPTIONS": "ignore_noninstrumented_modules=1:exitcode=66"},
     "checked": {},
+    "avx512": {},
 }
-LIBRARIES = {"address": ["libasan.so", "libubsan.so"], "thread": ["libtsan.so"], "checked": []}
+LIBRARIES = {"address": ["libasan.so", "libubsan.so"], "thread": ["libtsan.so"]}
 
 
-def build(kind, folder):
-    """Copy the checkout into `folder` and build it there; the environment to use it in."""
+def build(kind, folder, change=None):
+    """Copy the checkout into `folder`, change(it), and build it; the environment to use it in."""
     folder = Path(folder).resolve() / kind
     copy_sources(folder)
+    if change is not None:
+        change(folder)
     environment = {**os.environ, **SETTINGS[kind]}
     command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
     command.append(f"--parallel={os.cpu_count() if sum(os.getloadavg()[:1]) < 4 else 1}")
@@ -62,8 +67,8 @@ def copy_sources(folder):
 
 def environment_of(kind, folder):
     """For children that are to run this build, and to compile modules against it."""
-    flags = [f"-fsanitize={SETTINGS[kind]['CNN_CORE_SANITIZE']}"] if LIBRARIES[kind] else []
-    libraries = [library(name) for name in LIBRARIES[kind]]
+    flags = [f"-fsanitize={SETTINGS[kind]['CNN_CORE_SANITIZE']}"] if kind in LIBRARIES else []
+    libraries = [library(name) for name in LIBRARIES.get(kind, ())]
     return {
         **os.environ,
         **RUNTIME[kind],
