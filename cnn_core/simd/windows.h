@@ -330,8 +330,7 @@ static INLINE uint32_t NAME(seen_windows)(const NAME(windows_of) *a, const int32
 static INLINE void NAME(fill_windows)(ptrdiff_t count, ptrdiff_t n, const REAL *blank, REAL *y) {
     const vec v = NAME(load)(blank);
     ptrdiff_t at = 0;
-    if (n <= LANES)
-        for (; at + LANES <= count * n; at += n) NAME(store)(y + at, v);
+    for (; at + LANES <= count * n; at += n) NAME(store)(y + at, v); /* n <= LANES: none is left out */
     for (; at < count * n; at += n)
         for (ptrdiff_t f = 0; f < n; f++) y[at + f] = blank[f];
 }
@@ -341,7 +340,7 @@ static void NAME(max_windows)(ptrdiff_t n, ptrdiff_t rows, ptrdiff_t windows, pt
                               const REAL *w, const REAL *b, int relu, REAL *y, ptrdiff_t y_row,
                               uint8_t *which) {
     const ptrdiff_t groups = (n + FILTERS_AT_ONCE - 1) / FILTERS_AT_ONCE;
-    REAL start[2 * LANES] = {0}, blank[2 * LANES] = {0};
+    REAL start[LANES] = {0}, blank[LANES] = {0};
     const NAME(windows_of) a = {n, windows, kh, kw, x_row, odd, groups, n % groups, n / groups,
                                 w, start, relu, which != NULL};
     NAME(unit_list) wholes, pairs;
@@ -361,7 +360,10 @@ static void NAME(max_windows)(ptrdiff_t n, ptrdiff_t rows, ptrdiff_t windows, pt
             const ptrdiff_t first = at + i < windows - LANES ? at + i : windows - LANES;
             NAME(add_unit)(&a, &wholes, &row, first, whole + UNITS <= left, NAME(max_of_wholes));
         }
-        if (windows >= LANES) left %= UNITS, at = end - left * UNIT;
+        if (windows >= LANES) { /* what is left is the end of the row */
+            left %= UNITS;
+            at = end - left * UNIT;
+        }
         for (ptrdiff_t u = 0; u < UNITS - (windows >= LANES); u++, at += UNIT) {
             const ptrdiff_t first = at < windows - UNIT ? at : windows - UNIT;
             NAME(add_unit)(&a, &pairs, &row, first, u < left, NAME(max_of_pairs));
