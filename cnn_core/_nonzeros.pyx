@@ -17,7 +17,9 @@ from cnn_core._simd_images cimport copy_rows, nonzero_rows, pick_any
 from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 
 cdef enum:
-    ROWS = 4             # of A at once, at least nonzero_rows: what is fetched comes bit by bit
+    ROWS = 4             # of A at once, at least nonzero_rows: what is fetched comes bit by bit;
+    LISTED_ROWS = 12     # where each has a list of its own, made beside the products of the last one,
+    MOST_VECTORS = 8     # of all columns
     ROWS_AHEAD = 8       # of A as it lies in memory: their lines come in meanwhile
     BLOCK_K = 1024       # terms at once, at most,
     BLOCK_BYTES = 64 << 10     # of whose rows of B stay in the nearer caches for each row of A
@@ -94,14 +96,18 @@ cdef inline void multiply_rows(
 ) noexcept nogil:
     """C = A B + bias, or C += A B where `add`, for a few rows and a block of terms."""
     cdef int32_t at[ROOM]
-    if multiply_nonzero_terms(m, n, k, a, a_row, b, b_row, b_columns,
-                              <const real*>c if add else bias, c_row if add else 0, c, c_row,
-                              <Py_ssize_t>(most * k), at, ahead):
+    cdef Py_ssize_t made = multiply_nonzero_terms(
+        m, n, k, a, a_row, b, b_row, b_columns, <const real*>c if add else bias,
+        c_row if add else 0, c, c_row, <Py_ssize_t>(most * k), at, ahead)
+    if made == m:
         return
+    m -= made
+    a += made * a_row
+    c += made * c_row
     if ahead == NULL:
         multiply_add(m, n, k, a, a_row, 1, b, b_row, add, bias, c, c_row)
     else:
-        multiply_add_fetching(m, n, k, a, a_row, 1, b, b_row, add, bias, c, c_row, ahead)
+        multiply_add_fetching(m, n, k, a, a_row, 1, b, b_row, add, bias, c, c_row, ahead + made)
 
 
 cdef inline void multiply_block(
@@ -113,7 +119,10 @@ cdef inline void multiply_block(
     cdef Py_ssize_t i = 0, j, rows, most_rows = ROWS
     cdef const real* soon[MOST_AHEAD]
     if in_parts(n, a) and k <= round_up(NEAR_TERMS, MOST_LANES):
-        most_rows = min(rows_with_room(k, a), <Py_ssize_t>MOST_AHEAD)
+        most_rows = MOST_AHEAD
+    elif nonzero_rows(a) == 1 and n <= MOST_VECTORS * lanes(a):
+        most_rows = LISTED_ROWS
+    most_rows = min(most_rows, rows_with_room(k, a))
     while i < m:
         rows = min(m - i, most_rows)
         for j in range(rows):

@@ -33,7 +33,7 @@ cdef extern from "simd/simd.h" nogil:
         void (*product_sparse)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const int32_t*, const float*,
                                const int32_t*, const float*, Py_ssize_t, Py_ssize_t, const float*,
                                float*, const int32_t*, Py_ssize_t) noexcept nogil
-        bint (*product_nonzeros)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
+        Py_ssize_t (*product_nonzeros)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
                                  const float*, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
                                  float*, Py_ssize_t, Py_ssize_t, int32_t*,
                                  const float*const*) noexcept nogil
@@ -147,7 +147,7 @@ cdef extern from "simd/simd.h" nogil:
         void (*product_sparse)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const int32_t*, const double*,
                                const int32_t*, const double*, Py_ssize_t, Py_ssize_t, const double*,
                                double*, const int32_t*, Py_ssize_t) noexcept nogil
-        bint (*product_nonzeros)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
+        Py_ssize_t (*product_nonzeros)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
                                  const double*, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
                                  double*, Py_ssize_t, Py_ssize_t, int32_t*,
                                  const double*const*) noexcept nogil
@@ -342,7 +342,7 @@ cdef inline void multiply_sparse_taps(
         f64.product_sparse(m, taps, n, ends, values, rows, b, b_row, b_tap, start, c, c_at, c_tap)
 
 
-cdef inline bint multiply_nonzero_terms(
+cdef inline Py_ssize_t multiply_nonzero_terms(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, const real* b,
     Py_ssize_t b_row, Py_ssize_t b_columns, const real* start, Py_ssize_t start_row, real* c,
     Py_ssize_t c_row, Py_ssize_t most, int32_t* at, const void* ahead,

@@ -149,8 +149,9 @@ class SparseKernels:
         c_gap=0,
         surplus=False,
     ):
-        """A B + bias, or c + A B where `add`; None where groups of rows have more than `most`
-        terms on average. ahead : an address per row. surplus : the gaps of B may be read."""
+        """A B + bias, or c + A B where `add`: the first rows of it, where groups of rows have more
+        than `most` terms on average. ahead : an address per row. surplus : the gaps of B may be
+        read."""
         (m_, k), n = a.shape, b.shape[1]
         groups = -(-m_ // self.nonzero_rows)
         with self.memory() as m:
@@ -165,7 +166,8 @@ class SparseKernels:
                 *("product_nonzeros", m_, n, k, *args, c_.address, c_.row, most),
                 *(at.address, address(ahead_)),
             )
-        return c_.array if made else None
+        assert c_.array[made:].tobytes() == c[made:].tobytes()
+        return c_.array[:made]
 
     def product_sparse(self, values, rows, b, start=None, *, b_gap=0):
         """start + the sum of values[p] b[rows[p]]."""
