@@ -17,7 +17,7 @@ Ioffe and Szegedy, Batch normalization (2015); Saito, Deep Learning from Scratch
 from libc.math cimport sqrt
 from libc.string cimport memset
 
-from cnn_core._images cimport MOST_IMAGES, Images, Layout, pixel
+from cnn_core._images cimport Images, Layout, images_at_once, pixel
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport add
 from cnn_core._simd_images cimport add_products, add_squares, combine
@@ -295,7 +295,8 @@ def forward(Images x, Images y, const real[::1] gamma, const real[::1] beta,
     keep = (x, y, gamma.base, beta.base, running_mean.base, running_var.base, table.base,
             partial.base)
     work = 4.0 * x.height * x.width * c
-    last = new_task(normalize_kernel, &args, sizeof(args), args.n, 1, MOST_IMAGES, work, keep)
+    last = new_task(normalize_kernel, &args, sizeof(args), args.n, 1, images_at_once(x, y), work,
+                    keep)
     if not training:
         return [new_task(running_kernel, &args, sizeof(args), c, 16, 64, 20, keep), last]
     return [
@@ -325,7 +326,8 @@ def backward(Images x, Images dy, Images dx, const real[::1] gamma, real[:, ::1]
         new_task(gradient_sums_kernel, &args, sizeof(args), args.n_groups, 1, 1,
                  work * args.images_per_group, keep),
         new_task(join_gradients_kernel, &args, sizeof(args), c, 16, 64, 10 * args.n_groups, keep),
-        new_task(input_gradients_kernel, &args, sizeof(args), args.n, 1, MOST_IMAGES, work, keep),
+        new_task(input_gradients_kernel, &args, sizeof(args), args.n, 1, images_at_once(x, dx),
+                 work, keep),
     ]
 
 

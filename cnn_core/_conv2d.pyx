@@ -30,7 +30,7 @@ from cnn_core._conv2d_gradient cimport (
 from cnn_core._conv2d_rows cimport conv_rows
 from cnn_core._conv2d_shape cimport CACHE_BYTES, conv_args, kernel_of_channel, packed_group
 from cnn_core._conv2d_spans cimport convolve_spans, takes_spans
-from cnn_core._images cimport MOST_IMAGES, Images, Layout, pixel
+from cnn_core._images cimport Images, Layout, images_at_once, pixel
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport activate, activate_backward, lanes, max_columns
 from cnn_core._types cimport real, round_up
@@ -40,7 +40,6 @@ from cnn_core._winograd_rows cimport (
 )
 
 cdef enum:
-    CHUNK_BYTES = 1 << 20         # of inputs and outputs of a lane
     OUTPUT_BYTES = 16 << 10       # for which one part of the weights is used
     MOST_GROUPS_OF_IMAGES = 32    # partial sums of dW: the most threads that it can use
     FEW_CHANNELS = 12             # of dx: less than a vector
@@ -168,13 +167,6 @@ cdef Layout padded_layout(Images images, padding):
         raise ValueError(f"images: border {images.border} does not hold the padding {padding}")
     at.offset -= <Py_ssize_t>padding[0] * at.row + <Py_ssize_t>padding[2] * at.channels
     return at
-
-
-cdef Py_ssize_t images_at_once(Images x, Images y):
-    """As many as stay in the cache."""
-    cdef Py_ssize_t size = x.channels * x.height * x.width + y.channels * y.height * y.width
-    size *= sizeof(float) if x.is_float else sizeof(double)
-    return min(max(CHUNK_BYTES // size, 1), MOST_IMAGES)
 
 
 cdef through_activation(conv_args* args, Images dx, Images previous, int activation, double slope):
@@ -367,8 +359,8 @@ cdef class Convolution:
         spread.products_size = dy.width * spread.panel
         spread.out = dx.layout
         spread.dx = dx.data
-        return new_task(spread_kernel, &spread, sizeof(spread), args.n, 1, MOST_IMAGES,
-                        self.work(args), (dy, packed.base, dx, previous))
+        return new_task(spread_kernel, &spread, sizeof(spread), args.n, 1,
+                        images_at_once(dy, dx), self.work(args), (dy, packed.base, dx, previous))
 
     cdef conv_args bind_back(self, Images dy, Images dx, Images previous, int activation,
                              double slope):
@@ -411,8 +403,9 @@ cdef class Convolution:
         args.x_taps, args.w_taps = <const Py_ssize_t*>&x_rows[0], <const Py_ssize_t*>&y_rows[0]
         args.x_data, args.y_data = x.data, dy.data
         args.partial, args.partial_size, args.images_per_sum = &partial[0, 0], size, per_sum
-        return new_task(weight_gradient_kernel, &args, sizeof(args), args.n, per_sum, MOST_IMAGES,
-                        self.work(args), (x, dy, partial.base, x_rows, y_rows))
+        return new_task(weight_gradient_kernel, &args, sizeof(args), args.n, per_sum,
+                        images_at_once(x, dy), self.work(args),
+                        (x, dy, partial.base, x_rows, y_rows))
 
     def reduce(self, real[:, ::1] partial, real[:, :, :, ::1] dW, real[::1] db,
                bint by_filters=False):

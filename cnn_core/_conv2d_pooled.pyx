@@ -16,7 +16,7 @@ from cnn_core._conv2d_pooled_gradient cimport (
 from cnn_core._conv2d_shape cimport conv_args
 from cnn_core._conv2d_spans cimport MOST_AREA, takes_spans
 from cnn_core._conv2d_windows cimport forward_args, forward_kernel, takes_windows
-from cnn_core._images cimport MOST_IMAGES, Images
+from cnn_core._images cimport Images, images_at_once
 from cnn_core._parallel cimport new_task
 from cnn_core._seen cimport seen_args, seen_kernel
 from cnn_core._types cimport real
@@ -96,7 +96,8 @@ cdef class PooledConvolution:
             args.rows.height, args.rows.width = x.height, x.width
         arrays = (x, packed.base, b.base, y, tables, None if which is None else which.base,
                   None if rows is None else (rows.base, place.base))
-        return new_task(forward_kernel, &args, sizeof(args), x.n, 1, MOST_IMAGES, work, arrays)
+        return new_task(forward_kernel, &args, sizeof(args), x.n, 1, images_at_once(x, y), work,
+                        arrays)
 
     def outputs(self, height, width):
         """How many windows there are, of images of the convolution's outputs."""
@@ -181,7 +182,7 @@ cdef class PooledConvolution:
     def find_seen(self, Images x, uint8_t[:, ::1] seen):
         """Task over images of one channel: seen[N, OH OW], see _seen.pyx."""
         cdef seen_args args = self.bind_seen(x, seen)
-        return new_task(seen_kernel, &args, sizeof(args), x.n, 1, MOST_IMAGES,
+        return new_task(seen_kernel, &args, sizeof(args), x.n, 1, images_at_once(x, x),
                         x.height * x.width, (x, seen.base))
 
     def weight_gradient(self, Images x, Images dy, const uint8_t[::1] which, real[:, ::1] partial,
@@ -202,8 +203,8 @@ cdef class PooledConvolution:
         args.seen = self.bind_seen(x, seen)
         args.conv.partial, args.conv.partial_size = &partial[0, 0], size
         args.conv.images_per_sum = per_sum
-        return new_task(weight_gradient_kernel, &args, sizeof(args), x.n, per_sum, MOST_IMAGES,
-                        self.convolution.work(args.conv),
+        return new_task(weight_gradient_kernel, &args, sizeof(args), x.n, per_sum,
+                        images_at_once(x, dy), self.convolution.work(args.conv),
                         (x, dy, which.base, partial.base, None if seen is None else seen.base))
 
     def pack(self, const real[:, :, :, ::1] W, real[::1] packed):
@@ -228,6 +229,6 @@ cdef class PooledConvolution:
         through_activation(&args.conv, dx, previous, activation, slope)
         args.conv.weights = &packed[0]
         args.out, args.dx = dx.layout, dx.data
-        return new_task(input_gradient_kernel, &args, sizeof(args), dx.n, 1, MOST_IMAGES,
-                        self.convolution.work(args.conv),
+        return new_task(input_gradient_kernel, &args, sizeof(args), dx.n, 1,
+                        images_at_once(dy, dx), self.convolution.work(args.conv),
                         (dy, which.base, packed.base, dx, previous))

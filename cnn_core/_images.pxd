@@ -6,7 +6,10 @@ from cnn_core._types cimport real
 
 
 cdef enum:
-    MOST_IMAGES = 6    # of a lane
+    LANE_BYTES = 1 << 20         # of the images that a kernel reads and writes in a lane,
+    NEAR_LANE_BYTES = 1 << 18    # or more small ones
+    MOST_IMAGES = 6
+    MOST_SMALL_IMAGES = 12
 
 
 cdef struct Layout:
@@ -25,6 +28,15 @@ cdef class Images:
     cdef readonly Py_ssize_t n, height, width, channels
     cdef readonly object buffer
     cdef readonly tuple border
+
+
+cdef inline Py_ssize_t images_at_once(Images x, Images y):
+    """As many as stay in the cache, of a lane; dense layers behind small ones want more rows."""
+    cdef Py_ssize_t size = x.channels * x.height * x.width + y.channels * y.height * y.width
+    size *= sizeof(float) if x.is_float else sizeof(double)
+    if size * MOST_SMALL_IMAGES <= NEAR_LANE_BYTES:
+        return MOST_SMALL_IMAGES
+    return min(max(LANE_BYTES // size, 1), <Py_ssize_t>MOST_IMAGES)
 
 
 cdef inline const real* pixel(const real* data, const Layout* at, Py_ssize_t n, Py_ssize_t y,

@@ -203,7 +203,8 @@ def from_rows(const real[:, ::1] rows, Images images, Images previous=None, int 
             args.run = max(RUN // images.channels, 1)
     elif args.at.row == dense:
         args.run *= images.height
-    return new_task(read_kernel, &args, sizeof(args), images.n, 1, MOST_IMAGES, rows.shape[1],
+    return new_task(read_kernel, &args, sizeof(args), images.n, 1, images_at_once(images, images),
+                    rows.shape[1],
                     (rows.base, images, previous, None if place is None else place.base))
 
 
@@ -213,8 +214,8 @@ def to_rows(Images images, real[:, ::1] rows):
     check_rows(images, rows.shape[0], rows.shape[1], sizeof(real) == sizeof(float))
     args.source = images.data
     args.out = &rows[0, 0]
-    return new_task(write_kernel, &args, sizeof(args), images.n, 1, MOST_IMAGES, rows.shape[1],
-                    (rows.base, images))
+    return new_task(write_kernel, &args, sizeof(args), images.n, 1, images_at_once(images, images),
+                    rows.shape[1], (rows.base, images))
 
 
 cdef struct elementwise_args:
@@ -289,7 +290,7 @@ cdef elementwise_args elementwise(Images x, Images out, int activation, double s
 def activation_forward(Images x, Images y, int activation, double slope):
     """Task over images: y = f(x)."""
     cdef elementwise_args args = elementwise(x, y, activation, slope)
-    return new_task(activate_kernel, &args, sizeof(args), x.n, 1, MOST_IMAGES,
+    return new_task(activate_kernel, &args, sizeof(args), x.n, 1, images_at_once(x, y),
                     30 * args.row * args.height, (x, y))
 
 
@@ -300,5 +301,5 @@ def activation_backward(Images y, Images dout, Images dx, int activation, double
         raise ValueError("images: expected the same shapes and dtypes")
     args.y = y.layout
     args.y_data = y.data
-    return new_task(activate_backward_kernel, &args, sizeof(args), dout.n, 1, MOST_IMAGES,
-                    2 * args.row * args.height, (y, dout, dx))
+    return new_task(activate_backward_kernel, &args, sizeof(args), dout.n, 1,
+                    images_at_once(dout, dx), 2 * args.row * args.height, (y, dout, dx))

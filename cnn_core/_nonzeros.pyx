@@ -18,7 +18,7 @@ from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 
 cdef enum:
     ROWS = 4             # of A at once, at least nonzero_rows: what is fetched comes bit by bit;
-    LISTED_ROWS = 12     # where each has a list of its own, made beside the products of the last one,
+    LISTED_ROWS = 12     # where each has a list of its own, made beside products of the one before:
     MOST_VECTORS = 8     # of all columns
     ROWS_AHEAD = 8       # of A as it lies in memory: their lines come in meanwhile
     BLOCK_K = 1024       # terms at once, at most,

@@ -18,7 +18,7 @@ from libc.stdint cimport INT32_MAX, UINT8_MAX, int32_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from cnn_core._images cimport MOST_IMAGES, Images, Layout, fill_nan, pixel
+from cnn_core._images cimport Images, Layout, fill_nan, images_at_once, pixel
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport activate_backward, add_scaled
 from cnn_core._simd_images cimport max_taps, scatter_taps
@@ -263,7 +263,7 @@ def forward(Images x, Images y, which, size, stride, padding, bint average, bint
     if which is not None:
         numbers(&args, which, y)
     args.is_relu = relu
-    return new_task(forward_kernel, &args, sizeof(args), x.n, 1, MOST_IMAGES,
+    return new_task(forward_kernel, &args, sizeof(args), x.n, 1, images_at_once(x, y),
                     2.0 * y.height * y.width * y.channels * min(args.kh, args.height)
                     * min(args.kw, args.width), (x, y, which))
 
@@ -291,6 +291,6 @@ def backward(Images dy, Images dx, which, size, stride, padding, bint average,
             raise ValueError("values: expected the shape and dtype of x, or of y where apart")
         args.values, args.values_data = values.layout, values.data
         args.activation, args.slope = activation, slope
-    return new_task(backward_kernel, &args, sizeof(args), dx.n, 1, MOST_IMAGES,
+    return new_task(backward_kernel, &args, sizeof(args), dx.n, 1, images_at_once(dy, dx),
                     4.0 * dx.height * dx.width * dx.channels,
                     (dy, dx, which, values))
