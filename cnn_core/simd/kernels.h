@@ -5,6 +5,7 @@
 #include "simd.h"
 
 #define INLINE inline __attribute__((always_inline, unused))
+#define NOINLINE __attribute__((noinline)) /* where, as one case of many, a loop would run out of registers */
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")
 #else

@@ -17,48 +17,23 @@
 #define MOST_SHARED(rows) 8
 #endif
 
-#if NONZERO_ROWS == 1
-/* Lists the places of a row that are not 0 to `at`, a vector at a time. It is loaded from `next`; `first` is the
- * place of its first element, in all lanes. */
+#if VECTOR_BYTES == 32
+/* Lists the places of a row that are not 0 to `at`, a vector at a time. It is loaded from `next`; all lanes of
+ * `first` hold the place of its first element. */
 typedef struct {
     const REAL *next;
     int32_t *at;
-#if VECTOR_BYTES == 32
     __m256i first;
-#else
-    int32_t first;
-#endif
 } NAME(listing);
 static INLINE void NAME(list_vector)(NAME(listing) *list) {
-#if VECTOR_BYTES == 32
     const vec v = NAME(load)(list->next);
     list->at += NAME(keep_lanes)(NOT_ZERO(v), v, list->first, NULL, list->at);
     list->first = _mm256_add_epi32(list->first, _mm256_set1_epi32((int)LANES));
-#else
-    UNROLL for (int j = 0; j < LANES; j++) {
-        *list->at = list->first + j;
-        list->at += list->next[j] != 0;
-    }
-    list->first += (int32_t)LANES;
-#endif
     list->next += LANES;
 }
-/* The same for what is left of n elements behind whole vectors; returns the end of the list. */
-static INLINE int32_t *NAME(list_rest)(NAME(listing) *list, ptrdiff_t n) {
-    for (ptrdiff_t j = n / LANES * LANES; j < n; j++) {
-        *list->at = (int32_t)j;
-        list->at += *list->next++ != 0;
-    }
-    return list->at;
-}
+#endif
 
-static ptrdiff_t NAME(any_of)(ptrdiff_t m, ptrdiff_t n, const REAL *a, ptrdiff_t a_row, int32_t *at) {
-    NAME(listing) list = {.next = a, .at = at};
-    (void)m, (void)a_row; /* one row */
-    for (ptrdiff_t j = 0; j < n / LANES; j++) NAME(list_vector)(&list);
-    return NAME(list_rest)(&list, n) - at;
-}
-#else
+#if VECTOR_BYTES == 64
 /* Adds those of `places` to the list that hold no 0, in a vector of columns from `column` on. */
 #define ANY_IN_VECTOR(LOAD, column, ...)                                                          \
     {                                                                                             \
@@ -67,12 +42,14 @@ static ptrdiff_t NAME(any_of)(ptrdiff_t m, ptrdiff_t n, const REAL *a, ptrdiff_t
             any |= (ivec)NAME(LOAD)(a + i * a_row + (column) __VA_ARGS__);                        \
         count += NAME(keep_lanes)(ANY_BITS(any, size), (vec)any, places, NULL, at + count);       \
     }
+#endif
 
 /* The j with an element that is not 0 in one of the rows of n elements, m or NONZERO_ROWS, in order;
  * returns how many. */
 static INLINE ptrdiff_t NAME(any_in_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *a, ptrdiff_t a_row,
                                        int32_t *at) {
     ptrdiff_t count = 0, j = 0;
+#if VECTOR_BYTES == 64
     const ivec size = ~NAME(sign_bit)(NAME(splat)(-1)); /* all bits but the sign: -0 is 0 */
     PLACES places = FIRST_PLACES;
     const ptrdiff_t head = (ptrdiff_t)(-(uintptr_t)a % (LINE * sizeof(REAL)) / sizeof(REAL));
@@ -86,6 +63,18 @@ static INLINE ptrdiff_t NAME(any_in_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *
         places = ADD_PLACES(places, ALL_PLACES((int)LANES));
     }
     if (j < n) ANY_IN_VECTOR(load_part, j, , n - j, 0)
+    j = n;
+#elif VECTOR_BYTES == 32
+    NAME(listing) list = {.next = a, .at = at}; /* of one row */
+    for (; j + LANES <= n; j += LANES) NAME(list_vector)(&list);
+    count = list.at - at;
+#endif
+    for (; j < n; j++) {
+        int any = a[j] != 0;
+        for (ptrdiff_t i = 1; i < m; i++) any |= a[i * a_row + j] != 0;
+        at[count] = (int32_t)j;
+        count += any;
+    }
     return count;
 }
 
@@ -95,7 +84,6 @@ static INLINE ptrdiff_t NAME(any_of)(ptrdiff_t m, ptrdiff_t n, const REAL *a, pt
     return m >= NONZERO_ROWS ? NAME(any_in_rows)(NONZERO_ROWS, n, a, a_row, at)
                              : NAME(any_in_rows)(m, n, a, a_row, at);
 }
-#endif
 
 static ptrdiff_t NAME(pick_any)(ptrdiff_t m, ptrdiff_t n, const REAL *a, ptrdiff_t a_row,
                                 int32_t *at) {
@@ -119,91 +107,14 @@ static ptrdiff_t NAME(pick_any)(ptrdiff_t m, ptrdiff_t n, const REAL *a, ptrdiff
         p++;                                                                                      \
     }
 
-#if NONZERO_ROWS == 1
-static INLINE vec NAME(load_whole)(const REAL *from, ptrdiff_t lanes) {
-    (void)lanes;
-    return NAME(load)(from);
-}
-
-/* Rows one by one, and the list of the next one beside the products, which wait for loads: a vector of it with each
- * term. listed: all lists are there. loaded: columns in the last vector of B, `last` or what follows them, too. A
- * whole one needs no mask. Of `ahead`, if it is not NULL, a line is fetched with two terms, so that they come in as
- * fast as the sums are made. Stops before a row whose list ends behind `budget`; returns how many it has made. */
-#define SHARED_PARAMETERS                                                                         \
-    ptrdiff_t m, ptrdiff_t k, int listed, int32_t *ends, int32_t *at, const REAL *a,              \
-        ptrdiff_t a_row, const REAL *b, ptrdiff_t b_row, ptrdiff_t loaded, ptrdiff_t last,        \
-        const REAL *start, ptrdiff_t start_row, REAL *c, ptrdiff_t c_row,                         \
-        const REAL *const *ahead, ptrdiff_t budget
-#define SHARED_TERMS(VECTORS, LAST)                                                               \
-    for (; p < both; line += LINE) {                                                              \
-        __builtin_prefetch(soon + line, 0, 2);                                                    \
-        SHARED_TERM(1, VECTORS, , LAST)                                                           \
-        NAME(list_vector)(&list);                                                                 \
-        SHARED_TERM(1, VECTORS, , LAST)                                                           \
-        NAME(list_vector)(&list);                                                                 \
-    }                                                                                             \
-    while (p < count) SHARED_TERM(1, VECTORS, , LAST)
-#define DEFINE_SHARED(VECTORS, ...)                                                               \
-    static ptrdiff_t NAME(shared_##VECTORS)(SHARED_PARAMETERS) {                                  \
-        const ptrdiff_t row3 = 0;                                                                 \
-        for (ptrdiff_t i = 0; i < m; i++) {                                                       \
-            const ptrdiff_t count = ends[i + 1] - ends[i];                                        \
-            const int lists = !listed && i + 1 < m;                                               \
-            const ptrdiff_t to_list = lists ? k / LANES : 0;                                      \
-            const ptrdiff_t both = (count < to_list ? count : to_list) & ~(ptrdiff_t)1;           \
-            NAME(listing) list = {.next = lists ? a + a_row : a, .at = at + count};               \
-            const REAL *soon = ahead ? ahead[i] : list.next;                                      \
-            ptrdiff_t p = 0, line = 0;                                                            \
-            vec sum[1][VECTORS] = {{{0}}}, part[1] = {{0}};                                       \
-            if (start) {                                                                          \
-                UNROLL for (int v = 0; v < VECTORS - 1; v++)                                      \
-                    sum[0][v] = NAME(load)(start + v * LANES);                                    \
-                part[0] = NAME(load_n)(start + (VECTORS - 1) * LANES, last, 0);                   \
-                start += start_row;                                                               \
-            }                                                                                     \
-            if (loaded >= LANES) {                                                                \
-                SHARED_TERMS(VECTORS, load_whole)                                                 \
-            } else {                                                                              \
-                SHARED_TERMS(VECTORS, load_last)                                                  \
-            }                                                                                     \
-            UNROLL for (int v = 0; v < VECTORS - 1; v++) NAME(store)(c + v * LANES, sum[0][v]);   \
-            NAME(store_n)(c + (VECTORS - 1) * LANES, last, part[0]);                              \
-            if (ahead)                                                                            \
-                for (; line < k; line += LINE) __builtin_prefetch(soon + line, 0, 2);             \
-            at += count;                                                                          \
-            if (lists) {                                                                          \
-                for (p = both; p < to_list; p++) NAME(list_vector)(&list);                        \
-                ends[i + 2] = ends[i + 1] + (int32_t)(NAME(list_rest)(&list, k) - at);            \
-                if (ends[i + 2] > budget) return i + 1;                                           \
-            }                                                                                     \
-            a += a_row;                                                                           \
-            c += c_row;                                                                           \
-        }                                                                                         \
-        return m;                                                                                 \
-    }
-ALL_SHARED(DEFINE_SHARED, )
-
-#define SHARED_CASE(VECTORS, ...)                                                                 \
-    case VECTORS:                                                                                 \
-        return NAME(shared_##VECTORS)(m, k, listed, ends, at, a, a_row, b, b_row, loaded, last,   \
-                                      start, start_row, c, c_row, ahead, budget);
-/* Some vectors of columns. */
-static ptrdiff_t NAME(shared_rows)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, int listed, int32_t *ends,
-                                   int32_t *at, const REAL *a, ptrdiff_t a_row, const REAL *b, ptrdiff_t b_row,
-                                   ptrdiff_t b_columns, const REAL *start, ptrdiff_t start_row, REAL *c,
-                                   ptrdiff_t c_row, const REAL *const *ahead, ptrdiff_t budget) {
-    const ptrdiff_t vectors = (n + LANES - 1) / LANES, last = n - (vectors - 1) * LANES;
-    const ptrdiff_t loaded = b_columns >= vectors * LANES ? LANES : last;
-    switch (vectors) { ALL_SHARED(SHARED_CASE, ) }
-    return 0;
-}
-#else
-/* lines: of each row of `ahead`, fetched one with each term, so that they come in as fast as the sums
+/* loaded: columns in the last vector of B, `last` or what follows them, too. A whole one needs no mask.
+ * lines: of each row of `ahead`, fetched one with each term, so that they come in as fast as the sums
  * are made. The places stay in memory (volatile): there are not enough registers for them. */
 #define SHARED_PARAMETERS                                                                         \
     ptrdiff_t count, const int32_t *at, const REAL *a, ptrdiff_t a_row, const REAL *b,            \
-        ptrdiff_t b_row, ptrdiff_t loaded, const REAL *start, ptrdiff_t start_row, REAL *c,       \
-        ptrdiff_t c_row, const REAL *const volatile *ahead, ptrdiff_t lines
+        ptrdiff_t b_row, ptrdiff_t loaded, ptrdiff_t last, const REAL *start,                     \
+        ptrdiff_t start_row, REAL *c, ptrdiff_t c_row, const REAL *const volatile *ahead,         \
+        ptrdiff_t lines
 #define DEFINE_SHARED(VECTORS, ROWS, P)                                                           \
     static void NAME(shared_##P##ROWS##x##VECTORS)(SHARED_PARAMETERS) {                           \
         vec sum[ROWS][VECTORS] = {{{0}}};                                                         \
@@ -215,54 +126,129 @@ static ptrdiff_t NAME(shared_rows)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, int li
                 const REAL *from = start + i * start_row;                                         \
                 UNROLL for (int v = 0; v < VECTORS - 1; v++)                                      \
                     sum[i][v] = NAME(load)(from + v * LANES);                                     \
-                part[i] = NAME(P##load_n)(from + (VECTORS - 1) * LANES, loaded, 0);               \
+                part[i] = NAME(P##load_n)(from + (VECTORS - 1) * LANES, last, 0);                 \
             }                                                                                     \
         for (; line < lines && p + ROWS <= count; line++)                                         \
             UNROLL for (int i = 0; i < ROWS; i++) {                                               \
                 __builtin_prefetch(ahead[i] + line * LINE, 0, 2);                                 \
-                SHARED_TERM(ROWS, VECTORS, P, load_last)                                          \
+                SHARED_TERM(ROWS, VECTORS, P, load_last)                                                     \
             }                                                                                     \
-        while (p < count) SHARED_TERM(ROWS, VECTORS, P, load_last)                                \
+        while (p < count) SHARED_TERM(ROWS, VECTORS, P, load_last)                                           \
         for (; line < lines; line++)                                                              \
             UNROLL for (int i = 0; i < ROWS; i++)                                                 \
                 __builtin_prefetch(ahead[i] + line * LINE, 0, 2);                                 \
         UNROLL for (int i = 0; i < ROWS; i++) {                                                   \
             UNROLL for (int v = 0; v < VECTORS - 1; v++) NAME(store)(c + v * LANES, sum[i][v]);   \
-            NAME(P##store_n)(c + (VECTORS - 1) * LANES, loaded, part[i]);                         \
+            NAME(P##store_n)(c + (VECTORS - 1) * LANES, last, part[i]);                           \
             c += c_row;                                                                           \
             FORGET(c);                                                                            \
         }                                                                                         \
     }
+
 ALL_SHARED(DEFINE_SHARED, )
+#if VECTOR_BYTES == 64
 ALL_SHARED(DEFINE_SHARED, half_)
+#endif
+
+#if VECTOR_BYTES == 32
+static INLINE vec NAME(load_whole)(const REAL *from, ptrdiff_t lanes) {
+    (void)lanes;
+    return NAME(load)(from);
+}
+
+/* Rows one by one, of which the first has a list, and the list of the next one beside the products, which wait
+ * for loads: a vector of it with each term. Rows of B are whole vectors. Of `ahead`, if it is not NULL, a line is
+ * fetched with two terms. Stops before a row whose list ends behind `budget`; returns how many it has made. */
+#define LISTED_PARAMETERS                                                                         \
+    ptrdiff_t m, ptrdiff_t k, ptrdiff_t count, int32_t *at, const REAL *a, ptrdiff_t a_row,       \
+        const REAL *b, ptrdiff_t b_row, ptrdiff_t last, const REAL *start, ptrdiff_t start_row,   \
+        REAL *c, ptrdiff_t c_row, const REAL *const *ahead, ptrdiff_t budget
+#define LISTED_TERM(VECTORS)                                                                      \
+    {                                                                                             \
+        SHARED_TERM(1, VECTORS, , load_whole)                                                     \
+        NAME(list_vector)(&list);                                                                 \
+    }
+#define DEFINE_LISTED(VECTORS, ...)                                                               \
+    static NOINLINE ptrdiff_t NAME(listed_##VECTORS)(LISTED_PARAMETERS) {                         \
+        const ptrdiff_t row3 = 0, loaded = LANES;                                                 \
+        const int32_t *const first = at;                                                          \
+        for (ptrdiff_t i = 0; i < m; i++) {                                                       \
+            const int more = i + 1 < m;                                                           \
+            const ptrdiff_t vectors = more ? k / LANES : 0;                                       \
+            const ptrdiff_t both = (count < vectors ? count : vectors) & ~(ptrdiff_t)1;           \
+            NAME(listing) list = {.next = more ? a + a_row : a, .at = at + count};                \
+            const REAL *soon = ahead ? ahead[i] : list.next;                                      \
+            ptrdiff_t p = 0, line = 0;                                                            \
+            vec sum[1][VECTORS] = {{{0}}}, part[1] = {{0}};                                       \
+            if (start) {                                                                          \
+                UNROLL for (int v = 0; v < VECTORS - 1; v++)                                      \
+                    sum[0][v] = NAME(load)(start + v * LANES);                                    \
+                part[0] = NAME(load_n)(start + (VECTORS - 1) * LANES, last, 0);                   \
+                start += start_row;                                                               \
+            }                                                                                     \
+            for (; p < both; line += LINE) {                                                      \
+                __builtin_prefetch(soon + line, 0, 2);                                            \
+                LISTED_TERM(VECTORS)                                                              \
+                LISTED_TERM(VECTORS)                                                              \
+            }                                                                                     \
+            while (p < count) SHARED_TERM(1, VECTORS, , load_whole)                               \
+            UNROLL for (int v = 0; v < VECTORS - 1; v++) NAME(store)(c + v * LANES, sum[0][v]);   \
+            NAME(store_n)(c + (VECTORS - 1) * LANES, last, part[0]);                              \
+            if (ahead)                                                                            \
+                for (; line < k; line += LINE) __builtin_prefetch(soon + line, 0, 2);             \
+            if (!more) break;                                                                     \
+            for (p = both; p < vectors; p++) NAME(list_vector)(&list);                            \
+            for (p = vectors * LANES; p < k; p++) {                                               \
+                *list.at = (int32_t)p;                                                            \
+                list.at += *list.next++ != 0;                                                     \
+            }                                                                                     \
+            if (list.at - first > budget) return i + 1;                                           \
+            at += count;                                                                          \
+            count = list.at - at;                                                                 \
+            a += a_row;                                                                           \
+            c += c_row;                                                                           \
+        }                                                                                         \
+        return m;                                                                                 \
+    }
+UP_TO_8(DEFINE_LISTED, )
+
+#define LISTED_CASE(VECTORS, ...)                                                                 \
+    case VECTORS:                                                                                 \
+        return NAME(listed_##VECTORS)(m, k, count, at, a, a_row, b, b_row, last, start, start_row, \
+                                      c, c_row, ahead, budget);
+static ptrdiff_t NAME(listed_rows)(ptrdiff_t n, LISTED_PARAMETERS) {
+    switch ((n + LANES - 1) / LANES) { UP_TO_8(LISTED_CASE, ) }
+    return 0;
+}
+#endif
 
 #define SHARED_CASE(VECTORS, ROWS, P)                                                             \
     case 8 * ROWS + VECTORS - 1:                                                                  \
         NAME(shared_##P##ROWS##x##VECTORS)(ends[1] - ends[0], at + ends[0], a, a_row, b, b_row,   \
-                                           loaded, start, start_row, c, c_row, ahead, lines);     \
+                                           loaded, last, start, start_row, c, c_row, ahead,       \
+                                           lines);                                                \
         break;
-/* Some vectors of columns, for as many rows at a time as share a list; these are there. */
-static ptrdiff_t NAME(shared_rows)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, int listed, int32_t *ends,
-                                   int32_t *at, const REAL *a, ptrdiff_t a_row, const REAL *b, ptrdiff_t b_row,
-                                   ptrdiff_t b_columns, const REAL *start, ptrdiff_t start_row, REAL *c,
-                                   ptrdiff_t c_row, const REAL *const *ahead, ptrdiff_t budget) {
-    const ptrdiff_t vectors = (n + LANES - 1) / LANES, loaded = n - (vectors - 1) * LANES;
-    const ptrdiff_t lines = ahead ? (k + LINE - 1) / LINE : 0;
-    (void)listed, (void)b_columns, (void)budget;
+/* Some vectors of columns, for as many rows at a time as share a list. */
+static void NAME(shared_rows)(ptrdiff_t m, ptrdiff_t n, const int32_t *ends, const int32_t *at,
+                              const REAL *a, ptrdiff_t a_row, const REAL *b, ptrdiff_t b_row,
+                              ptrdiff_t b_columns, const REAL *start, ptrdiff_t start_row, REAL *c,
+                              ptrdiff_t c_row, const REAL *const *ahead, ptrdiff_t lines) {
+    const ptrdiff_t vectors = (n + LANES - 1) / LANES, last = n - (vectors - 1) * LANES;
+    const ptrdiff_t loaded = VECTOR_BYTES < 64 && b_columns >= vectors * LANES ? LANES : last;
     for (ptrdiff_t i = 0, rows; i < m; i += rows, ends++) {
         rows = m - i < NONZERO_ROWS ? m - i : NONZERO_ROWS;
-        if (2 * loaded <= LANES) {
+#if VECTOR_BYTES == 64
+        if (2 * last <= LANES) {
             switch (8 * rows + vectors - 1) { ALL_SHARED(SHARED_CASE, half_) }
         } else
-            switch (8 * rows + vectors - 1) { ALL_SHARED(SHARED_CASE, ) }
+#endif
+        switch (8 * rows + vectors - 1) { ALL_SHARED(SHARED_CASE, ) }
         a += rows * a_row;
         c += rows * c_row;
         if (start) start += rows * start_row;
         if (lines) ahead += rows;
     }
-    return m;
 }
-#endif
 
 static ptrdiff_t NAME(product_nonzeros)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,
                                         ptrdiff_t a_row, const REAL *b, ptrdiff_t b_row,
@@ -270,24 +256,28 @@ static ptrdiff_t NAME(product_nonzeros)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, c
                                         REAL *c, ptrdiff_t c_row, ptrdiff_t most, int32_t *at,
                                         const REAL *const *ahead) {
     const ptrdiff_t groups = (m + NONZERO_ROWS - 1) / NONZERO_ROWS, budget = groups * most;
-    int32_t *ends = at;
-    /* Of single rows that take all columns at once only the first: the others beside the products. */
-    int listed = NONZERO_ROWS > 1 || m < 2 || n > MOST_SHARED(1) * LANES;
+    ptrdiff_t lines = ahead ? (k + LINE - 1) / LINE : 0;
+    int32_t *ends = at, count = 0;
     at += groups + 1;
-    ends[0] = 0;
-    for (ptrdiff_t i = 0, g = 0; i < (listed ? m : 1); i += NONZERO_ROWS, g++) {
-        int32_t *list = at + ends[g];
-        ends[g + 1] = ends[g] + (int32_t)NAME(any_of)(m - i, k, a + i * a_row, a_row, list);
-        if (ends[g + 1] > budget) return 0;
+    for (ptrdiff_t i = 0, g = 0; i < m; i += NONZERO_ROWS, g++) {
+        ends[g] = count;
+        count += (int32_t)NAME(any_of)(m - i, k, a + i * a_row, a_row, at + count);
+        if (count > budget) return 0;
+#if VECTOR_BYTES == 32
+        const ptrdiff_t vectors = (n + LANES - 1) / LANES, last = n - (vectors - 1) * LANES;
+        if (m > 1 && n > 0 && vectors <= MOST_SHARED(1) && b_columns >= vectors * LANES)
+            return NAME(listed_rows)(n, m, k, count, at, a, a_row, b, b_row, last, start, start_row, c, c_row,
+                                     ahead, budget);
+#endif
     }
+    ends[groups] = count;
     for (ptrdiff_t j = 0, width; j < n; j += width) {
         const ptrdiff_t left = (n - j + LANES - 1) / LANES;
         const ptrdiff_t vectors = NAME(part_of)(left, MOST_SHARED(m));
         width = vectors * LANES < n - j ? vectors * LANES : n - j;
-        m = NAME(shared_rows)(m, width, k, listed, ends, at, a, a_row, b + j, b_row, b_columns - j,
-                              start ? start + j : NULL, start_row, c + j, c_row, ahead, budget);
-        listed = 1;
-        ahead = NULL;
+        NAME(shared_rows)(m, width, ends, at, a, a_row, b + j, b_row, b_columns - j,
+                          start ? start + j : NULL, start_row, c + j, c_row, ahead, lines);
+        lines = 0;
     }
     return m;
 }
