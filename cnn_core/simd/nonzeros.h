@@ -90,7 +90,7 @@ static ptrdiff_t NAME(pick_any)(ptrdiff_t m, ptrdiff_t n, const REAL *a, ptrdiff
     return NAME(any_of)(m, n, a, a_row, at);
 }
 
-/* A row of B and its products with an element of each row of A. LAST: how its last vector is loaded. */
+/* A row of B and its products with an element of each row of A. LAST: how the row's last vector is loaded. */
 #define SHARED_TERM(ROWS, VECTORS, P, LAST)                                                       \
     {                                                                                             \
         const ptrdiff_t q = (uint32_t)at[p];                                                      \
@@ -217,6 +217,7 @@ UP_TO_8(DEFINE_LISTED, )
         return NAME(listed_##VECTORS)(m, k, count, at, a, a_row, b, b_row, last, start, start_row, \
                                       c, c_row, ahead, budget);
 static ptrdiff_t NAME(listed_rows)(ptrdiff_t n, LISTED_PARAMETERS) {
+    if (count > budget) return 0;
     switch ((n + LANES - 1) / LANES) { UP_TO_8(LISTED_CASE, ) }
     return 0;
 }
@@ -256,6 +257,12 @@ static ptrdiff_t NAME(product_nonzeros)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, c
                                         REAL *c, ptrdiff_t c_row, ptrdiff_t most, int32_t *at,
                                         const REAL *const *ahead) {
     const ptrdiff_t groups = (m + NONZERO_ROWS - 1) / NONZERO_ROWS, budget = groups * most;
+#if VECTOR_BYTES == 32
+    const ptrdiff_t all = (n + LANES - 1) / LANES;
+    if (m > 1 && all > 0 && all <= MOST_SHARED(1) && b_columns >= all * LANES)
+        return NAME(listed_rows)(n, m, k, NAME(any_of)(1, k, a, a_row, at), at, a, a_row, b, b_row,
+                                 n - (all - 1) * LANES, start, start_row, c, c_row, ahead, budget);
+#endif
     ptrdiff_t lines = ahead ? (k + LINE - 1) / LINE : 0;
     int32_t *ends = at, count = 0;
     at += groups + 1;
@@ -263,12 +270,6 @@ static ptrdiff_t NAME(product_nonzeros)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, c
         ends[g] = count;
         count += (int32_t)NAME(any_of)(m - i, k, a + i * a_row, a_row, at + count);
         if (count > budget) return 0;
-#if VECTOR_BYTES == 32
-        const ptrdiff_t vectors = (n + LANES - 1) / LANES, last = n - (vectors - 1) * LANES;
-        if (m > 1 && n > 0 && vectors <= MOST_SHARED(1) && b_columns >= vectors * LANES)
-            return NAME(listed_rows)(n, m, k, count, at, a, a_row, b, b_row, last, start, start_row, c, c_row,
-                                     ahead, budget);
-#endif
     }
     ends[groups] = count;
     for (ptrdiff_t j = 0, width; j < n; j += width) {
