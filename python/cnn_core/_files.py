@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import sys
 from contextlib import suppress
 
@@ -23,7 +22,7 @@ def write_atomically(path: PathLike, data: bytes) -> None:
     folder, name = os.path.split(target)
     if not os.path.isdir(folder):
         raise FileNotFoundError(errno.ENOENT, "no such folder", folder)
-    temporary = os.path.join(folder, f"{_beginning(name)}{secrets.token_hex(6)}.tmp")
+    temporary = os.path.join(folder, f"{_beginning(name)}{os.urandom(6).hex()}.tmp")
     try:
         with open(temporary, "xb") as file:
             file.write(data)
