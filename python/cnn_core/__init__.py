@@ -1,8 +1,8 @@
 """Neural networks on the CPU: the words of the books, compiled."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cnn_core import datasets, initializers, losses, metrics, models, ops, optimizers, schedules
+from cnn_core import initializers, losses, metrics, models, ops, optimizers, schedules
 from cnn_core._fingerprint import fingerprint
 from cnn_core._include import get_include
 from cnn_core._optimizer import Optimizer
@@ -46,6 +46,9 @@ from cnn_core.network import Sequential
 from cnn_core.ops import get_num_threads, set_num_threads
 from cnn_core.optimizers import SGD, SGDW, AdaGrad, Adam, AdamW, RMSprop
 from cnn_core.trainer import Trainer
+
+if TYPE_CHECKING:
+    from cnn_core import datasets
 
 __all__ = [
     "SGD",
@@ -107,8 +110,9 @@ __all__ = [
     "show_config",
 ]
 
-#: Imported when they are first used: model files need safetensors, pictures matplotlib.
-LAZY_MODULES = ("plotting", "serialization")
+#: Imported when they are first used: model files need safetensors, pictures matplotlib, and data
+#: sets modules that take long.
+LAZY_MODULES = ("datasets", "plotting", "serialization")
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 import time
@@ -312,6 +311,8 @@ def _seen(data: Input) -> dict[str, Any]:
 
 
 def _hash_of(*arrays: Array) -> str:
+    import hashlib  # here, for what it takes: see `fingerprint`
+
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
         rows = np.linspace(0, len(array) - 1, min(len(array), ROWS_HASHED)).astype(np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 
 def get_include() -> str:
@@ -31,9 +31,9 @@ def get_include() -> str:
     FileNotFoundError
         If the declarations are in neither place.
     """
-    package = Path(__file__).resolve().parent
-    checkout = package.parents[1] / "cnn_core"
+    package = os.path.dirname(os.path.realpath(__file__))
+    checkout = os.path.join(os.path.dirname(os.path.dirname(package)), "cnn_core")
     for folder in (package, checkout):
-        if (folder / "_types.pxd").is_file():
-            return str(folder)
+        if os.path.isfile(os.path.join(folder, "_types.pxd")):
+            return folder
     raise FileNotFoundError(f"the declarations of cnn_core: in neither {package} nor {checkout}")
