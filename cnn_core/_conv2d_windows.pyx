@@ -99,7 +99,7 @@ cdef bint convolve_windows(const conv_args* a, const Windows* windows, const Row
                   <real*>room.columns + room.odd, 2 * room.odd, 0, room.seen)
         else:
             plane = rows.height * rows.width
-            fetch_rows(1, plane, x + (n + MOST_IMAGES) * plane, plane)    # of the next lane
+            fetch_rows(1, plane, x + (n + MOST_IMAGES) * plane, plane)    # in time
             split_image(rows, x + n * plane, &room)
         convolve_image(a, windows, weights, b, <real*>pixel(y, &a.y, n, 0, 0),
                        windows.which + n * size if windows.which != NULL else NULL, &room)

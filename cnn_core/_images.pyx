@@ -114,7 +114,7 @@ cdef inline void read_nchw(const convert_args* a, Py_ssize_t begin, Py_ssize_t e
             count = min(a.run, plane - p)
             y = p // a.width
             to = <real*>pixel(out, &a.at, n, y, p - y * a.width)
-            if from_afar:    # the images of the next lane are fetched
+            if from_afar:    # images behind it are fetched in time
                 fetch_rows(channels, count, source + MOST_IMAGES * channels * plane + p, plane)
             if channels == 1:
                 memcpy(to, source + p, count * sizeof(real))

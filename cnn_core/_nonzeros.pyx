@@ -18,8 +18,7 @@ from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 
 cdef enum:
     ROWS = 4             # of A at once, at least nonzero_rows: what is fetched comes bit by bit;
-    LISTED_ROWS = 12     # where each has a list of its own, made beside products of the one before:
-    MOST_VECTORS = 8     # of all columns
+    LISTED_ROWS = 12     # of which each has a list, which may be made beside products of the last
     ROWS_AHEAD = 8       # of A as it lies in memory: their lines come in meanwhile
     BLOCK_K = 1024       # terms at once, at most,
     BLOCK_BYTES = 64 << 10     # of whose rows of B stay in the nearer caches for each row of A
@@ -120,7 +119,7 @@ cdef inline void multiply_block(
     cdef const real* soon[MOST_AHEAD]
     if in_parts(n, a) and k <= round_up(NEAR_TERMS, MOST_LANES):
         most_rows = MOST_AHEAD
-    elif nonzero_rows(a) == 1 and n <= MOST_VECTORS * lanes(a):
+    elif nonzero_rows(a) == 1 and n * <Py_ssize_t>sizeof(real) <= NARROW_BYTES:
         most_rows = LISTED_ROWS
     most_rows = min(most_rows, rows_with_room(k, a))
     while i < m:

@@ -31,6 +31,13 @@ static INLINE void NAME(list_vector)(NAME(listing) *list) {
     list->first = _mm256_add_epi32(list->first, _mm256_set1_epi32((int)LANES));
     list->next += LANES;
 }
+/* The same for those of n elements that fill no vector. */
+static INLINE void NAME(list_rest)(NAME(listing) *list, ptrdiff_t n) {
+    for (ptrdiff_t j = n / LANES * LANES; j < n; j++) {
+        *list->at = (int32_t)j;
+        list->at += *list->next++ != 0;
+    }
+}
 #endif
 
 #if VECTOR_BYTES == 64
@@ -67,7 +74,9 @@ static INLINE ptrdiff_t NAME(any_in_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *
 #elif VECTOR_BYTES == 32
     NAME(listing) list = {.next = a, .at = at}; /* of one row */
     for (; j + LANES <= n; j += LANES) NAME(list_vector)(&list);
+    NAME(list_rest)(&list, n);
     count = list.at - at;
+    j = n;
 #endif
     for (; j < n; j++) {
         int any = a[j] != 0;
@@ -158,7 +167,8 @@ static INLINE vec NAME(load_whole)(const REAL *from, ptrdiff_t lanes) {
 
 /* Rows one by one, of which the first has a list, and the list of the next one beside the products, which wait
  * for loads: a vector of it with each term. Rows of B are whole vectors. Of `ahead`, if it is not NULL, a line is
- * fetched with two terms. Stops before a row whose list ends behind `budget`; returns how many it has made. */
+ * fetched with two terms (else one that is there: a loop less). Stops before a row whose list ends behind `budget`;
+ * returns how many it has made. */
 #define LISTED_PARAMETERS                                                                         \
     ptrdiff_t m, ptrdiff_t k, ptrdiff_t count, int32_t *at, const REAL *a, ptrdiff_t a_row,       \
         const REAL *b, ptrdiff_t b_row, ptrdiff_t last, const REAL *start, ptrdiff_t start_row,   \
@@ -198,10 +208,7 @@ static INLINE vec NAME(load_whole)(const REAL *from, ptrdiff_t lanes) {
                 for (; line < k; line += LINE) __builtin_prefetch(soon + line, 0, 2);             \
             if (!more) break;                                                                     \
             for (p = both; p < vectors; p++) NAME(list_vector)(&list);                            \
-            for (p = vectors * LANES; p < k; p++) {                                               \
-                *list.at = (int32_t)p;                                                            \
-                list.at += *list.next++ != 0;                                                     \
-            }                                                                                     \
+            NAME(list_rest)(&list, k);                                                            \
             if (list.at - first > budget) return i + 1;                                           \
             at += count;                                                                          \
             count = list.at - at;                                                                 \

@@ -30,7 +30,7 @@ def fingerprint(net: Sequential) -> str:
         For something else than a Sequential, or a layer of one's own whose `get_config` returns
         what JSON cannot hold.
     """
-    import hashlib  # here: it loads OpenSSL, a twelfth of the time of `import cnn_core`
+    import hashlib  # here: it loads OpenSSL, for which `import cnn_core` need not wait
 
     if not isinstance(net, Sequential):
         raise TypeError(f"net: expected a Sequential, got {net!r}")
