@@ -9,6 +9,7 @@ from libc.string cimport memcpy
 from cnn_core._bounds cimport expect
 from cnn_core._parallel cimport new_task
 from cnn_core._simd cimport fetch, scale_f32, scale_f64, scale_u8
+from cnn_core._simd_images cimport copy_fetching
 from cnn_core._strips cimport group_begin, strip_begin
 from cnn_core._types cimport LINE_BYTES, real
 
@@ -43,29 +44,33 @@ cdef struct gather_args:
     Py_ssize_t n_groups
 
 
-cdef inline void fetch_ahead(const gather_args* a, Py_ssize_t i) noexcept nogil:
-    """The row that comes ROWS_AHEAD rows behind row i."""
-    cdef Py_ssize_t at = a.offset[0] + i + ROWS_AHEAD, byte = 0
-    if at < a.n_indices:
-        at = a.indices[at] * a.row_bytes
-        while byte < a.row_bytes:
-            fetch(<const char*>a.source + at + byte)
-            byte += LINE_BYTES
+cdef inline Py_ssize_t row_of(const gather_args* a, Py_ssize_t i) noexcept nogil:
+    """Where row i of the batch lies; of rows behind the last index, the last."""
+    return a.indices[min(a.offset[0] + i, a.n_indices - 1)]
+
+
+cdef inline void fetch_row(const gather_args* a, Py_ssize_t row) noexcept nogil:
+    cdef Py_ssize_t byte = 0
+    while byte < a.row_bytes:
+        fetch(<const char*>a.source + row * a.row_bytes + byte)
+        byte += LINE_BYTES
 
 
 cdef inline void gather(const gather_args* a, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first,
                         Py_ssize_t stop, real* out) noexcept nogil:
     """Columns first..stop of the rows begin..end."""
-    cdef Py_ssize_t i, at, n = stop - first
+    cdef Py_ssize_t i, at, ahead, n = stop - first
     cdef SourceKind same = SOURCE_F32 if real is float else SOURCE_F64
     cdef bint copies = a.scale == 1 and a.kind == same
     for i in range(begin, end):
-        at = a.indices[a.offset[0] + i] * a.row + first
-        if n == a.row:
-            fetch_ahead(a, i)
+        at, ahead = row_of(a, i) * a.row + first, row_of(a, i + ROWS_AHEAD)
         if copies:    # to the last bit, subnormal numbers too
-            memcpy(out + i * a.row + first, <const real*>a.source + at, n * sizeof(real))
-        elif a.kind == SOURCE_U8:
+            copy_fetching(n, <const real*>a.source + at,
+                          <const real*>a.source + ahead * a.row + first, out + i * a.row + first)
+            continue
+        if n == a.row:
+            fetch_row(a, ahead)
+        if a.kind == SOURCE_U8:
             scale_u8(n, <const uint8_t*>a.source + at, a.scale, out + i * a.row + first)
         elif a.kind == SOURCE_F32:
             scale_f32(n, <const float*>a.source + at, a.scale, out + i * a.row + first)

@@ -97,6 +97,7 @@ cdef extern from "simd/simd.h" nogil:
                             const float*, Py_ssize_t, Py_ssize_t, const int32_t*,
                             const float*, const float*, bint, float*, Py_ssize_t,
                             uint8_t*) noexcept nogil
+        void (*copy_fetching)(Py_ssize_t, const float*, const float*, float*) noexcept nogil
         void (*copy_rows)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*,
                           Py_ssize_t) noexcept nogil
         void (*move_rows)(int, Py_ssize_t, Py_ssize_t, const float*, const int32_t*,
@@ -212,6 +213,7 @@ cdef extern from "simd/simd.h" nogil:
                             const double*, Py_ssize_t, Py_ssize_t, const int32_t*,
                             const double*, const double*, bint, double*, Py_ssize_t,
                             uint8_t*) noexcept nogil
+        void (*copy_fetching)(Py_ssize_t, const double*, const double*, double*) noexcept nogil
         void (*copy_rows)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*,
                           Py_ssize_t) noexcept nogil
         void (*move_rows)(int, Py_ssize_t, Py_ssize_t, const double*, const int32_t*,

@@ -146,6 +146,14 @@ cdef inline void max_windows(
                         which)
 
 
+cdef inline void copy_fetching(Py_ssize_t n, const real* x, const real* ahead,
+                               real* y) noexcept nogil:
+    if real is float:
+        f32.copy_fetching(n, x, ahead, y)
+    else:
+        f64.copy_fetching(n, x, ahead, y)
+
+
 cdef inline void copy_rows(Py_ssize_t m, Py_ssize_t n, const real* x, Py_ssize_t x_row, real* y,
                            Py_ssize_t y_row) noexcept nogil:
     if real is float:

@@ -1,7 +1,12 @@
 /* Activations, losses and sums on adjacent elements. Included once per type. */
 
-/* Steps through n elements by vectors: i is the first of the next one, left how many remain. */
-#define FOR_VECTORS(n) for (ptrdiff_t i = 0, left = (n); left > 0; i += LANES, left -= LANES)
+/* Steps through n elements by vectors: i is the first of the next one, left how many remain, or LANES if
+ * these are more. Of what the body does the compiler forms a loop for whole vectors, which needs not ask
+ * whether they are, and a part for the rest. */
+#define FOR_VECTORS(n)                                                                            \
+    UNROLL for (ptrdiff_t i = 0, end_of_i = (n), left, is_rest = 0; is_rest < 2; is_rest++)       \
+        for (left = is_rest ? end_of_i - i : LANES; is_rest ? left > 0 : i + LANES <= end_of_i;   \
+             i += LANES, left = is_rest ? 0 : LANES)
 
 static INLINE vec NAME(activation)(int activation, vec slope, vec x) {
     switch (activation) {

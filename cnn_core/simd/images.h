@@ -62,10 +62,29 @@ static INLINE void NAME(store_numbers)(int bytes, void *which, ptrdiff_t i, ptrd
 #endif
 }
 
+/* A line after the other: fetched all at once, they would take the room that the loads of x need. */
+static void NAME(copy_fetching)(ptrdiff_t n, const REAL *x, const REAL *ahead, REAL *y) {
+    ptrdiff_t j = 0;
+    for (; j + LINE <= n; j += LINE) {
+        __builtin_prefetch(ahead + j);
+        UNROLL for (ptrdiff_t i = 0; i < LINE; i += LANES) NAME(store)(y + j + i, NAME(load)(x + j + i));
+    }
+    if (j == n) return;
+    __builtin_prefetch(ahead + j);
+    memcpy(y + j, x + j, (size_t)(n - j) * sizeof(REAL));
+}
+
 /* A vector may end in the rows that follow, which are written later. */
 static void NAME(copy_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y,
                             ptrdiff_t y_row) {
-    for (ptrdiff_t left_y = m * y_row; left_y > 0; left_y -= y_row, x += x_row, y += y_row)
+    const ptrdiff_t at_last = (n - 1) / LANES * LANES, last = n - at_last;
+    ptrdiff_t left_y = m * y_row;
+    if (n > 0)
+        for (; left_y >= at_last + LANES; left_y -= y_row, x += x_row, y += y_row) {
+            for (ptrdiff_t i = 0; i < at_last; i += LANES) NAME(store)(y + i, NAME(load)(x + i));
+            NAME(store)(y + at_last, NAME(load_last)(x + at_last, last));
+        }
+    for (; left_y > 0; left_y -= y_row, x += x_row, y += y_row)
         FOR_VECTORS(n) NAME(store_n)(y + i, left_y - i, NAME(load_n)(x + i, left, 0));
 }
 

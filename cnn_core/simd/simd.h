@@ -209,6 +209,8 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
                              ptrdiff_t n, const REAL *g, const uint8_t *which, const REAL *pairs, \
                              ptrdiff_t pair_row, ptrdiff_t kh, ptrdiff_t kw, REAL *sums,          \
                              ptrdiff_t step);                                                     \
+    /* y = x to the last bit, while n elements of `ahead` come nearer. */                         \
+    void (*copy_fetching)(ptrdiff_t n, const REAL *x, const REAL *ahead, REAL *y);                \
     /* y[i y_row + j] = x[i x_row + j], i < m, j < n <= y_row. Of y[m y_row] what lies behind a row \
      * in its last vector is 0, or the next row. */                                               \
     void (*copy_rows)(ptrdiff_t m, ptrdiff_t n, const REAL *x, ptrdiff_t x_row, REAL *y,          \

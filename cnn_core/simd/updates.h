@@ -1,7 +1,7 @@
 /* Updates of parameters from their gradients, and the limits of these. Included once per type. */
 
-static void NAME(sgd)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *v, REAL lr, REAL momentum,
-                      int nesterov, REAL l2, REAL decay) {
+static INLINE void NAME(sgd_with)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *v, REAL lr,
+                                  REAL momentum, int nesterov, REAL l2, REAL decay) {
     FOR_VECTORS(n) {
         vec value = NAME(load_n)(p + i, left, 0);
         vec g = NAME(load_n)(grad + i, left, 0);
@@ -14,6 +14,17 @@ static void NAME(sgd)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *v, REAL lr, 
         }
         NAME(store_n)(p + i, left, value - lr * g);
     }
+}
+
+/* With constants for what a rule does without, little remains of this for a vector. */
+static void NAME(sgd)(ptrdiff_t n, REAL *p, const REAL *grad, REAL *v, REAL lr, REAL momentum,
+                      int nesterov, REAL l2, REAL decay) {
+    if (l2 != 0 || decay != 0)
+        NAME(sgd_with)(n, p, grad, v, lr, momentum, nesterov, l2, decay);
+    else if (momentum != 0)
+        NAME(sgd_with)(n, p, grad, v, lr, momentum, nesterov, 0, 0);
+    else
+        NAME(sgd_with)(n, p, grad, NULL, lr, 0, 0, 0, 0);
 }
 
 #define INPUTS_AT_ONCE 256

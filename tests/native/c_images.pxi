@@ -72,6 +72,13 @@ def gradient_spans(bint single, Py_ssize_t count, address sizes, address x_at, a
                            <double*>x, x_row, x_step, <double*>g, g_step, kh, taps, <double*>sums)
 
 
+def copy_fetching(bint single, Py_ssize_t n, address x, address ahead, address y):
+    if single:
+        f32.copy_fetching(n, <float*>x, <float*>ahead, <float*>y)
+    else:
+        f64.copy_fetching(n, <double*>x, <double*>ahead, <double*>y)
+
+
 def copy_rows(bint single, Py_ssize_t m, Py_ssize_t n, address x, Py_ssize_t x_row, address y,
               Py_ssize_t y_row):
     if single:

@@ -110,6 +110,13 @@ class SparseKernels:
             self.call("window_gradients", len(windows), *places, *args)
         return sums_.array.reshape(kh, kw, step)[..., :n]
 
+    def copy_fetching(self, x, ahead):
+        """ahead : an address."""
+        with self.memory() as m:
+            x_, y = m.input(x), m.output(x.shape, self.dtype)
+            self.call("copy_fetching", x.size, x_.address, ahead, y.address)
+        return y.array
+
     def copy_rows(self, x, *, gap=0, y_row=None):
         """All of y (M, y_row), by default without gaps; it held 7 before."""
         y_row = x.shape[1] if y_row is None else y_row

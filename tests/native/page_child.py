@@ -89,6 +89,7 @@ def images(k, n):
     spans, kernel = ([2, 0, 1], [5, 0, 7], [1, 0, 2]), np.ones((3, 5, n), k.dtype)
     args = *spans, np.ones((4, 11), k.dtype), 1, np.ones((3, n), k.dtype), kernel
     yield "gradient_spans", k.gradient_spans, args
+    yield "copy_fetching", k.copy_fetching, (x, 1)
     yield "copy_rows", k.copy_rows, (np.ones((3, n), k.dtype),)
     yield "copy_rows", partial(k.copy_rows, y_row=n + 3), (np.ones((3, n), k.dtype),)
     for options in ({}, {"add": True}, {"fetches": True}):

@@ -86,6 +86,14 @@ def test_what_is_fetched_ahead_need_not_be_there(kernels, rng, ahead):
             assert same_bits(kernels.product_taps(*args, ahead=[ahead] * 13), expected)
 
 
+def test_a_copy_to_the_last_bit_while_others_are_fetched(kernels, rng):
+    bits = np.uint32 if kernels.dtype.itemsize == 4 else np.uint64
+    for n in sorted({*kernels.sizes(), 31, 32, 33, 784}):
+        x = rng.integers(0, np.iinfo(bits).max, n, bits, endpoint=True).view(kernels.dtype)
+        for ahead in (1, 2**63):
+            assert np.array_equal(kernels.copy_fetching(x, ahead).view(bits), x.view(bits)), n
+
+
 def test_sums_of_rows(kernels, rng):
     for n in kernels.sizes():
         for m in (0, 1, 2, 7, 8, 9, 33):

@@ -67,6 +67,7 @@ def updates(kernels, rng, n):
     """Each update as a function of a slice of its arrays."""
     p, grad, m, v = (random_array(rng, n, kernels.dtype) for _ in range(4))
     v = np.abs(v)
+    yield lambda s: kernels.sgd(p[s], grad[s], None, 0.1)[:1]
     yield lambda s: kernels.sgd(p[s], grad[s], m[s], 0.1, 0.9, True, 0.01)
     yield lambda s: kernels.sgd(p[s], grad[s], m[s], 0.1, 0.9, False, 0.0, 0.01)
     yield lambda s: kernels.adam(p[s], grad[s], m[s], v[s], 0.1, 1.1, 0.9, 0.999, 1e-8, 0.01, 0.1)
