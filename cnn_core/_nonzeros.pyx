@@ -13,12 +13,13 @@ from libc.stdlib cimport free, malloc
 
 from cnn_core._gemm cimport MOST_AHEAD, multiply_add, multiply_add_fetching
 from cnn_core._simd cimport lanes, multiply_nonzero_terms, transpose
-from cnn_core._simd_images cimport copy_rows, nonzero_rows, pick_any
+from cnn_core._simd_images cimport copy_rows, listed_vectors, nonzero_rows, pick_any
 from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 
 cdef enum:
     ROWS = 4             # of A at once, at least nonzero_rows: what is fetched comes bit by bit;
-    LISTED_ROWS = 12     # of which each has a list, which may be made beside products of the last
+    LISTED_ROWS = 48     # where each has a list, made beside the products of the row before:
+    LISTED_ROWS_AHEAD = 12    # those that lie in memory come in as they are needed
     ROWS_AHEAD = 8       # of A as it lies in memory: their lines come in meanwhile
     BLOCK_K = 1024       # terms at once, at most,
     BLOCK_BYTES = 64 << 10     # of whose rows of B stay in the nearer caches for each row of A
@@ -42,6 +43,14 @@ cdef inline bint in_parts(Py_ssize_t n, const real* like) noexcept nogil:
 cdef inline Py_ssize_t rows_with_room(Py_ssize_t k, const real* like) noexcept nogil:
     """The rows whose lists and their ends have room, however many of k terms are not 0."""
     return (ROOM - MOST_LANES - 1) // (k + 1) * nonzero_rows(like)
+
+
+cdef inline bint listed_in_turn(Py_ssize_t n, Py_ssize_t b_columns,
+                                const real* like) noexcept nogil:
+    """Whether the list of a row of A is made beside the products of the row before, and then left:
+    rows of B are few whole vectors."""
+    cdef Py_ssize_t whole = round_up(n, lanes(like))
+    return 0 < whole <= min(listed_vectors(like) * lanes(like), b_columns)
 
 
 cdef inline Py_ssize_t block_terms(Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Py_ssize_t b_row,
@@ -115,18 +124,17 @@ cdef inline void multiply_block(
     double most, const real** ahead, Py_ssize_t p,
 ) noexcept nogil:
     """The same for all rows and a block of terms, which begins with term p of `ahead`."""
-    cdef Py_ssize_t i = 0, j, rows, most_rows = ROWS
+    cdef Py_ssize_t i = 0, j, rows, most_rows = LISTED_ROWS, rows_ahead = LISTED_ROWS_AHEAD
     cdef const real* soon[MOST_AHEAD]
-    if in_parts(n, a) and k <= round_up(NEAR_TERMS, MOST_LANES):
-        most_rows = MOST_AHEAD
-    elif nonzero_rows(a) == 1 and n * <Py_ssize_t>sizeof(real) <= NARROW_BYTES:
-        most_rows = LISTED_ROWS
-    most_rows = min(most_rows, rows_with_room(k, a))
+    if not listed_in_turn(n, b_columns, a):
+        most_rows = min(MOST_AHEAD if in_parts(n, a) and k <= round_up(NEAR_TERMS, MOST_LANES)
+                        else ROWS, rows_with_room(k, a))
+        rows_ahead = max(most_rows, <Py_ssize_t>ROWS_AHEAD)
     while i < m:
         rows = min(m - i, most_rows)
         for j in range(rows):
             soon[j] = (ahead[i + j] + p if ahead != NULL
-                       else a + (i + j + max(rows, <Py_ssize_t>ROWS_AHEAD)) * a_row)
+                       else a + (i + j + rows_ahead) * a_row)
         multiply_rows(rows, n, k, a + i * a_row, a_row, b, b_row, b_columns, add, bias,
                       c + i * c_row, c_row, most, soon)
         i += rows

@@ -21,7 +21,7 @@ cdef extern from "simd/simd.h" nogil:
         ACTIVATION_LEAKY_RELU
 
     ctypedef struct simd_f32:
-        Py_ssize_t lanes, least_lanes, max_columns, nonzero_rows
+        Py_ssize_t lanes, least_lanes, max_columns, nonzero_rows, listed_vectors
         void (*product_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*,
                              const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const float*,
                              const Py_ssize_t*, Py_ssize_t, const float*, float*, Py_ssize_t,
@@ -136,7 +136,7 @@ cdef extern from "simd/simd.h" nogil:
         double (*sum_squares)(Py_ssize_t, const float*) noexcept nogil
 
     ctypedef struct simd_f64:
-        Py_ssize_t lanes, least_lanes, max_columns, nonzero_rows
+        Py_ssize_t lanes, least_lanes, max_columns, nonzero_rows, listed_vectors
         void (*product_taps)(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*,
                              const Py_ssize_t*, Py_ssize_t, Py_ssize_t, const double*,
                              const Py_ssize_t*, Py_ssize_t, const double*, double*, Py_ssize_t,

@@ -59,6 +59,13 @@ cdef inline Py_ssize_t nonzero_rows(const real* like) noexcept nogil:
         return f64.nonzero_rows
 
 
+cdef inline Py_ssize_t listed_vectors(const real* like) noexcept nogil:
+    if real is float:
+        return f32.listed_vectors
+    else:
+        return f64.listed_vectors
+
+
 cdef inline Py_ssize_t pick_any(Py_ssize_t m, Py_ssize_t n, const real* a, Py_ssize_t a_row,
                                 int32_t* at) noexcept nogil:
     if real is float:

@@ -16,7 +16,7 @@
 
 #define TABLE_ENTRIES                                                                             \
     .lanes = LANES, .least_lanes = LEAST_LANES, .max_columns = MOST_VECTORS * LANES,              \
-    .nonzero_rows = NONZERO_ROWS, .product_taps = NAME(product_taps),                             \
+    .nonzero_rows = NONZERO_ROWS, .listed_vectors = MOST_LISTED, .product_taps = NAME(product_taps), \
     .product_sparse = NAME(product_sparse), .product_nonzeros = NAME(product_nonzeros),           \
     .pick_any = NAME(pick_any),                                                                   \
     .product_planes = NAME(product_planes),                                                       \

@@ -11,10 +11,12 @@
 #define NONZERO_ROWS 4
 #define ALL_SHARED(X, P) UP_TO_8(X, 1, P) UP_TO_8(X, 2, P) UP_TO_6(X, 3, P) UP_TO_6(X, 4, P)
 #define MOST_SHARED(rows) ((rows) <= 2 ? 8 : 6)
+#define MOST_LISTED 0
 #else
 #define NONZERO_ROWS 1
 #define ALL_SHARED(X, P) UP_TO_8(X, 1, P)
 #define MOST_SHARED(rows) 8
+#define MOST_LISTED (VECTOR_BYTES == 32 ? 8 : 0)
 #endif
 
 #if VECTOR_BYTES == 32
@@ -167,8 +169,8 @@ static INLINE vec NAME(load_whole)(const REAL *from, ptrdiff_t lanes) {
 
 /* Rows one by one, of which the first has a list, and the list of the next one beside the products, which wait
  * for loads: a vector of it with each term. Rows of B are whole vectors. Of `ahead`, if it is not NULL, a line is
- * fetched with two terms (else one that is there: a loop less). Stops before a row whose list ends behind `budget`;
- * returns how many it has made. */
+ * fetched with two terms (else one that is there: a loop less). Stops before a row whose list is too long, with
+ * those before, for `budget`; returns how many it has made. Two lists take turns in `at`. */
 #define LISTED_PARAMETERS                                                                         \
     ptrdiff_t m, ptrdiff_t k, ptrdiff_t count, int32_t *at, const REAL *a, ptrdiff_t a_row,       \
         const REAL *b, ptrdiff_t b_row, ptrdiff_t last, const REAL *start, ptrdiff_t start_row,   \
@@ -181,12 +183,13 @@ static INLINE vec NAME(load_whole)(const REAL *from, ptrdiff_t lanes) {
 #define DEFINE_LISTED(VECTORS, ...)                                                               \
     static NOINLINE ptrdiff_t NAME(listed_##VECTORS)(LISTED_PARAMETERS) {                         \
         const ptrdiff_t row3 = 0, loaded = LANES;                                                 \
-        const int32_t *const first = at;                                                          \
+        int32_t *next_at = at + k + LANES;                                                        \
+        ptrdiff_t listed = count;                                                                 \
         for (ptrdiff_t i = 0; i < m; i++) {                                                       \
             const int more = i + 1 < m;                                                           \
             const ptrdiff_t vectors = more ? k / LANES : 0;                                       \
             const ptrdiff_t both = (count < vectors ? count : vectors) & ~(ptrdiff_t)1;           \
-            NAME(listing) list = {.next = more ? a + a_row : a, .at = at + count};                \
+            NAME(listing) list = {.next = more ? a + a_row : a, .at = next_at};                   \
             const REAL *soon = ahead ? ahead[i] : list.next;                                      \
             ptrdiff_t p = 0, line = 0;                                                            \
             vec sum[1][VECTORS] = {{{0}}}, part[1] = {{0}};                                       \
@@ -209,9 +212,11 @@ static INLINE vec NAME(load_whole)(const REAL *from, ptrdiff_t lanes) {
             if (!more) break;                                                                     \
             for (p = both; p < vectors; p++) NAME(list_vector)(&list);                            \
             NAME(list_rest)(&list, k);                                                            \
-            if (list.at - first > budget) return i + 1;                                           \
-            at += count;                                                                          \
-            count = list.at - at;                                                                 \
+            count = list.at - next_at;                                                            \
+            next_at = at;                                                                         \
+            at = list.at - count;                                                                 \
+            listed += count;                                                                      \
+            if (listed > budget) return i + 1;                                                    \
             a += a_row;                                                                           \
             c += c_row;                                                                           \
         }                                                                                         \
@@ -266,7 +271,7 @@ static ptrdiff_t NAME(product_nonzeros)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, c
     const ptrdiff_t groups = (m + NONZERO_ROWS - 1) / NONZERO_ROWS, budget = groups * most;
 #if VECTOR_BYTES == 32
     const ptrdiff_t all = (n + LANES - 1) / LANES;
-    if (m > 1 && all > 0 && all <= MOST_SHARED(1) && b_columns >= all * LANES)
+    if (m > 1 && all > 0 && all <= MOST_LISTED && b_columns >= all * LANES)
         return NAME(listed_rows)(n, m, k, NAME(any_of)(1, k, a, a_row, at), at, a, a_row, b, b_row,
                                  n - (all - 1) * LANES, start, start_row, c, c_row, ahead, budget);
 #endif

@@ -42,6 +42,7 @@
 #undef LISTED_CASE
 #undef DEFINE_SHARED
 #undef ALL_SHARED
+#undef MOST_LISTED
 #undef MOST_SHARED
 #undef NONZERO_ROWS
 #undef SHARED_CASE

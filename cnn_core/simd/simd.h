@@ -30,6 +30,8 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
     /* Elements in one vector register, in the smallest part of one that kernels take, and the    \
      * most columns that `product_taps` and rows that `product_nonzeros` take at once. */         \
     ptrdiff_t lanes, least_lanes, max_columns, nonzero_rows;                                      \
+    /* Whole vectors of columns up to which `product_nonzeros` lists a row beside the row before. */\
+    ptrdiff_t listed_vectors;                                                                     \
                                                                                                   \
     /* C[m, n] += sum over taps t of A_t[m, k] B_t[k, n]: a convolution's taps, the rows of an    \
      * image, or one tap for a plain product.                                                     \
@@ -71,10 +73,10 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
      * taken together, are 0; start(i, j) = start[i start_row + j], or 0 where it is NULL. Returns how\
      * many rows of C it has made: where all groups together have more than `most` other terms for\
      * each, it stops before one of them, and leaves the rows of C from there on. `at` is written to:\
-     * m + 1 + k + lanes numbers, and k more for each further group of rows. b_columns >= n: as many\
-     * of each row of B may be read (the surplus may hold anything). ahead[m], where it is not    \
-     * NULL: k elements at each are brought nearer meanwhile. They are not read, and need not be  \
-     * there. */                                                                                  \
+     * m + 1 + k + lanes numbers, and k more for each further group of rows, or 2 (k + lanes) where\
+     * n > 0 takes up to listed_vectors, all of which b_columns holds. b_columns >= n: as many of \
+     * each row of B may be read (the surplus may hold anything). ahead[m], where it is not NULL: \
+     * k elements at each are brought nearer meanwhile. They are not read, and need not be there. */\
     ptrdiff_t (*product_nonzeros)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,           \
                                   ptrdiff_t a_row, const REAL *b, ptrdiff_t b_row,                \
                                   ptrdiff_t b_columns, const REAL *start, ptrdiff_t start_row,    \

@@ -37,7 +37,8 @@ class Kernels(SparseKernels):
     def __init__(self, c_level, isa, dtype, store=Guarded):
         self.c, self.isa, self.dtype, self.store = c_level, isa, np.dtype(dtype), store
         self.single = self.dtype == np.float32
-        self.lanes, self.max_columns, self.nonzero_rows = c_level.sizes(self.single)
+        sizes = c_level.sizes(self.single)
+        self.lanes, self.max_columns, self.nonzero_rows, self.listed_vectors = sizes
 
     def __repr__(self):
         return f"{self.isa}-{self.dtype}"

@@ -165,7 +165,10 @@ class SparseKernels:
             if surplus:
                 b, b_gap = np.pad(b, ((0, 0), (0, b_gap)), constant_values=np.nan), 0
             a_, b_, c_ = m.input(a, a_gap), m.input(b, b_gap), m.inout(c, c_gap)
-            at = m.inout(np.full(m_ + 1 + groups * k + self.lanes, -7, np.int32))
+            room = m_ + 1 + groups * k + self.lanes
+            if 0 < -(-n // self.lanes) <= min(self.listed_vectors, b.shape[1] // self.lanes):
+                room = 2 * (k + self.lanes)
+            at = m.inout(np.full(room, -7, np.int32))
             start = c_.address if add else address(None if bias is None else m.input(bias))
             ahead_ = None if ahead is None else m.input(np.array(ahead, np.uint64))
             args = a_.address, a_.row, b_.address, b_.row, b.shape[1], start, c_.row if add else 0
