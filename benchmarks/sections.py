@@ -138,30 +138,41 @@ def _bar(weights: tuple[int, ...]) -> float | None:
 
 
 def kernels(run: Run) -> Answer:
-    """Products and convolutions by one thread, as shares of the measured multiply-add peak."""
+    """Products and convolutions by one thread, as shares of the measured multiply-add peak.
+
+    Each is the best of all rounds, and so is the peak: other programs slow a shared machine down.
+    """
     from peers.ours import network
 
-    peaks = [machine.peak(1)]
     (x, t), _ = cc.datasets.load_mnist()
-    found: list[dict[str, Any]] = []
     before = cc.get_num_threads()
     cc.set_num_threads(1)
+    trainers = {}
     for name in run.options.workloads:
         workload = workloads.WORKLOADS[name]
-        trainer = cc.Trainer(network(workload, "float32"), cc.SGD(lr=workload.lr))
-        _, timed = _bench.kernel_times(trainer, x, t, workload.batch, run.options.seconds)
-        found += [
-            {
-                "workload": name,
-                **asdict(kernel),
-                "gflops": kernel.gflops,
-                "bar": _bar(kernel.weights) if workload.batch > 1 else None,
-            }
-            for kernel in timed
-            if kernel.weights
-        ]
+        trainers[name] = cc.Trainer(network(workload, "float32"), cc.SGD(lr=workload.lr))
+    peaks: list[dict[str, float]] = []
+    best: dict[tuple[str, int], _bench.Kernel] = {}
+    for _ in range(run.options.rounds):
+        peaks.append(machine.peak(1))
+        for name, trainer in trainers.items():
+            batch = workloads.WORKLOADS[name].batch
+            _, timed = _bench.kernel_times(trainer, x, t, batch, run.options.seconds)
+            for number, kernel in enumerate(timed):
+                so_far = best.setdefault((name, number), kernel)
+                if kernel.seconds < so_far.seconds:
+                    best[name, number] = kernel
     cc.set_num_threads(before)
-    peaks.append(machine.peak(1))  # a shared machine may be faster now
+    found = [
+        {
+            "workload": name,
+            **asdict(kernel),
+            "gflops": kernel.gflops,
+            "bar": _bar(kernel.weights) if workloads.WORKLOADS[name].batch > 1 else None,
+        }
+        for (name, _), kernel in best.items()
+        if kernel.weights
+    ]
     peak = {key: max(each[key] for each in peaks) for key in peaks[0]}
     text = f"Peak of one thread: {peak['gflops']:.0f} GFLOP/s, {peak['gbytes']:.0f} GB/s.\n\n"
     text += tables.kernel_table(found, peak["gflops"])
