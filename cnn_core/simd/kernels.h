@@ -16,7 +16,8 @@
 
 #define TABLE_ENTRIES                                                                             \
     .lanes = LANES, .least_lanes = LEAST_LANES, .max_columns = MOST_VECTORS * LANES,              \
-    .nonzero_rows = NONZERO_ROWS, .listed_vectors = MOST_LISTED, .product_taps = NAME(product_taps), \
+    .nonzero_rows = NONZERO_ROWS, .listed_vectors = MOST_LISTED,                                  \
+    .product_taps = NAME(product_taps),                                                           \
     .product_sparse = NAME(product_sparse), .product_nonzeros = NAME(product_nonzeros),           \
     .pick_any = NAME(pick_any),                                                                   \
     .product_planes = NAME(product_planes),                                                       \
@@ -36,8 +37,9 @@
     .nonzero_bits = NAME(nonzero_bits),                                                           \
     .split = NAME(split), .max_windows = NAME(max_windows), .window_sums = WINDOW_SUMS,           \
     .interleave = NAME(interleave), .window_gradients = NAME(window_gradients),                   \
-    .copy_fetching = NAME(copy_fetching), .copy_rows = NAME(copy_rows), .move_rows = NAME(move_rows), \
-    .dropout = NAME(dropout), .keep = NAME(keep), .add_squares = NAME(add_squares), .add_products = NAME(add_products),     \
+    .copy_fetching = NAME(copy_fetching), .copy_rows = NAME(copy_rows),                           \
+    .move_rows = NAME(move_rows), .dropout = NAME(dropout), .keep = NAME(keep),                   \
+    .add_squares = NAME(add_squares), .add_products = NAME(add_products),                         \
     .winograd_input = NAME(winograd_input), .winograd_output = NAME(winograd_output),             \
     .winograd_weights = NAME(winograd_weights), .winograd_gradient = NAME(winograd_gradient),     \
     .winograd_weights_gradient = NAME(winograd_weights_gradient),                                 \
