@@ -12,8 +12,10 @@ from libc.stdint cimport int32_t
 from libc.stdlib cimport free, malloc
 
 from cnn_core._gemm cimport MOST_AHEAD, multiply_add, multiply_add_fetching
-from cnn_core._simd cimport lanes, multiply_nonzero_terms, transpose
-from cnn_core._simd_images cimport copy_rows, listed_vectors, nonzero_rows, pick_any
+from cnn_core._simd cimport lanes, transpose
+from cnn_core._simd_images cimport (
+    copy_rows, listed_vectors, multiply_nonzero_terms, nonzero_rows, pick_any,
+)
 from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 
 cdef enum:
