@@ -15,7 +15,7 @@ from cnn_core._types cimport LINE_BYTES, real
 
 cdef enum:
     MOST_ROWS = 48
-    ROWS_AHEAD = 6       # are fetched: what a lane of images takes at once
+    ROWS_AHEAD = 6       # is the one that is fetched
 
 ctypedef fused source_type:
     uint8_t

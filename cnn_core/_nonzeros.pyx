@@ -21,8 +21,8 @@ from cnn_core._types cimport LINE_BYTES, next_line, real, round_up
 cdef enum:
     ROWS = 4             # of A at once, at least nonzero_rows: what is fetched comes bit by bit;
     LISTED_ROWS = 48     # where each has a list, made beside the products of the row before:
-    LISTED_ROWS_AHEAD = 12    # those that lie in memory come in as they are needed
-    ROWS_AHEAD = 8       # of A as it lies in memory: their lines come in meanwhile
+    LISTED_ROWS_AHEAD = 12    # of A as it lies in memory is the one that comes in meanwhile,
+    ROWS_AHEAD = 8       # at least where rows are not listed in turn
     BLOCK_K = 1024       # terms at once, at most,
     BLOCK_BYTES = 64 << 10     # of whose rows of B stay in the nearer caches for each row of A
     NARROW_BYTES = 256   # of a row of B: of shorter ones

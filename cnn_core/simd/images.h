@@ -17,11 +17,23 @@ static INLINE ivec NAME(load_bytes)(const uint8_t *p, ptrdiff_t n) {
 #else
 #if VECTOR_BYTES == 32 && REAL_IS_FLOAT
     if (n >= LANES) return (ivec)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
-#endif
+    uint64_t packed = n ? p[0] : 0;
+    uint32_t four[2];
+    uint16_t two[2];
+    if (n >= 4) {
+        memcpy(four, p, 4), memcpy(four + 1, p + n - 4, 4);
+        packed = four[0] | (uint64_t)four[1] << 8 * (n - 4);
+    } else if (n >= 2) {
+        memcpy(two, p, 2), memcpy(two + 1, p + n - 2, 2);
+        packed = two[0] | (uint64_t)two[1] << 8 * (n - 2);
+    }
+    return (ivec)_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)packed));
+#else
     ivec v = {0};
     for (ptrdiff_t j = 0; j < LANES; j++)
         if (j < n) v[j] = p[j];
     return v;
+#endif
 #endif
 }
 
@@ -37,6 +49,35 @@ static INLINE ivec NAME(load_numbers)(int bytes, const void *which, ptrdiff_t i,
     return v;
 #endif
 }
+
+#if VECTOR_BYTES < 64
+static INLINE void NAME(store_bytes)(uint8_t *p, ptrdiff_t n, ivec v) {
+#if VECTOR_BYTES == 32 && REAL_IS_FLOAT
+    const __m128i low = _mm256_castsi256_si128((__m256i)v);
+    const __m128i pairs = _mm_packus_epi32(low, _mm256_extracti128_si256((__m256i)v, 1));
+    uint64_t packed;
+    _mm_storel_epi64((__m128i *)&packed, _mm_packus_epi16(pairs, pairs));
+    if (n >= LANES) {
+        memcpy(p, &packed, 8);
+        return;
+    }
+    if (n & 4) {
+        memcpy(p, &packed, 4);
+        packed >>= 32;
+        p += 4;
+    }
+    if (n & 2) {
+        memcpy(p, &packed, 2);
+        packed >>= 16;
+        p += 2;
+    }
+    if (n & 1) *p = (uint8_t)packed;
+#else
+    for (ptrdiff_t j = 0; j < LANES; j++)
+        if (j < n) p[j] = (uint8_t)v[j];
+#endif
+}
+#endif
 
 static INLINE void NAME(store_numbers)(int bytes, void *which, ptrdiff_t i, ptrdiff_t n, ivec v) {
     int32_t *p = (int32_t *)which + i;
@@ -55,10 +96,12 @@ static INLINE void NAME(store_numbers)(int bytes, void *which, ptrdiff_t i, ptrd
         return;
     }
 #endif
-    for (ptrdiff_t j = 0; j < LANES; j++) {
-        if (j < n && bytes == 1) ((uint8_t *)which)[i + j] = (uint8_t)v[j];
-        else if (j < n) p[j] = (int32_t)v[j];
+    if (bytes == 1) {
+        NAME(store_bytes)((uint8_t *)which + i, n, v);
+        return;
     }
+    for (ptrdiff_t j = 0; j < LANES; j++)
+        if (j < n) p[j] = (int32_t)v[j];
 #endif
 }
 
@@ -66,11 +109,11 @@ static INLINE void NAME(store_numbers)(int bytes, void *which, ptrdiff_t i, ptrd
 static void NAME(copy_fetching)(ptrdiff_t n, const REAL *x, const REAL *ahead, REAL *y) {
     ptrdiff_t j = 0;
     for (; j + LINE <= n; j += LINE) {
-        __builtin_prefetch(ahead + j);
+        simd_fetch(ahead + j);
         UNROLL for (ptrdiff_t i = 0; i < LINE; i += LANES) NAME(store)(y + j + i, NAME(load)(x + j + i));
     }
     if (j == n) return;
-    __builtin_prefetch(ahead + j);
+    simd_fetch(ahead + j);
     memcpy(y + j, x + j, (size_t)(n - j) * sizeof(REAL));
 }
 

@@ -47,7 +47,7 @@ def use_isa(Py_ssize_t number):
 
 
 def sizes(bint single):
-    """Lanes and most columns."""
+    """Lanes, most columns, and rows and vectors of `product_nonzeros`."""
     if single:
         return f32.lanes, f32.max_columns, f32.nonzero_rows, f32.listed_vectors
     return f64.lanes, f64.max_columns, f64.nonzero_rows, f64.listed_vectors

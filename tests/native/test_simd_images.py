@@ -119,7 +119,7 @@ def test_a_tap_per_product_is_the_product(kernels, rng):
 def make_taps(rng, n, taps, dtype, values):
     """x, offsets and numbers of the taps: overlapping, the numbers with gaps."""
     at = np.sort(rng.choice(3 * taps, taps, replace=False))
-    numbers = np.sort(rng.choice(2 * taps, taps, replace=False))
+    numbers = np.sort(rng.choice(255, taps, replace=False))
     return rng.choice(values, 3 * taps + n).astype(dtype), at, numbers
 
 
@@ -137,7 +137,7 @@ def test_max_taps(kernels, rng, values):
         "nan": np.array([np.nan, -np.inf, np.inf, 1.0, 2.0]),
         "any": rng.standard_normal(500),
     }[values]
-    for n in kernels.sizes():
+    for n in range(2 * kernels.lanes + 1):
         for taps in (1, 2, 4, 9):
             x, at, numbers = make_taps(rng, n, taps, kernels.dtype, values)
             best, which = kernels.max_taps(x, at, numbers, n)
@@ -175,11 +175,11 @@ def test_a_row_of_windows_is_each_window_by_itself(kernels, rng):
 
 
 def test_scatter_taps_adds_where_the_maximum_stood(kernels, rng):
-    for n in kernels.sizes():
+    for n in range(2 * kernels.lanes + 1):
         for taps in (1, 2, 4, 9):
             x, at, numbers = make_taps(rng, n, taps, kernels.dtype, np.arange(-9.0, 9.0) / 8)
             g = (rng.integers(-64, 65, n) / 8).astype(kernels.dtype)
-            which = rng.choice([*numbers, 99], n).astype(np.int32)  # 99: a tap that is not there
+            which = rng.choice([*numbers, 255], n).astype(np.int32)  # 255: a tap that is not there
             expected = x.copy()
             for j in range(n):
                 for offset, number in zip(at, numbers, strict=True):
