@@ -8,7 +8,7 @@ are added in the same order, and those that are left out are 0: the sums are the
 bit, unless B holds infinite numbers or NaN, or they are sums of -0.
 """
 
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 from cnn_core._gemm cimport MOST_AHEAD, multiply_add, multiply_add_fetching
@@ -30,10 +30,10 @@ cdef enum:
     NEAR_TERMS = 136     # whose parts of rows of B stay in the nearest cache for many rows of A
     WIDEST_BYTES = 512   # of a row of B that is copied, or read at once
     ROWS_THAT_PAY = 24   # for a copy of B whose rows begin at vectors
-    TURNED = 16          # columns of A that are turned to rows at once: a cache line or two;
+    TURNED = 16          # columns of A that are turned, or used, at once: a cache line or two;
     MORE_TURNED = 32     # where they use each row of B in parts, which stay in the nearest cache;
     TURNED_K = 256       # of so many terms
-    ROOM = 4 * 1024 + 64    # of lists: ROWS of BLOCK_K terms, TURNED of TURNED_K
+    ROOM = 2 * 1024 + 32    # words, two terms of a list each: ROWS of BLOCK_K, TURNED of TURNED_K
     MOST_LANES = 16
 
 
@@ -44,7 +44,7 @@ cdef inline bint in_parts(Py_ssize_t n, const real* like) noexcept nogil:
 
 cdef inline Py_ssize_t rows_with_room(Py_ssize_t k, const real* like) noexcept nogil:
     """The rows whose lists and their ends have room, however many of k terms are not 0."""
-    return (ROOM - MOST_LANES - 1) // (k + 1) * nonzero_rows(like)
+    return (2 * ROOM - MOST_LANES - 1) // (k + 1) * nonzero_rows(like)
 
 
 cdef inline bint listed_in_turn(Py_ssize_t n, Py_ssize_t b_columns,
@@ -100,24 +100,24 @@ cdef bint seems_sparse(Py_ssize_t m, Py_ssize_t k, const real* a, Py_ssize_t a_r
 
 
 cdef inline void multiply_rows(
-    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, const real* b,
-    Py_ssize_t b_row, Py_ssize_t b_columns, bint add, const real* bias, real* c, Py_ssize_t c_row,
-    double most, const real** ahead,
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
+    const real* b, Py_ssize_t b_row, Py_ssize_t b_columns, bint add, const real* bias, real* c,
+    Py_ssize_t c_row, double most, const real** ahead,
 ) noexcept nogil:
     """C = A B + bias, or C += A B where `add`, for a few rows and a block of terms."""
-    cdef int32_t at[ROOM]
+    cdef uint64_t room[ROOM]
     cdef Py_ssize_t made = multiply_nonzero_terms(
-        m, n, k, a, a_row, b, b_row, b_columns, <const real*>c if add else bias,
-        c_row if add else 0, c, c_row, <Py_ssize_t>(most * k), at, ahead)
+        m, n, k, a, a_row, a_col, b, b_row, b_columns, <const real*>c if add else bias,
+        c_row if add else 0, c, c_row, <Py_ssize_t>(most * k), room, ahead)
     if made == m:
         return
     m -= made
     a += made * a_row
     c += made * c_row
     if ahead == NULL:
-        multiply_add(m, n, k, a, a_row, 1, b, b_row, add, bias, c, c_row)
+        multiply_add(m, n, k, a, a_row, a_col, b, b_row, add, bias, c, c_row)
     else:
-        multiply_add_fetching(m, n, k, a, a_row, 1, b, b_row, add, bias, c, c_row, ahead + made)
+        multiply_add_fetching(m, n, k, a, a_row, a_col, b, b_row, add, bias, c, c_row, ahead + made)
 
 
 cdef inline void multiply_block(
@@ -137,7 +137,7 @@ cdef inline void multiply_block(
         for j in range(rows):
             soon[j] = (ahead[i + j] + p if ahead != NULL
                        else a + (i + j + rows_ahead) * a_row)
-        multiply_rows(rows, n, k, a + i * a_row, a_row, b, b_row, b_columns, add, bias,
+        multiply_rows(rows, n, k, a + i * a_row, a_row, 1, b, b_row, b_columns, add, bias,
                       c + i * c_row, c_row, most, soon)
         i += rows
 
@@ -147,15 +147,20 @@ cdef inline void multiply_turned(
     Py_ssize_t b_row, Py_ssize_t b_columns, bint add, const real* bias, real* c, Py_ssize_t c_row,
     double most,
 ) noexcept nogil:
-    """The same where the columns of A lie in memory as rows."""
+    """The same where the columns of A lie in memory as rows: they are turned, and then listed, only
+    where a list is used more than once."""
     cdef real turned[MORE_TURNED * TURNED_K]
     cdef Py_ssize_t i = 0, rows
     cdef Py_ssize_t most_rows = min(MORE_TURNED if in_parts(n, a) else TURNED, rows_with_room(k, a))
     while i < m:
         rows = min(m - i, most_rows)
-        transpose(k, rows, a + i, a_col, turned, TURNED_K)
-        multiply_rows(rows, n, k, turned, TURNED_K, b, b_row, b_columns, add, bias, c + i * c_row,
-                      c_row, most, <const real**>NULL)
+        if nonzero_rows(a) == 1 and not in_parts(n, a):    # used once
+            multiply_rows(rows, n, k, a + i, 1, a_col, b, b_row, b_columns, add, bias,
+                          c + i * c_row, c_row, most, <const real**>NULL)
+        else:
+            transpose(k, rows, a + i, a_col, turned, TURNED_K)
+            multiply_rows(rows, n, k, turned, TURNED_K, 1, b, b_row, b_columns, add, bias,
+                          c + i * c_row, c_row, most, <const real**>NULL)
         i += rows
 
 

@@ -34,9 +34,9 @@ cdef extern from "simd/simd.h" nogil:
                                const int32_t*, const float*, Py_ssize_t, Py_ssize_t, const float*,
                                float*, const int32_t*, Py_ssize_t) noexcept nogil
         Py_ssize_t (*product_nonzeros)(
-            Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const float*, Py_ssize_t,
-            Py_ssize_t, const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t, int32_t*,
-            const float*const*) noexcept nogil
+            Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t, const float*,
+            Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t,
+            uint64_t*, const float*const*) noexcept nogil
         Py_ssize_t (*pick_any)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t,
                                int32_t*) noexcept nogil
         void (*dots)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const int32_t*, const float*,
@@ -149,9 +149,9 @@ cdef extern from "simd/simd.h" nogil:
                                const int32_t*, const double*, Py_ssize_t, Py_ssize_t, const double*,
                                double*, const int32_t*, Py_ssize_t) noexcept nogil
         Py_ssize_t (*product_nonzeros)(
-            Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, const double*,
-            Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t,
-            int32_t*, const double*const*) noexcept nogil
+            Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t,
+            const double*, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*, Py_ssize_t,
+            Py_ssize_t, uint64_t*, const double*const*) noexcept nogil
         Py_ssize_t (*pick_any)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t,
                                int32_t*) noexcept nogil
         void (*dots)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, const int32_t*,

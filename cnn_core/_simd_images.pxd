@@ -67,16 +67,16 @@ cdef inline Py_ssize_t listed_vectors(const real* like) noexcept nogil:
 
 
 cdef inline Py_ssize_t multiply_nonzero_terms(
-    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, const real* b,
-    Py_ssize_t b_row, Py_ssize_t b_columns, const real* start, Py_ssize_t start_row, real* c,
-    Py_ssize_t c_row, Py_ssize_t most, int32_t* at, const void* ahead,
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a, Py_ssize_t a_row, Py_ssize_t a_col,
+    const real* b, Py_ssize_t b_row, Py_ssize_t b_columns, const real* start, Py_ssize_t start_row,
+    real* c, Py_ssize_t c_row, Py_ssize_t most, uint64_t* room, const void* ahead,
 ) noexcept nogil:
     if real is float:
-        return f32.product_nonzeros(m, n, k, a, a_row, b, b_row, b_columns, start, start_row, c,
-                                    c_row, most, at, <const float*const*>ahead)
+        return f32.product_nonzeros(m, n, k, a, a_row, a_col, b, b_row, b_columns, start,
+                                    start_row, c, c_row, most, room, <const float*const*>ahead)
     else:
-        return f64.product_nonzeros(m, n, k, a, a_row, b, b_row, b_columns, start, start_row, c,
-                                    c_row, most, at, <const double*const*>ahead)
+        return f64.product_nonzeros(m, n, k, a, a_row, a_col, b, b_row, b_columns, start,
+                                    start_row, c, c_row, most, room, <const double*const*>ahead)
 
 
 cdef inline Py_ssize_t pick_any(Py_ssize_t m, Py_ssize_t n, const real* a, Py_ssize_t a_row,

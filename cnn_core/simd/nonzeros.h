@@ -3,7 +3,10 @@
  *     C[m, n] = start + A[m, k] B[k, n]        NONZERO_ROWS rows at a time, their sums in registers
  *
  * The terms for which all these rows are 0 are left out. A row of B is loaded once for all of them, which
- * can save more than the terms take that one of the rows alone would not need. */
+ * can save more than the terms take that one of the rows alone would not need.
+ *
+ * Where A lies in memory column by column and NONZERO_ROWS is 1, the terms of a row are not listed but bits of
+ * words, and its elements are read where they lie: nothing is turned. */
 
 /* As many rows as registers bear, where a vector holds so much that the terms which only one of them
  * needs cost less than the loads. */
@@ -263,11 +266,104 @@ static void NAME(shared_rows)(ptrdiff_t m, ptrdiff_t n, const int32_t *ends, con
     }
 }
 
+#if NONZERO_ROWS == 1
+#define WORD 64
+/* Row after row: bit j of word w says whether element WORD w + j, which is a[i + (WORD w + j) a_col], is not 0;
+ * returns how many are. Each lane gathers the bits of a row. */
+static ptrdiff_t NAME(bits_of_columns)(ptrdiff_t m, ptrdiff_t k, const REAL *a, ptrdiff_t a_col,
+                                       uint64_t *bits) {
+    const ptrdiff_t lane_bits = 8 * sizeof(REAL), words = (k + WORD - 1) / WORD;
+    ptrdiff_t count = 0;
+    for (ptrdiff_t w = 0; w < words; w++) {
+        FOR_VECTORS(m) {
+            ivec parts[2] = {{0}};
+            for (ptrdiff_t h = 0; h < WORD / lane_bits; h++) {
+                const ptrdiff_t first = w * WORD + h * lane_bits, end = first + lane_bits;
+                ivec bit = (ivec){0} + 1;
+                for (ptrdiff_t q = first; q < (end < k ? end : k); q++, bit <<= 1)
+                    parts[h] |= (NAME(load_n)(a + q * a_col + i, left, 0) != 0) & bit;
+            }
+            for (ptrdiff_t l = 0; l < (left < LANES ? left : LANES); l++) {
+                uint64_t word = (uint64_t)parts[0][l];
+                if (REAL_IS_FLOAT) word = (uint32_t)word | (uint64_t)(uint32_t)parts[1][l] << 32;
+                bits[(i + l) * words + w] = word;
+                count += __builtin_popcountll(word);
+            }
+        }
+    }
+    return count;
+}
+
+/* Some vectors of columns. loaded: columns in the last vector of B, `last` or what follows them, too. A whole
+ * one needs no mask. */
+#define BY_BITS_PARAMETERS                                                                        \
+    ptrdiff_t m, ptrdiff_t k, const uint64_t *bits, const REAL *a, ptrdiff_t a_col,               \
+        const REAL *b, ptrdiff_t b_row, ptrdiff_t loaded, ptrdiff_t last, const REAL *start,      \
+        ptrdiff_t start_row, REAL *c, ptrdiff_t c_row
+#define DEFINE_BY_BITS(VECTORS, ...)                                                              \
+    static NOINLINE void NAME(by_bits_##VECTORS)(BY_BITS_PARAMETERS) {                            \
+        const ptrdiff_t words = (k + WORD - 1) / WORD, next = WORD * a_col;                       \
+        for (ptrdiff_t i = 0; i < m; i++, a++, c += c_row) {                                      \
+            const REAL *elements = a, *rows = b;                                                  \
+            vec sum[VECTORS] = {{0}};                                                             \
+            if (start) {                                                                          \
+                UNROLL for (int v = 0; v < VECTORS - 1; v++)                                      \
+                    sum[v] = NAME(load)(start + v * LANES);                                       \
+                sum[VECTORS - 1] = NAME(load_n)(start + (VECTORS - 1) * LANES, last, 0);          \
+                start += start_row;                                                               \
+            }                                                                                     \
+            for (ptrdiff_t w = words; w > 0; w--, elements += next, rows += WORD * b_row) {       \
+                FORGET(elements);                                                                 \
+                FORGET(rows);                                                                     \
+                for (uint64_t word = *bits++; word; word &= word - 1) {                           \
+                    const ptrdiff_t q = (uint32_t)__builtin_ctzll(word);                          \
+                    const REAL *row = rows + q * b_row;                                           \
+                    const vec value = NAME(splat)(elements[q * a_col]);                           \
+                    UNROLL for (int v = 0; v < VECTORS - 1; v++)                                  \
+                        sum[v] += value * NAME(load)(row + v * LANES);                            \
+                    sum[VECTORS - 1] += value * NAME(load_last)(row + (VECTORS - 1) * LANES, loaded); \
+                }                                                                                 \
+            }                                                                                     \
+            UNROLL for (int v = 0; v < VECTORS - 1; v++) NAME(store)(c + v * LANES, sum[v]);      \
+            NAME(store_n)(c + (VECTORS - 1) * LANES, last, sum[VECTORS - 1]);                     \
+        }                                                                                         \
+    }
+UP_TO_8(DEFINE_BY_BITS, )
+
+#define BY_BITS_CASE(VECTORS, ...)                                                                \
+    case VECTORS:                                                                                 \
+        NAME(by_bits_##VECTORS)(m, k, bits, a, a_col, b + j, b_row, loaded, last,                 \
+                                start ? start + j : NULL, start_row, c + j, c_row);               \
+        break;
+/* `product_nonzeros` where A lies in memory column by column. */
+static int NAME(product_by_bits)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,
+                                 ptrdiff_t a_col, const REAL *b, ptrdiff_t b_row,
+                                 ptrdiff_t b_columns, const REAL *start, ptrdiff_t start_row,
+                                 REAL *c, ptrdiff_t c_row, ptrdiff_t most, uint64_t *bits) {
+    if (NAME(bits_of_columns)(m, k, a, a_col, bits) > m * most) return 0;
+    for (ptrdiff_t j = 0, width; j < n; j += width) {
+        const ptrdiff_t vectors = NAME(part_of)((n - j + LANES - 1) / LANES, 8);
+        width = vectors * LANES < n - j ? vectors * LANES : n - j;
+        const ptrdiff_t last = width - (vectors - 1) * LANES;
+        const ptrdiff_t loaded = b_columns - j >= vectors * LANES ? LANES : last;
+        switch (vectors) { UP_TO_8(BY_BITS_CASE, ) }
+    }
+    return 1;
+}
+#undef WORD
+#endif
+
 static ptrdiff_t NAME(product_nonzeros)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,
-                                        ptrdiff_t a_row, const REAL *b, ptrdiff_t b_row,
-                                        ptrdiff_t b_columns, const REAL *start, ptrdiff_t start_row,
-                                        REAL *c, ptrdiff_t c_row, ptrdiff_t most, int32_t *at,
-                                        const REAL *const *ahead) {
+                                        ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b,
+                                        ptrdiff_t b_row, ptrdiff_t b_columns, const REAL *start,
+                                        ptrdiff_t start_row, REAL *c, ptrdiff_t c_row,
+                                        ptrdiff_t most, uint64_t *room, const REAL *const *ahead) {
+    int32_t *at = (int32_t *)room;
+#if NONZERO_ROWS == 1
+    if (a_col != 1)
+        return NAME(product_by_bits)(m, n, k, a, a_col, b, b_row, b_columns, start, start_row, c,
+                                     c_row, most, room) ? m : 0;
+#endif
     const ptrdiff_t groups = (m + NONZERO_ROWS - 1) / NONZERO_ROWS, budget = groups * most;
 #if VECTOR_BYTES == 32
     const ptrdiff_t all = (n + LANES - 1) / LANES;

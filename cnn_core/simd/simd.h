@@ -70,18 +70,20 @@ static inline void simd_fetch(const void *at) { __builtin_prefetch(at, 0, 2); }
                            ptrdiff_t b_row, ptrdiff_t b_tap, const REAL *start, REAL *c,          \
                            const int32_t *c_at, ptrdiff_t c_tap);                                 \
     /* C[m, n] = start + A[m, k] B[k, n] without the terms for which all of nonzero_rows rows of A,\
-     * taken together, are 0; start(i, j) = start[i start_row + j], or 0 where it is NULL. Returns how\
-     * many rows of C it has made: where all groups together have more than `most` other terms for\
-     * each, it stops before one of them, and leaves the rows of C from there on. `at` is written to:\
-     * m + 1 + k + lanes numbers, and k more for each further group of rows, or 2 (k + lanes) where\
-     * n > 0 takes up to listed_vectors, all of which b_columns holds. b_columns >= n: as many of \
-     * each row of B may be read (the surplus may hold anything). ahead[m], where it is not NULL: \
-     * k elements at each are brought nearer meanwhile. They are not read, and need not be there. */\
+     * taken together, are 0; A(i, p) = a[i a_row + p a_col], where a_col is 1, or a_row, if also \
+     * nonzero_rows is; start(i, j) = start[i start_row + j], or 0 where it is NULL. Returns how many\
+     * rows of C it has made: where all groups together have more than `most` other terms for each, it\
+     * stops before one of them, and leaves the rows of C from there on. `room` is written to: where\
+     * a_col is 1, m + 1 + k + lanes numbers of 4 bytes, and k more for each further group of rows, or\
+     * 2 (k + lanes) where n > 0 takes up to listed_vectors, all of which b_columns holds; else a word\
+     * for 64 terms, or some, of each row. b_columns >= n: as many of each row of B may be read (the\
+     * surplus may hold anything). ahead[m], where it is not NULL, if a_col is 1: k elements at each\
+     * are brought nearer meanwhile. They are not read, and need not be there. */                 \
     ptrdiff_t (*product_nonzeros)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,           \
-                                  ptrdiff_t a_row, const REAL *b, ptrdiff_t b_row,                \
-                                  ptrdiff_t b_columns, const REAL *start, ptrdiff_t start_row,    \
-                                  REAL *c, ptrdiff_t c_row, ptrdiff_t most, int32_t *at,          \
-                                  const REAL *const *ahead);                                      \
+                                  ptrdiff_t a_row, ptrdiff_t a_col, const REAL *b,                \
+                                  ptrdiff_t b_row, ptrdiff_t b_columns, const REAL *start,        \
+                                  ptrdiff_t start_row, REAL *c, ptrdiff_t c_row, ptrdiff_t most,  \
+                                  uint64_t *room, const REAL *const *ahead);                      \
     /* at[] = the j < n with an element that is not 0 in one of the m <= nonzero_rows rows of a, in\
      * order; returns how many. Room for n + lanes of them may be written to. */                  \
     ptrdiff_t (*pick_any)(ptrdiff_t m, ptrdiff_t n, const REAL *a, ptrdiff_t a_row, int32_t *at); \

@@ -75,17 +75,17 @@ def product_sparse(bint single, Py_ssize_t m, Py_ssize_t taps, Py_ssize_t n, add
 
 
 def product_nonzeros(bint single, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, address a,
-                     Py_ssize_t a_row, address b, Py_ssize_t b_row, Py_ssize_t b_columns,
-                     address start, Py_ssize_t start_row, address c, Py_ssize_t c_row,
-                     Py_ssize_t most, address at, address ahead):
+                     Py_ssize_t a_row, Py_ssize_t a_col, address b, Py_ssize_t b_row,
+                     Py_ssize_t b_columns, address start, Py_ssize_t start_row, address c,
+                     Py_ssize_t c_row, Py_ssize_t most, address room, address ahead):
     if single:
-        return f32.product_nonzeros(m, n, k, <float*>a, a_row, <float*>b, b_row, b_columns,
-                                    <float*>start, start_row, <float*>c, c_row, most, <int32_t*>at,
-                                    <const float*const*>ahead)
+        return f32.product_nonzeros(m, n, k, <float*>a, a_row, a_col, <float*>b, b_row, b_columns,
+                                    <float*>start, start_row, <float*>c, c_row, most,
+                                    <uint64_t*>room, <const float*const*>ahead)
     else:
-        return f64.product_nonzeros(m, n, k, <double*>a, a_row, <double*>b, b_row, b_columns,
-                                    <double*>start, start_row, <double*>c, c_row, most,
-                                    <int32_t*>at, <const double*const*>ahead)
+        return f64.product_nonzeros(m, n, k, <double*>a, a_row, a_col, <double*>b, b_row,
+                                    b_columns, <double*>start, start_row, <double*>c, c_row, most,
+                                    <uint64_t*>room, <const double*const*>ahead)
 
 
 def pick_any(bint single, Py_ssize_t m, Py_ssize_t n, address a, Py_ssize_t a_row, address at):

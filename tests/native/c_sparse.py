@@ -155,23 +155,28 @@ class SparseKernels:
         b_gap=0,
         c_gap=0,
         surplus=False,
+        by_columns=False,
     ):
         """A B + bias, or c + A B where `add`: the first rows of it, where groups of rows have more
         than `most` terms on average. ahead : an address per row. surplus : the gaps of B may be
-        read."""
+        read. by_columns : A lies in memory column by column."""
         (m_, k), n = a.shape, b.shape[1]
         groups = -(-m_ // self.nonzero_rows)
         with self.memory() as m:
             if surplus:
                 b, b_gap = np.pad(b, ((0, 0), (0, b_gap)), constant_values=np.nan), 0
-            a_, b_, c_ = m.input(a, a_gap), m.input(b, b_gap), m.inout(c, c_gap)
+            a_ = m.input(np.ascontiguousarray(a.T) if by_columns else a, a_gap)
+            b_, c_ = m.input(b, b_gap), m.inout(c, c_gap)
             room = m_ + 1 + groups * k + self.lanes
-            if 0 < -(-n // self.lanes) <= min(self.listed_vectors, b.shape[1] // self.lanes):
+            if by_columns:
+                room = 2 * m_ * -(-k // 64)
+            elif 0 < -(-n // self.lanes) <= min(self.listed_vectors, b.shape[1] // self.lanes):
                 room = 2 * (k + self.lanes)
-            at = m.inout(np.full(room, -7, np.int32))
+            at = m.inout(np.full(-(-room // 2), 7, np.uint64))
             start = c_.address if add else address(None if bias is None else m.input(bias))
             ahead_ = None if ahead is None else m.input(np.array(ahead, np.uint64))
-            args = a_.address, a_.row, b_.address, b_.row, b.shape[1], start, c_.row if add else 0
+            steps = (1, a_.row) if by_columns else (a_.row, 1)
+            args = a_.address, *steps, b_.address, b_.row, b.shape[1], start, c_.row if add else 0
             made = self.call(
                 *("product_nonzeros", m_, n, k, *args, c_.address, c_.row, most),
                 *(at.address, address(ahead_)),

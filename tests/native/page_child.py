@@ -131,6 +131,9 @@ def sparse(k, x, W, dout):
     for add in (False, True):
         options = {"most": x.size, "add": add}
         yield "product_nonzeros", partial(k.product_nonzeros, **options), (x, W, dout)
+        if k.nonzero_rows == 1:
+            columns = partial(k.product_nonzeros, **options, by_columns=True)
+            yield "product_nonzeros by columns", columns, (x, W, dout)
         options |= {"b_gap": k.lanes, "surplus": True}
         yield "product_nonzeros", partial(k.product_nonzeros, **options), (x, W, dout)
     yield "pick_any", k.pick_any, (dout[: k.nonzero_rows],)

@@ -71,12 +71,14 @@ def test_rows_and_taps_that_overlap(kernels, rng, taps):
 def test_product_of_what_is_not_zero(kernels, rng, gap, surplus):
     """-0 is 0. Around every number of vectors of one pass and of two, and of groups of A's rows."""
     most, group = 17 * kernels.lanes + 1, kernels.nonzero_rows
-    a, b, c = exact_operands(rng, 2 * group + 4, most, 60, kernels.dtype)
+    rows = 2 * group + 4 if group > 1 else 2 * kernels.lanes + 3
+    a, b, c = exact_operands(rng, rows, most, 130, kernels.dtype)
     shares = rng.permutation(np.linspace(0, 1, len(a)))[:, np.newaxis]
     a *= np.where(rng.random(a.shape) < shares, 1, rng.choice([0.0, -0.0], a.shape))
     gaps = {"a_gap": gap, "b_gap": gap, "c_gap": gap, "surplus": surplus}
     sizes = [(0, 5), (1, 0), (1, 1), (2, 17), (3, kernels.lanes), (len(a), 2)]
     sizes += [(m, 60) for m in (1, group - 1, group, group + 1, len(a))]
+    sizes += [(len(a), k) for k in (63, 64, 65, 130)]
     for n, (m, k) in itertools.product(kernels.sizes(vectors=17), sizes):
         operands = a[:m, :k].copy(), b[:k, :n].copy(), c[:m, :n].copy()
         counts = [(operands[0][i : i + group] != 0).any(axis=0).sum() for i in range(0, m, group)]
@@ -85,6 +87,14 @@ def test_product_of_what_is_not_zero(kernels, rng, gap, surplus):
             expected = term_by_term(*operands[:2], np.broadcast_to(start, (m, n)))[-1]
             actual = kernels.product_nonzeros(*operands, most, **options, **gaps)
             assert same_bits(actual, expected), f"m={m} n={n} k={k}"
+            if group == 1 and m + gap > 1:  # else columns are rows
+                options |= {"by_columns": True}
+                actual = kernels.product_nonzeros(*operands, most, **options, **gaps)
+                assert same_bits(actual, expected), f"m={m} n={n} k={k}"
+                if sum(counts) > 0:
+                    options = {"by_columns": True, **gaps}
+                    few = (sum(counts) - 1) // len(counts)
+                    assert len(kernels.product_nonzeros(*operands, few, **options)) == 0
         ahead = [0, 1 << 40, *range(64, 64 * m, 64)][:m]
         zeros = term_by_term(*operands[:2], np.zeros_like(operands[2]))[-1]
         actual = kernels.product_nonzeros(*operands, most, ahead=ahead, **gaps)
