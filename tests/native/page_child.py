@@ -82,8 +82,8 @@ def images(k, n):
     yield "keep", k.keep, (x, mask, 2.0)
     numbers = np.arange(n, dtype=np.int32) % 4
     for which in (numbers, numbers.astype(np.uint8)):
-        kind, taps = partial(k.max_taps, which=which.dtype), ([0, n, 3 * n], [0, 1, 3])
-        yield "max_taps", kind, (np.ones(4 * n, k.dtype), *taps, n)
+        taps, largest = ([0, n, 3 * n], [0, 1, 3]), partial(k.max_taps, which=which.dtype)
+        yield "max_taps", largest, (np.ones(4 * n, k.dtype), *taps, n)
         yield "scatter_taps", k.scatter_taps, (*taps, which, x, np.ones(4 * n, k.dtype))
     yield "pick", k.pick, (3, numbers.astype(np.uint8), x)
     yield "pick_all", k.pick, (None, numbers, x, np.zeros(16, np.int32), numbers)
